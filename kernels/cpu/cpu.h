@@ -19,6 +19,13 @@
 #include "../../csrc/backend.h"
 #include "../../csrc/error.h"
 
+/* From omp.h, which not every clang installation has. */
+#ifdef _OPENMP
+int omp_get_thread_num(void);
+#else
+static inline int omp_get_thread_num(void) { return 0; }
+#endif
+
 enum { PS3C_PANEL = 48 };         /* tokens of a panel; a multiple of every vector length */
 
 typedef uint32_t __attribute__((may_alias)) ps3c_word;
@@ -126,11 +133,28 @@ static inline void ps3c_set(const ps3c_activation *a, ps3c_dtype dtype, int64_t 
 #define PS3C_CPU(f) PS3C_PASTE(f, PS3C_LEVEL)
 #endif
 
-/* Every operation X has ps3c_X_<level>, level in: naive, portable, avx2, avx512, avx512bf16. An operation whose
- * speed does not matter may have only ps3c_X_naive; dispatch.c's tables then name that at every level. */
-#define PS3C_CPU_OPERATIONS(OP) \
-    OP(gemm) OP(layernorm) OP(attention) OP(patch_gather) OP(position_add) OP(depthwise) OP(cosine) OP(max_pool) \
-    OP(probability) OP(expand) OP(rank) OP(assign_looks) OP(to_rows) OP(from_rows) OP(copy_channels) \
-    OP(token_embedding) OP(pool_tokens) OP(l2_normalize) OP(class_mask) OP(gt_mask) OP(attention_pool) OP(blend)
+/* Every operation X has ps3c_X_naive (X_naive.c, compiled once). Those of the first list also have a fast version
+ * (X.c, compiled once per level as ps3c_X_<level>); dispatch.c's tables name the naive one at every level for the rest.
+ * To give an operation a fast version: write X.c, move its name to the first list. */
+#define PS3C_CPU_FAST_OPERATIONS(OP)
+#define PS3C_CPU_PLAIN_OPERATIONS(OP) \
+    OP(gemm) OP(layernorm) OP(attention) \
+    OP(patch_gather) OP(position_add) OP(depthwise) OP(cosine) OP(max_pool) OP(probability) OP(expand) OP(rank) \
+    OP(assign_looks) OP(to_rows) OP(from_rows) OP(copy_channels) OP(token_embedding) OP(pool_tokens) \
+    OP(l2_normalize) OP(class_mask) OP(gt_mask) OP(attention_pool) OP(blend)
+
+#define PS3C_CPU_DECLARE(op, level) ps3c_status ps3c_##op##_##level(const ps3c_run *run, const ps3c_##op##_args *args);
+#define PS3C_CPU_DECLARE_NAIVE(op) PS3C_CPU_DECLARE(op, naive)
+#define PS3C_CPU_DECLARE_LEVELS(op) \
+    PS3C_CPU_DECLARE(op, naive) PS3C_CPU_DECLARE(op, portable) PS3C_CPU_DECLARE(op, avx2) \
+    PS3C_CPU_DECLARE(op, avx512) PS3C_CPU_DECLARE(op, avx512bf16)
+PS3C_CPU_FAST_OPERATIONS(PS3C_CPU_DECLARE_LEVELS)
+PS3C_CPU_PLAIN_OPERATIONS(PS3C_CPU_DECLARE_NAIVE)
+
+/* ---- memory (activation.c) ------------------------------------------------------------------------------- */
+
+size_t ps3c_cpu_activation_bytes(ps3c_dtype dtype, int64_t segments, int64_t tokens, int64_t channels);
+/* The greatest of what the operations need: an operation that uses scratch adds its line to activation.c. */
+size_t ps3c_cpu_scratch_bytes(ps3c_dtype dtype, int threads, int64_t tokens, int64_t channels, int64_t positions);
 
 #endif

@@ -1,0 +1,31 @@
+/* Sizes of the CPU backend's memory: activations and scratch. */
+#include "cpu.h"
+
+/* a * b, SIZE_MAX when that does not fit (SIZE_MAX stays SIZE_MAX). */
+static size_t multiply(size_t a, size_t b)
+{
+    size_t product;
+    return a == SIZE_MAX || b == SIZE_MAX || __builtin_mul_overflow(a, b, &product) ? SIZE_MAX : product;
+}
+
+static size_t greater(size_t a, size_t b) { return a > b ? a : b; }
+
+size_t ps3c_cpu_activation_bytes(ps3c_dtype dtype, int64_t segments, int64_t tokens, int64_t channels)
+{
+    size_t panels;
+    if (segments < 0 || tokens < 0 || channels < 0 || tokens > INT64_MAX - PS3C_PANEL || channels == INT64_MAX)
+        return SIZE_MAX;
+    /* A panel's row is 192 bytes, so every size is a multiple of 64. */
+    panels = multiply((size_t)segments, (size_t)ps3c_panels(tokens));
+    return multiply(panels, multiply((size_t)ps3c_channel_words(dtype, channels), PS3C_PANEL * sizeof(ps3c_word)));
+}
+
+/* One line per operation that uses run->scratch; each names what it keeps there. */
+size_t ps3c_cpu_scratch_bytes(ps3c_dtype dtype, int threads, int64_t tokens, int64_t channels, int64_t positions)
+{
+    size_t each = threads > 0 ? (size_t)threads : 1, bytes = 0;
+    (void)dtype, (void)tokens, (void)positions;
+    /* attention, naive: a head's output per thread, float64 */
+    bytes = greater(bytes, multiply(each, multiply((size_t)channels + 8, sizeof(double))));
+    return bytes > SIZE_MAX - 63 ? SIZE_MAX : (bytes + 63) / 64 * 64;
+}

@@ -1,0 +1,65 @@
+/* y = act(x W^T + bias) * scale + residual, plain C: torch.nn.functional.linear and what follows it in a block.
+ * The reference of the fast versions (gemm.c), so sums are float64; it computes 48 tokens x 8 outputs at a time,
+ * converting each value of x once for the eight. */
+#include <math.h>
+
+#include "cpu.h"
+
+enum { OUTPUTS = 8 };
+
+static double activate(ps3c_activation_function act, double x)
+{
+    switch (act) {
+    case PS3C_ACT_GELU_ERF:
+        return 0.5 * x * (1 + erf(x * 0.70710678118654752440));
+    case PS3C_ACT_GELU_TANH:
+        return 0.5 * x * (1 + tanh(0.79788456080286535588 * (x + 0.044715 * x * x * x)));
+    case PS3C_ACT_RELU:
+        return x < 0 ? 0 : x;
+    default:
+        return x;
+    }
+}
+
+/* Outputs [n0, n0 + count) of one panel. */
+static void multiply(ps3c_dtype dtype, const ps3c_gemm_args *g, int64_t segment, int64_t first, int64_t n0, int count)
+{
+    double sum[OUTPUTS][PS3C_PANEL] = {{0}};
+    int64_t lanes = g->x->tokens - first < PS3C_PANEL ? g->x->tokens - first : PS3C_PANEL;
+    for (int64_t k = 0; k < g->k; k++) {
+        double x[PS3C_PANEL];
+        for (int64_t t = 0; t < lanes; t++)
+            x[t] = ps3c_get(g->x, dtype, segment, first + t, k);
+        for (int r = 0; r < count; r++) {
+            double w = ps3c_load(dtype, g->weight, g->transposed ? k * g->ldw + n0 + r : (n0 + r) * g->ldw + k);
+            for (int64_t t = 0; t < lanes; t++)
+                sum[r][t] += w * x[t];
+        }
+    }
+    for (int r = 0; r < count; r++) {
+        int64_t n = n0 + r, channel = g->out_channel + n;
+        double bias = g->bias ? ps3c_load(dtype, g->bias, n) : 0, scale = g->scale ? ps3c_load(dtype, g->scale, n) : 1;
+        for (int64_t t = 0; t < lanes; t++) {
+            double v = activate(g->act, sum[r][t] + bias) * scale;
+            if (g->residual)
+                v += ps3c_get(g->residual, dtype, segment, first + t, n);
+            ps3c_store(dtype, g->y->data, ps3c_element(g->y, dtype, segment, first + t, channel, n >= g->values_from),
+                       (float)v);
+            if (ps3c_is16(dtype) && channel % 2 == 0 && channel + 1 == g->y->channels)
+                ps3c_set(g->y, dtype, segment, first + t, channel + 1, 0); /* the word's spare half */
+        }
+    }
+}
+
+ps3c_status ps3c_gemm_naive(const ps3c_run *run, const ps3c_gemm_args *args)
+{
+    int64_t panels = ps3c_panels(args->x->tokens), tasks = args->x->segments * panels;
+    int64_t blocks = (args->n + OUTPUTS - 1) / OUTPUTS;
+#pragma omp parallel for collapse(2) schedule(dynamic) num_threads(run->threads)
+    for (int64_t i = 0; i < tasks; i++)
+        for (int64_t b = 0; b < blocks; b++) {
+            int64_t n0 = b * OUTPUTS, count = args->n - n0 < OUTPUTS ? args->n - n0 : OUTPUTS;
+            multiply(run->dtype, args, i / panels, i % panels * PS3C_PANEL, n0, (int)count);
+        }
+    return PS3C_OK;
+}

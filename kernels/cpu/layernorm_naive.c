@@ -1,0 +1,50 @@
+/* y = act((x - mean) / sqrt(variance + eps) * weight + bias) over the channels of each token, plain C; the variance
+ * from the deviations (two passes), as torch.nn.functional.layer_norm defines it. Sums are float64: this is the
+ * reference of layernorm.c. */
+#include <math.h>
+
+#include "cpu.h"
+
+static double activate(ps3c_activation_function act, double x)
+{
+    switch (act) {
+    case PS3C_ACT_GELU_ERF:
+        return 0.5 * x * (1 + erf(x * 0.70710678118654752440));
+    case PS3C_ACT_GELU_TANH:
+        return 0.5 * x * (1 + tanh(0.79788456080286535588 * (x + 0.044715 * x * x * x)));
+    case PS3C_ACT_RELU:
+        return x < 0 ? 0 : x;
+    default:
+        return x;
+    }
+}
+
+static void normalize(ps3c_dtype dtype, const ps3c_layernorm_args *a, int64_t segment, int64_t token)
+{
+    int64_t channels = a->x->channels;
+    double mean = 0, variance = 0, factor;
+    for (int64_t c = 0; c < channels; c++)
+        mean += ps3c_get(a->x, dtype, segment, token, c);
+    mean /= (double)channels;
+    for (int64_t c = 0; c < channels; c++) {
+        double d = ps3c_get(a->x, dtype, segment, token, c) - mean;
+        variance += d * d;
+    }
+    factor = 1 / sqrt(variance / (double)channels + a->eps);
+    for (int64_t c = 0; c < channels; c++) {
+        double v = (ps3c_get(a->x, dtype, segment, token, c) - mean) * factor;
+        v = v * ps3c_load(dtype, a->weight, c) + ps3c_load(dtype, a->bias, c);
+        ps3c_set(a->y, dtype, segment, token, c, (float)activate(a->act, v));
+    }
+    if (ps3c_is16(dtype) && channels % 2)
+        ps3c_set(a->y, dtype, segment, token, channels, 0); /* the word's spare half */
+}
+
+ps3c_status ps3c_layernorm_naive(const ps3c_run *run, const ps3c_layernorm_args *args)
+{
+    int64_t tokens = args->x->tokens;
+#pragma omp parallel for schedule(static) num_threads(run->threads)
+    for (int64_t i = 0; i < args->x->segments * tokens; i++)
+        normalize(run->dtype, args, i / tokens, i % tokens);
+    return PS3C_OK;
+}
