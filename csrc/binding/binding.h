@@ -1,0 +1,151 @@
+/* What the files of the Python extension ps3c._core share. Only this folder includes Python.h and NumPy.
+ *
+ * A function here has one shape: parse, check, acquire (tensors on loan, arrays), one engine call with the GIL
+ * released, give back, wrap; one cleanup label. Functions that return int give 0, or -1 with a Python exception set.
+ *
+ * To add functions to the module: export a PyMethodDef table and name it in module.c's list of tables.
+ */
+#ifndef PS3C_BINDING_H
+#define PS3C_BINDING_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "../ps3c.h"
+#include "dlpack.h"
+
+/* ---- module state ---------------------------------------------------------------------------------------- */
+
+enum { PS3C_KNOWN_TYPES = 8 };
+
+typedef struct ps3c_known_type {
+    PyTypeObject *type;                   /* strong */
+    const ps3c_dl_exchange *exchange;     /* NULL: this type goes by capsule */
+} ps3c_known_type;
+
+typedef struct ps3c_state {
+    PyTypeObject *vision_model, *vision_plan, *text_model, *text_plan, *parameters, *tensor_view;
+    /* torch, looked up when the first tensor comes; NULL before */
+    PyObject *tensor_type;                /* torch.Tensor */
+    PyObject *is_neg;                     /* torch.Tensor.is_neg */
+    PyObject *to_dlpack;                  /* torch.utils.dlpack.to_dlpack */
+    ps3c_known_type known[PS3C_KNOWN_TYPES];
+    int known_count;
+    bool capsules_only;                   /* PS3C_DLPACK=capsule */
+} ps3c_state;
+
+static inline ps3c_state *ps3c_state_of(PyObject *module) { return PyModule_GetState(module); }
+/* Of an instance of one of the module's own types (none can be subclassed). */
+static inline ps3c_state *ps3c_state_of_instance(PyObject *self) { return PyType_GetModuleState(Py_TYPE(self)); }
+
+/* ---- errors.c: status to exception ------------------------------------------------------------------------ */
+
+/* Sets the exception that belongs to status, with the context's sentence; returns NULL, so that callers can return
+ * it. INTERRUPTED leaves the exception that the signal handler raised. */
+PyObject *ps3c_python_error(const ps3c_context *context, ps3c_status status);
+
+/* ---- call.c: contexts and the GIL ------------------------------------------------------------------------- */
+
+/* One engine call: its context, and what it needs to ask for signals while the GIL is released. */
+typedef struct ps3c_call {
+    ps3c_context *context;
+    PyThreadState *thread;                /* NULL while the GIL is held */
+    int64_t next_check;                   /* monotonic ns */
+} ps3c_call;
+
+/* threads: 0 for the default. level: NULL for the best. */
+int ps3c_call_begin(ps3c_call *call, int threads, const char *level);
+void ps3c_call_end(ps3c_call *call);
+
+/* Around exactly one engine call, which must not touch a Python object:
+ *     PS3C_ENGINE_BEGIN(call)
+ *     status = ps3c_vision_run(call.context, plan, &io);
+ *     PS3C_ENGINE_END(call)
+ */
+#define PS3C_ENGINE_BEGIN(call) (call).thread = PyEval_SaveThread();
+#define PS3C_ENGINE_END(call)                   \
+    do {                                        \
+        PyEval_RestoreThread((call).thread);    \
+        (call).thread = NULL;                   \
+    } while (0);
+
+/* ---- dlpack.c: torch tensors on loan ----------------------------------------------------------------------- */
+
+/* How messages name a tensor: "prompt", "hidden_states[2]", "weight trunk.norm.bias". */
+typedef struct ps3c_label {
+    const char *argument;
+    Py_ssize_t index;                     /* -1: none */
+    const char *weight;                   /* NULL: none; then it alone names the tensor */
+} ps3c_label;
+
+static inline ps3c_label ps3c_argument(const char *name) { return (ps3c_label){name, -1, NULL}; }
+
+/* Writes the label's text; returns buffer. */
+const char *ps3c_label_text(const ps3c_label *label, char *buffer, size_t size);
+enum { PS3C_LABEL_BYTES = 160 };
+
+/* A tensor's memory, kept alive until it is given back, whatever happens to the Python object meanwhile. */
+typedef struct ps3c_loan {
+    ps3c_dl_versioned *versioned;
+    ps3c_dl_managed *managed;
+} ps3c_loan;
+
+/* Borrows a torch tensor. TypeError: not a tensor, or of a kind that cannot be read as plain memory; ValueError:
+ * too many dimensions. On error nothing is on loan. */
+int ps3c_loan_take(ps3c_state *state, const ps3c_label *label, PyObject *object, ps3c_loan *loan, ps3c_tensor *tensor);
+/* Accepts a zeroed loan. */
+void ps3c_loan_return(ps3c_loan *loan);
+
+/* ---- expect.c: what a tensor must be ------------------------------------------------------------------------ */
+
+enum { PS3C_ANY = -1 };                   /* a dimension of any size */
+
+typedef struct ps3c_expectation {
+    int dtype;                            /* a ps3c_dtype, or PS3C_ANY */
+    ps3c_device device;
+    int ndim;
+    const int64_t *shape;                 /* [ndim], PS3C_ANY allowed */
+    bool contiguous;
+} ps3c_expectation;
+
+/* ValueError for the shape, TypeError for dtype, device and strides. */
+int ps3c_expect(const ps3c_label *label, const ps3c_tensor *tensor, const ps3c_expectation *expectation);
+
+/* ---- parse.c: Python values ---------------------------------------------------------------------------------- */
+
+/* "float32", "float16", "bfloat16" and the rest of ps3c_dtype_name. */
+int ps3c_parse_dtype(PyObject *object, ps3c_dtype *dtype);
+/* ("cpu" | "cuda", index) */
+int ps3c_parse_device(PyObject *object, ps3c_device *device);
+/* An integer (anything with __index__). */
+int ps3c_parse_int64(const char *name, PyObject *object, int64_t *value);
+/* None, "all", or an integer >= 0: PS3C_NONE, PS3C_ALL, or it. */
+int ps3c_parse_looks(const char *name, PyObject *object, int64_t *value);
+/* Index of object among names (NULL-terminated): ValueError lists them. */
+int ps3c_parse_choice(const char *name, PyObject *object, const char *const *names, int *value);
+
+/* ---- config.c -------------------------------------------------------------------------------------------------- */
+
+int ps3c_parse_vision_config(PyObject *dict, ps3c_vision_config *config);
+int ps3c_parse_text_config(PyObject *dict, ps3c_text_config *config);
+
+/* ---- weights.c: what both models' weights share ------------------------------------------------------------------ */
+
+/* List of (name, shape). */
+PyObject *ps3c_weights_list(const ps3c_weight_info *infos, int64_t count);
+/* Borrows count tensors, in order, and checks each against its info, dtype and device. loans and tensors have room
+ * for count entries; loans is zeroed by the caller, who gives all back, also after an error. */
+int ps3c_weights_take(ps3c_state *state, PyObject *sequence, const ps3c_weight_info *infos, int64_t count,
+                      ps3c_dtype dtype, ps3c_device device, ps3c_loan *loans, ps3c_tensor *tensors);
+
+/* ---- types and method tables, for module.c ------------------------------------------------------------------------ */
+
+extern PyType_Spec ps3c_vision_model_spec, ps3c_vision_plan_spec;     /* vision.c */
+extern PyType_Spec ps3c_text_model_spec, ps3c_text_plan_spec;         /* text.c */
+extern PyType_Spec ps3c_parameters_spec;                              /* parameters.c */
+extern PyType_Spec ps3c_tensor_view_spec;                             /* tensor_view.c */
+
+extern PyMethodDef ps3c_cpu_methods[];                                /* cpu.c */
+extern PyMethodDef ps3c_image_methods[];                              /* image.c */
+
+#endif

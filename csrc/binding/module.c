@@ -1,0 +1,82 @@
+/* The extension module ps3c._core: its state, its types and its functions. */
+#include "arrays.h"
+
+/* Low-level operations for tests; operations.h. */
+int ps3c_operations_add(PyObject *module) __attribute__((weak));
+
+static int ps3c_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **type)
+{
+    *type = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, NULL);
+    return *type == NULL ? -1 : PyModule_AddType(module, *type);
+}
+
+static int ps3c_core_exec(PyObject *module)
+{
+    static PyMethodDef *const tables[] = {ps3c_cpu_methods};
+    ps3c_state *state = ps3c_state_of(module);
+    const char *exchange = getenv("PS3C_DLPACK");
+    state->capsules_only = exchange != NULL && strcmp(exchange, "capsule") == 0;
+    if (ps3c_numpy_import() < 0)
+        return -1;
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
+        if (PyModule_AddFunctions(module, tables[i]) < 0)
+            return -1;
+    if (ps3c_operations_add != NULL && ps3c_operations_add(module) < 0)
+        return -1;
+    (void)ps3c_add_type;
+    return 0;
+}
+
+static int ps3c_core_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    ps3c_state *state = ps3c_state_of(module);
+    Py_VISIT(state->vision_model);
+    Py_VISIT(state->vision_plan);
+    Py_VISIT(state->text_model);
+    Py_VISIT(state->text_plan);
+    Py_VISIT(state->parameters);
+    Py_VISIT(state->tensor_view);
+    Py_VISIT(state->tensor_type);
+    Py_VISIT(state->is_neg);
+    Py_VISIT(state->to_dlpack);
+    for (int i = 0; i < state->known_count; i++)
+        Py_VISIT(state->known[i].type);
+    return 0;
+}
+
+static int ps3c_core_clear(PyObject *module)
+{
+    ps3c_state *state = ps3c_state_of(module);
+    Py_CLEAR(state->vision_model);
+    Py_CLEAR(state->vision_plan);
+    Py_CLEAR(state->text_model);
+    Py_CLEAR(state->text_plan);
+    Py_CLEAR(state->parameters);
+    Py_CLEAR(state->tensor_view);
+    Py_CLEAR(state->tensor_type);
+    Py_CLEAR(state->is_neg);
+    Py_CLEAR(state->to_dlpack);
+    while (state->known_count > 0)
+        Py_CLEAR(state->known[--state->known_count].type);
+    return 0;
+}
+
+static void ps3c_core_free(void *module) { ps3c_core_clear(module); }
+
+static PyModuleDef_Slot ps3c_core_slots[] = {
+    {Py_mod_exec, ps3c_core_exec},
+    {0, NULL},
+};
+
+static PyModuleDef ps3c_core_module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "ps3c._core",
+    .m_doc = "The C engine of ps3c. Private: use the ps3c package.",
+    .m_size = sizeof(ps3c_state),
+    .m_slots = ps3c_core_slots,
+    .m_traverse = ps3c_core_traverse,
+    .m_clear = ps3c_core_clear,
+    .m_free = ps3c_core_free,
+};
+
+PyMODINIT_FUNC PyInit__core(void) { return PyModuleDef_Init(&ps3c_core_module); }

@@ -1,0 +1,121 @@
+/* NumPy arrays as tensors; the only file that imports NumPy's C API. */
+#define PS3C_IMPORTS_NUMPY
+#include "arrays.h"
+
+int ps3c_numpy_import(void)
+{
+    import_array1(-1);
+    return 0;
+}
+
+int ps3c_numpy_type(ps3c_dtype dtype)
+{
+    switch (dtype) {
+    case PS3C_FLOAT32:
+        return NPY_FLOAT32;
+    case PS3C_FLOAT16:
+        return NPY_FLOAT16;
+    case PS3C_BFLOAT16:
+        return NPY_UINT16;
+    case PS3C_FLOAT64:
+        return NPY_FLOAT64;
+    case PS3C_BOOL:
+        return NPY_BOOL;
+    case PS3C_UINT8:
+        return NPY_UINT8;
+    case PS3C_INT8:
+        return NPY_INT8;
+    case PS3C_INT16:
+        return NPY_INT16;
+    case PS3C_INT32:
+        return NPY_INT32;
+    case PS3C_INT64:
+        return NPY_INT64;
+    }
+    return NPY_NOTYPE;
+}
+
+/* The dtype an array holds, by its NumPy type; -1 when ps3c has none. Kind and size, not the type number: long and
+ * long long are both int64 on Linux. */
+static int ps3c_array_dtype(PyArrayObject *array)
+{
+    static const struct {
+        char kind;
+        int bytes;
+        ps3c_dtype dtype;
+    } known[] = {
+        {'f', 4, PS3C_FLOAT32}, {'f', 2, PS3C_FLOAT16},  {'f', 8, PS3C_FLOAT64}, {'b', 1, PS3C_BOOL},
+        {'u', 1, PS3C_UINT8},   {'i', 1, PS3C_INT8},     {'i', 2, PS3C_INT16},   {'i', 4, PS3C_INT32},
+        {'i', 8, PS3C_INT64},   {'u', 2, PS3C_BFLOAT16},
+    };
+    char kind = PyArray_DESCR(array)->kind;
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (known[i].kind == kind && known[i].bytes == PyArray_ITEMSIZE(array))
+            return (int)known[i].dtype;
+    return -1;
+}
+
+int ps3c_array_view(const char *name, PyObject *object, int dtype, bool write, ps3c_tensor *tensor)
+{
+    if (!PyArray_Check(object)) {
+        PyErr_Format(PyExc_TypeError, "argument %s: expected a numpy.ndarray, got %.200s", name,
+                     Py_TYPE(object)->tp_name);
+        return -1;
+    }
+    PyArrayObject *array = (PyArrayObject *)object;
+    int held = ps3c_array_dtype(array);
+    if (held < 0 || (dtype != PS3C_ANY && held != dtype)) {
+        const char *wanted = dtype == PS3C_ANY        ? "a bool, integer or floating"
+                             : dtype == PS3C_BFLOAT16 ? "uint16 (bfloat16 bits)"
+                                                      : ps3c_dtype_name((ps3c_dtype)dtype);
+        PyErr_Format(PyExc_TypeError, "argument %s: expected %s array, got dtype %S", name, wanted,
+                     PyArray_DESCR(array));
+        return -1;
+    }
+    if (!PyArray_ISBEHAVED_RO(array) || (write && !PyArray_ISWRITEABLE(array))) {
+        const char *fault = !PyArray_ISNOTSWAPPED(array) ? "of foreign byte order"
+                            : !PyArray_ISALIGNED(array)  ? "that is not aligned"
+                                                         : "that is read-only";
+        PyErr_Format(PyExc_TypeError, "argument %s: got an array %s", name, fault);
+        return -1;
+    }
+    if (PyArray_NDIM(array) > PS3C_MAX_DIMS) {
+        PyErr_Format(PyExc_ValueError, "argument %s: expected at most %d dimensions, got %d", name, PS3C_MAX_DIMS,
+                     PyArray_NDIM(array));
+        return -1;
+    }
+    *tensor = (ps3c_tensor){.data = PyArray_DATA(array), .dtype = (ps3c_dtype)held, .ndim = PyArray_NDIM(array)};
+    npy_intp item = PyArray_ITEMSIZE(array);
+    for (int d = 0; d < tensor->ndim; d++) {
+        npy_intp stride = PyArray_STRIDE(array, d);
+        tensor->shape[d] = PyArray_DIM(array, d);
+        tensor->strides[d] = stride / item;
+        if (stride % item != 0 && tensor->shape[d] > 1) {
+            PyErr_Format(PyExc_TypeError, "argument %s: stride of %zd bytes is not a multiple of the item's %zd", name,
+                         (Py_ssize_t)stride, (Py_ssize_t)item);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+int ps3c_array_contiguous(const char *name, PyObject *object, int dtype, bool write, int ndim, const int64_t *shape,
+                          ps3c_tensor *tensor)
+{
+    ps3c_label label = ps3c_argument(name);
+    if (ps3c_array_view(name, object, dtype, write, tensor) < 0)
+        return -1;
+    return ps3c_expect(&label, tensor,
+                       &(ps3c_expectation){.dtype = PS3C_ANY, .ndim = ndim, .shape = shape, .contiguous = true});
+}
+
+PyObject *ps3c_array_new(ps3c_dtype dtype, int ndim, const int64_t *shape, ps3c_tensor *tensor)
+{
+    npy_intp dims[PS3C_MAX_DIMS];
+    for (int d = 0; d < ndim; d++)
+        dims[d] = (npy_intp)shape[d];
+    PyObject *array = PyArray_SimpleNew(ndim, dims, ps3c_numpy_type(dtype));
+    if (array != NULL && tensor != NULL && ps3c_array_view("new array", array, (int)dtype, true, tensor) < 0)
+        Py_CLEAR(array);
+    return array;
+}

@@ -1,0 +1,173 @@
+"""Builds ps3c._core: the engine (csrc), the CPU kernels, once per instruction set, and the Python binding.
+
+Environment:
+    CC              compiler; gcc or clang
+    PS3C_DEBUG=1    -O0 -g
+    PS3C_SANITIZE=1 address and undefined-behaviour sanitizers; run Python with libasan preloaded
+    PS3C_WERROR=1   warnings stop the build
+    PS3C_JOBS       compilers at once; default 2, or what `build_ext -j` says
+
+A source is compiled again when it, a header that it includes, or its flags changed.
+"""
+
+import hashlib
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
+
+ROOT = Path(__file__).resolve().parent
+
+# Flags of each instruction set. A source that uses PS3C_CPU(name) (kernels/cpu/cpu.h) is compiled once for each.
+LEVELS = {"portable": []}
+if platform.machine().lower() in ("x86_64", "amd64"):
+    AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma", "-mf16c", "-mprefer-vector-width=512"]
+    LEVELS["avx2"] = ["-mavx2", "-mfma", "-mf16c"]
+    LEVELS["avx512"] = AVX512
+    LEVELS["avx512bf16"] = AVX512 + ["-mavx512bf16"]
+
+COMMENTS = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
+PER_LEVEL = re.compile(r"\bPS3C_CPU\(")
+
+
+def switch(name):
+    return os.environ.get(name, "0") not in ("", "0")
+
+
+def sources(folder):
+    return sorted(str(path.relative_to(ROOT)) for path in (ROOT / folder).glob("*.c"))
+
+
+def is_per_level(source):
+    return bool(PER_LEVEL.search(COMMENTS.sub("", (ROOT / source).read_text())))
+
+
+class Compilation:
+    """One source to one object, with one set of flags."""
+
+    def __init__(self, compiler, source, flags, folder, tag=""):
+        self.source = source
+        stem = Path(folder, source).with_suffix("")
+        self.object = Path(f"{stem}{'.' + tag if tag else ''}.o")
+        self.depends = self.object.with_suffix(".d")
+        self.command = [*compiler, *flags, "-MMD", "-MF", str(self.depends), "-c", source, "-o", str(self.object)]
+
+    def stamp(self):
+        return hashlib.sha256("\0".join(self.command).encode()).hexdigest()
+
+    def is_current(self):
+        """Is the object newer than all that it was made from, and made by the same command?"""
+        try:
+            made = self.object.stat().st_mtime
+            names = self.depends.read_text().replace("\\\n", " ").split(":", 1)[1].split()
+            return self.object.with_suffix(".cmd").read_text() == self.stamp() and all(
+                os.stat(name).st_mtime <= made for name in names
+            )
+        except (OSError, IndexError):
+            return False
+
+    def run(self):
+        if self.is_current():
+            return
+        self.object.parent.mkdir(parents=True, exist_ok=True)
+        print("cc", self.source, "->", self.object.name, flush=True)
+        result = subprocess.run(self.command, capture_output=True, text=True)
+        sys.stderr.write(result.stderr)
+        if result.returncode != 0:
+            raise CompileError(f"{self.source}: compiler failed with status {result.returncode}:\n{result.stderr}")
+        self.object.with_suffix(".cmd").write_text(self.stamp())
+
+
+class BuildCore(build_ext):
+    """Compiles each file with its own flags, in parallel, and links one module."""
+
+    def build_extension(self, ext):
+        compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+        compiler = [part for part in compiler if part != "-pthread"] + ["-pthread"]
+        openmp = self.openmp_flags(compiler)
+        tasks = self.compilations(ext, compiler, openmp)
+        with ThreadPoolExecutor(self.jobs()) as pool:
+            list(pool.map(Compilation.run, tasks))
+        target = self.get_ext_fullpath(ext.name)
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        self.compiler.link_shared_object(
+            [str(task.object) for task in tasks],
+            target,
+            libraries=self.get_libraries(ext) + ["m"],
+            library_dirs=ext.library_dirs,
+            extra_postargs=self.sanitize_flags() + openmp,
+            build_temp=self.build_temp,
+            target_lang="c",
+        )
+
+    def jobs(self):
+        return max(1, int(os.environ.get("PS3C_JOBS") or (self.parallel if isinstance(self.parallel, int) else 2)))
+
+    @staticmethod
+    def sanitize_flags():
+        return ["-fsanitize=address,undefined"] if switch("PS3C_SANITIZE") else []
+
+    @staticmethod
+    def openmp_flags(compiler):
+        """-fopenmp where the compiler has its headers and library; without it everything runs on one thread."""
+        program = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder, "openmp.c")
+            source.write_text(program)
+            command = [*compiler, "-fopenmp", str(source), "-o", str(Path(folder, "openmp"))]
+            if subprocess.run(command, capture_output=True).returncode == 0:
+                return ["-fopenmp"]
+        print("warning: this compiler has no OpenMP: ps3c will use one thread", file=sys.stderr)
+        return []
+
+    def compilations(self, ext, compiler, openmp):
+        # Debug and sanitized objects lie apart, so that changing a switch doesn't rebuild the other kind.
+        kind = "sanitize" if switch("PS3C_SANITIZE") else "debug" if switch("PS3C_DEBUG") else "release"
+        folder = Path(self.build_temp, kind)
+        optimize = {"sanitize": ["-O1", "-g", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined"],
+                    "debug": ["-O0", "-g"], "release": []}[kind]
+        common = ["-std=gnu11", "-Wall", "-Wextra", "-fPIC", "-fvisibility=hidden", *self.sanitize_flags(), *openmp]
+        common += ["-Werror"] if switch("PS3C_WERROR") else []
+        engine = [*common, "-ffp-contract=off", *(optimize or ["-O2"])]
+        kernel = [*common, "-ffp-contract=fast", *(optimize or ["-O3"])]
+        binding = [*engine, *[f"-isystem{path}" for path in self.python_includes()]]
+        tasks = []
+        for source in ext.sources:
+            if source.startswith("csrc/binding/"):
+                tasks.append(Compilation(compiler, source, binding, folder))
+            elif source.startswith("csrc/"):
+                tasks.append(Compilation(compiler, source, engine, folder))
+            elif is_per_level(source):
+                for level, flags in LEVELS.items():
+                    tasks.append(Compilation(compiler, source, [*kernel, *flags, f"-DPS3C_LEVEL={level}"], folder,
+                                             level))
+            else:
+                tasks.append(Compilation(compiler, source, kernel, folder))
+        return tasks
+
+    @staticmethod
+    def python_includes():
+        import numpy
+
+        paths = sysconfig.get_paths()
+        return dict.fromkeys([paths["include"], paths["platinclude"], numpy.get_include()])
+
+
+os.chdir(ROOT)
+setup(
+    ext_modules=[
+        # CUDA kernels (kernels/cuda) will be a library of their own, opened when a CUDA tensor comes.
+        Extension("ps3c._core", sources=sources("csrc") + sources("csrc/binding") + sources("kernels/cpu")),
+    ],
+    cmdclass={"build_ext": BuildCore},
+)
