@@ -24,8 +24,12 @@ size_t ps3c_cpu_activation_bytes(ps3c_dtype dtype, int64_t segments, int64_t tok
 size_t ps3c_cpu_scratch_bytes(ps3c_dtype dtype, int threads, int64_t tokens, int64_t channels, int64_t positions)
 {
     size_t each = threads > 0 ? (size_t)threads : 1, bytes = 0;
-    (void)dtype, (void)tokens, (void)positions;
+    (void)dtype;
     /* attention, naive: a head's output per thread, float64 */
     bytes = greater(bytes, multiply(each, multiply((size_t)channels + 8, sizeof(double))));
+    /* attention_pool, naive: a score for each token */
+    bytes = greater(bytes, multiply((size_t)tokens, sizeof(float)));
+    /* rank, naive: two arrays of indices */
+    bytes = greater(bytes, multiply((size_t)positions, 2 * sizeof(int32_t)));
     return bytes > SIZE_MAX - 63 ? SIZE_MAX : (bytes + 63) / 64 * 64;
 }
