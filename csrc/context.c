@@ -1,0 +1,133 @@
+/* Contexts: where a call's error message, threads, instruction set and interruption live. */
+#include "context.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+ps3c_status ps3c_fail(ps3c_context *context, ps3c_status status, const char *format, ...)
+{
+    va_list arguments;
+    if (!context)
+        return status;
+    va_start(arguments, format);
+    vsnprintf(context->message, sizeof context->message, format, arguments);
+    va_end(arguments);
+    return status;
+}
+
+/* "a, b, c" of the levels available here. */
+static void list_levels(char *text, size_t size)
+{
+    size_t used = 0;
+    text[0] = 0;
+    for (const char *const *level = ps3c_cpu_levels(); *level && used < size; level++)
+        used += (size_t)snprintf(text + used, size - used, "%s%s", used ? ", " : "", *level);
+}
+
+static ps3c_status unknown_level(ps3c_context *context, const char *argument, const char *level)
+{
+    char known[128];
+    list_levels(known, sizeof known);
+    return ps3c_fail(context, PS3C_ERROR_VALUE, "%s: got '%s', expected one of the levels available here: %s", argument,
+                     level, known);
+}
+
+static const char *find_level(const char *name)
+{
+    for (const char *const *level = ps3c_cpu_levels(); *level; level++)
+        if (!strcmp(*level, name))
+            return *level;
+    return NULL;
+}
+
+ps3c_context *ps3c_context_create(void)
+{
+    ps3c_context *context = calloc(1, sizeof *context);
+    const char *level = getenv("PS3C_CPU_LEVEL");
+    if (context && level && *level) {
+        context->level = find_level(level);
+        if (!context->level)
+            snprintf(context->unknown_level, sizeof context->unknown_level, "%s", level);
+    }
+    return context;
+}
+
+void ps3c_context_free(ps3c_context *context) { free(context); }
+
+const char *ps3c_context_message(const ps3c_context *context) { return context->message; }
+
+ps3c_status ps3c_context_set_threads(ps3c_context *context, int threads)
+{
+    if (threads < 0)
+        return ps3c_fail(context, PS3C_ERROR_VALUE, "threads: got %d, expected 0 (OpenMP's choice) or more", threads);
+    context->threads = threads;
+    return PS3C_OK;
+}
+
+ps3c_status ps3c_context_set_cpu_level(ps3c_context *context, const char *level)
+{
+    const char *found = level ? find_level(level) : NULL;
+    if (level && !found)
+        return unknown_level(context, "level", level);
+    context->level = found;
+    context->unknown_level[0] = 0;
+    return PS3C_OK;
+}
+
+const char *ps3c_context_cpu_level(const ps3c_context *context)
+{
+    return context->level ? context->level : ps3c_cpu_levels()[0];
+}
+
+void ps3c_context_set_interrupt(ps3c_context *context, int (*interrupt)(void *data), void *data)
+{
+    context->interrupt = interrupt;
+    context->interrupt_data = data;
+}
+
+int ps3c_threads_limit(void)
+{
+#ifdef _OPENMP
+    int procs = omp_get_num_procs(), asked = omp_get_max_threads();
+    return procs > asked ? procs : asked;
+#else
+    return 1;
+#endif
+}
+
+int ps3c_context_threads(const ps3c_context *context, int limit)
+{
+    int threads = context->threads;
+#ifdef _OPENMP
+    if (!threads)
+        threads = omp_get_max_threads();
+#endif
+    return threads < 1 ? 1 : threads > limit ? limit : threads;
+}
+
+ps3c_status ps3c_context_backend(ps3c_context *context, ps3c_device device, const ps3c_backend **backend)
+{
+    if (device.type == PS3C_CUDA)
+        return ps3c_fail(context, PS3C_ERROR_RUNTIME,
+                         "device: got cuda:%d, but this build of ps3c has no CUDA backend; use tensors on the CPU",
+                         (int)device.index);
+    if (context->unknown_level[0])
+        return unknown_level(context, "environment variable PS3C_CPU_LEVEL", context->unknown_level);
+    *backend = ps3c_cpu_backend(context->level);
+    if (!*backend)
+        return ps3c_fail(context, PS3C_ERROR_RUNTIME, "the CPU backend has no level '%s'",
+                         ps3c_context_cpu_level(context));
+    return PS3C_OK;
+}
+
+ps3c_status ps3c_context_poll(ps3c_context *context)
+{
+    if (context->interrupt && context->interrupt(context->interrupt_data))
+        return ps3c_fail(context, PS3C_ERROR_INTERRUPTED, "interrupted");
+    return PS3C_OK;
+}

@@ -1,0 +1,60 @@
+/* A vision plan's insides, for vision_plan.c and vision.c. */
+#ifndef PS3C_VISION_PLAN_H
+#define PS3C_VISION_PLAN_H
+
+#include "backend.h"
+#include "weights.h"
+
+/* Where things lie in the workspace: offsets in bytes. Activations of one phase share memory with those of another.
+ * c: images of a chunk, N: low-res tokens, C: width. */
+typedef struct ps3c_vision_buffers {
+    /* alive throughout a chunk */
+    size_t scratch;
+    size_t cache, cache_step;     /* keys and values of every block's low-res tokens: (c, N, 2 C), one a block */
+    size_t select;                /* (c, N, select layers * C) */
+    size_t probs;                 /* float [c][N], of one prompt at a time */
+    size_t rank[PS3C_MAX_SCALES]; /* int32 [c][patches], one a high-res scale */
+    size_t positions, row_of;     /* int32 [c * selected] */
+    size_t low_pooled;            /* (1, c, pool width) */
+    /* low-res pass, then each group of looks */
+    size_t x, normed, wide;
+    /* selection */
+    size_t select_hidden, select_out;
+    size_t conv_x, conv_y, conv_wide, conv_out;   /* of one image */
+    size_t prompt, prompt_high;                   /* (1, c, C), (1, c, conv out) */
+    size_t prompt_rows[2];                        /* rows of prompt_high: prior prompt's, prompt's */
+    size_t logits, high_logits, high_pooled[2];   /* float [c][N], [conv tokens], [c][N] as prompt_rows */
+    /* pooling, beside x */
+    size_t adapted[3], kv, mask;
+    size_t latent, pool_query, pool_a, pool_b, pool_hidden;
+    size_t bytes;
+} ps3c_vision_buffers;
+
+struct ps3c_vision_plan {
+    ps3c_vision_config config;
+    ps3c_vision_request request;  /* first_n_scales points into this plan */
+    int64_t *first_n;             /* [batch], or NULL */
+    ps3c_vision_index index;
+    int64_t num_high;             /* high-res scales */
+    ps3c_scale low;
+    ps3c_scale high[PS3C_MAX_SCALES];
+    ps3c_scale conv;              /* the 1512 x 1512 image in conv_kernel patches */
+    int64_t looks;
+    int32_t *takes;               /* [batch][looks][num_high] */
+    int32_t *ends;                /* [batch][num_high][looks], cumulated over looks */
+    int64_t *look_tokens;         /* [looks] */
+    int64_t *look_first;          /* [looks], tokens of the looks before */
+    int64_t *look_entry;          /* [2][looks]: look_first in entries of a whole chunk's positions, of the last chunk's */
+    int64_t selected;             /* tokens of all looks */
+    int64_t hidden_states;
+    bool pooled, low_pooled;      /* some pooled output; the low-res one in it */
+    int64_t chunk;                /* images that run together */
+    int64_t group_tokens;         /* tokens of looks that run together, unless one look has more */
+    int threads;                  /* what scratch is planned for */
+    ps3c_vision_buffers at;
+};
+
+/* Looks from `look` on that run together for `images` images: all of the same number of tokens. */
+int64_t ps3c_vision_group(const ps3c_vision_plan *plan, int64_t look, int64_t images);
+
+#endif
