@@ -42,15 +42,15 @@ typedef struct ps3c_antialias {
     float center, inverse_scale, total;
 } ps3c_antialias;
 
-/* Weight of input first + j before division by total. */
+/* Weight of input first + j before division by total; fused where torch's builds fuse (bit-equal weights, measured). */
 static inline float ps3c_antialias_raw(const ps3c_antialias *taps, int64_t j)
 {
     const float a = -0.5f;
     float x = fabsf(((float)(j + taps->first) - taps->center + 0.5f) * taps->inverse_scale);
     if (x < 1.0f)
-        return ((a + 2.0f) * x - (a + 3.0f)) * x * x + 1.0f;
+        return __builtin_fmaf(__builtin_fmaf(a + 2.0f, x, -(a + 3.0f)) * x, x, 1.0f);
     if (x < 2.0f)
-        return ((a * x - 5.0f * a) * x + 8.0f * a) * x - 4.0f * a;
+        return __builtin_fmaf(__builtin_fmaf(__builtin_fmaf(a, x, -5.0f * a), x, 8.0f * a), x, -4.0f * a);
     return 0.0f;
 }
 static inline float ps3c_antialias_weight(const ps3c_antialias *taps, int64_t j)
@@ -61,7 +61,7 @@ static inline ps3c_antialias ps3c_antialias_taps(int64_t in, int64_t out, int64_
 {
     ps3c_antialias taps;
     float scale = (float)in / (float)out, support = scale >= 1.0f ? 2.0f * scale : 2.0f;
-    taps.center = scale * ((float)i + 0.5f);
+    taps.center = __builtin_fmaf(scale, (float)i + 0.5f, 0.0f); /* a product rounded for itself, never contracted */
     taps.inverse_scale = scale >= 1.0f ? 1.0f / scale : 1.0f;
     taps.first = ps3c_clamp((int64_t)(taps.center - support + 0.5f), 0, in - 1);
     int64_t end = ps3c_clamp((int64_t)(taps.center + support + 0.5f), taps.first, in);
