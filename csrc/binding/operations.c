@@ -1,0 +1,490 @@
+/* One backend operation called on NumPy arrays: memory, arguments, results. See operations.h. */
+#include "operations.h"
+
+#include <limits.h>
+#include <math.h>
+#include <stdarg.h>
+
+#include "../../kernels/cpu/cpu.h"
+#include "../context.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+#define PS3C_GUARD 0
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define PS3C_GUARD 0
+#endif
+#endif
+#ifndef PS3C_GUARD
+#define PS3C_GUARD 64 /* bytes on either side of a buffer */
+#endif
+#define PS3C_GUARD_BYTE 0xa5
+
+/* ---- begin, end ------------------------------------------------------------------------------------------ */
+
+static int find_dtype(const char *name, ps3c_dtype *dtype)
+{
+    for (int d = PS3C_FLOAT32; d <= PS3C_BFLOAT16; d++)
+        if (strcmp(name, ps3c_dtype_name((ps3c_dtype)d)) == 0) {
+            *dtype = (ps3c_dtype)d;
+            return 0;
+        }
+    return ps3c_operation_refuse("dtype", "got '%s', expected 'float32', 'float16' or 'bfloat16'", name);
+}
+
+int ps3c_operation_begin(ps3c_operation *operation, const ps3c_operation_options *options)
+{
+    ps3c_run *run = &operation->run;
+    ps3c_status status;
+
+    if (find_dtype(options->dtype, &run->dtype) < 0)
+        return -1;
+    run->context = ps3c_context_create();
+    if (!run->context) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    status = ps3c_context_set_threads(run->context, options->threads);
+    if (status == PS3C_OK && options->level)
+        status = ps3c_context_set_cpu_level(run->context, options->level);
+    if (status == PS3C_OK)
+        status = ps3c_context_backend(run->context, (ps3c_device){PS3C_CPU, 0}, &operation->backend);
+    if (status != PS3C_OK) {
+        ps3c_python_error(run->context, status);
+        return -1;
+    }
+    run->threads = ps3c_context_threads(run->context, ps3c_threads_limit());
+    return 0;
+}
+
+void ps3c_operation_end(ps3c_operation *operation)
+{
+    while (operation->blocks) {
+        ps3c_operation_block *block = operation->blocks;
+        operation->blocks = block->next;
+        free(block->base);
+        PyMem_Free(block);
+    }
+    ps3c_context_free(operation->run.context);
+    operation->run.context = NULL;
+}
+
+/* ---- memory ---------------------------------------------------------------------------------------------- */
+
+/* A block whose data lies `offset` bytes (below 64) behind a multiple of 64. */
+static unsigned char *allocate_block(ps3c_operation *operation, size_t bytes, size_t offset)
+{
+    ps3c_operation_block *block = PyMem_Malloc(sizeof *block);
+    void *base = NULL;
+    size_t before = PS3C_GUARD + offset;
+
+    if (!block || bytes > (size_t)PTRDIFF_MAX - before - PS3C_GUARD ||
+        posix_memalign(&base, 64, before + bytes + PS3C_GUARD + (bytes == 0)) != 0) {
+        PyMem_Free(block);
+        PyErr_NoMemory();
+        return NULL;
+    }
+    block->base = base;
+    block->data = block->base + before;
+    block->bytes = bytes;
+    memset(block->base, PS3C_GUARD_BYTE, before);
+    memset(block->data, 0xff, bytes);
+    memset(block->data + bytes, PS3C_GUARD_BYTE, PS3C_GUARD);
+    block->next = operation->blocks;
+    operation->blocks = block;
+    return block->data;
+}
+
+void *ps3c_operation_allocate(ps3c_operation *operation, size_t bytes) { return allocate_block(operation, bytes, 0); }
+
+static bool guards_intact(const ps3c_operation_block *block)
+{
+    for (const unsigned char *p = block->base; p < block->data; p++)
+        if (*p != PS3C_GUARD_BYTE)
+            return false;
+    for (size_t i = 0; i < PS3C_GUARD; i++)
+        if (block->data[block->bytes + i] != PS3C_GUARD_BYTE)
+            return false;
+    return true;
+}
+
+int ps3c_operation_ready(ps3c_operation *operation)
+{
+    ps3c_run *run = &operation->run;
+    size_t bytes = operation->backend->scratch_bytes(run->dtype, run->threads, operation->tokens, operation->channels,
+                                                     operation->positions);
+
+    if (!run->scratch || bytes > run->scratch_bytes) {
+        run->scratch = ps3c_operation_allocate(operation, bytes);
+        if (!run->scratch)
+            return -1;
+        run->scratch_bytes = bytes;
+    }
+    memset(run->scratch, 0xff, run->scratch_bytes);
+    return 0;
+}
+
+int ps3c_operation_finish(ps3c_operation *operation, ps3c_status status)
+{
+    if (status != PS3C_OK) {
+        ps3c_python_error(operation->run.context, status);
+        return -1;
+    }
+    for (const ps3c_operation_block *block = operation->blocks; block; block = block->next)
+        if (!guards_intact(block)) {
+            PyErr_Format(PyExc_RuntimeError, "the operation wrote outside a buffer of %zu bytes", block->bytes);
+            return -1;
+        }
+    return 0;
+}
+
+/* ---- arrays ---------------------------------------------------------------------------------------------- */
+
+int ps3c_operation_refuse(const char *name, const char *format, ...)
+{
+    char text[256];
+    va_list list;
+
+    va_start(list, format);
+    vsnprintf(text, sizeof text, format, list);
+    va_end(list);
+    PyErr_Format(PyExc_ValueError, "%s: %s", name, text);
+    return -1;
+}
+
+/* What ps3c_array_view is to find. */
+static int wanted_dtype(const ps3c_operation *operation, ps3c_element_kind kind)
+{
+    switch (kind) {
+    case PS3C_ELEMENT_RUN:
+        return operation->run.dtype;
+    case PS3C_ELEMENT_FLOAT32:
+        return PS3C_FLOAT32;
+    case PS3C_ELEMENT_INT32:
+        return PS3C_INT32;
+    case PS3C_ELEMENT_INT64:
+        return PS3C_INT64;
+    case PS3C_ELEMENT_UINT8:
+        return PS3C_UINT8;
+    case PS3C_ELEMENT_ANY:
+        break;
+    }
+    return PS3C_ANY;
+}
+
+/* Elements from the lowest to the highest that the view reaches; *low: the lowest, seen from data (not above 0). */
+static size_t span_of(const ps3c_tensor *view, ptrdiff_t *low)
+{
+    ptrdiff_t high = 0;
+
+    *low = 0;
+    for (int i = 0; i < view->ndim; i++) {
+        ptrdiff_t reach = (ptrdiff_t)((view->shape[i] - 1) * view->strides[i]);
+        if (view->shape[i] == 0) {
+            *low = 0;
+            return 0;
+        }
+        *(reach < 0 ? low : &high) += reach;
+    }
+    return (size_t)(high - *low + 1);
+}
+
+int ps3c_operation_tensor(ps3c_operation *operation, const char *name, PyObject *object, ps3c_element_kind kind,
+                          int ndim, ps3c_tensor *view)
+{
+    size_t size, bytes;
+    ptrdiff_t low;
+    const unsigned char *source;
+    unsigned char *copy;
+
+    memset(view, 0, sizeof *view);
+    if (!object || object == Py_None)
+        return 0;
+    if (ps3c_array_view(name, object, wanted_dtype(operation, kind), false, view) < 0)
+        return -1;
+    if (view->ndim != ndim)
+        return ps3c_operation_refuse(name, "got %d dimensions, expected %d", (int)view->ndim, ndim);
+    size = ps3c_dtype_bytes(view->dtype);
+    bytes = span_of(view, &low) * size;
+    source = (const unsigned char *)view->data + low * (ptrdiff_t)size;
+    copy = allocate_block(operation, bytes, (uintptr_t)source % 64);
+    if (!copy)
+        return -1;
+    if (bytes)
+        memcpy(copy, source, bytes);
+    view->data = copy - low * (ptrdiff_t)size;
+    return 0;
+}
+
+int ps3c_operation_write_back(const char *name, PyObject *object, const ps3c_tensor *view)
+{
+    ps3c_tensor array;
+    size_t size = ps3c_dtype_bytes(view->dtype), bytes;
+    ptrdiff_t low;
+
+    if (ps3c_array_view(name, object, view->dtype, true, &array) < 0)
+        return -1;
+    bytes = span_of(view, &low) * size;
+    if (bytes)
+        memcpy((char *)array.data + low * (ptrdiff_t)size, (const char *)view->data + low * (ptrdiff_t)size, bytes);
+    return 0;
+}
+
+void *ps3c_operation_array(ps3c_operation *operation, const char *name, PyObject *object, ps3c_element_kind kind,
+                           int ndim, const int64_t *shape, ps3c_tensor *view)
+{
+    ps3c_tensor array;
+
+    if (ps3c_array_contiguous(name, object, wanted_dtype(operation, kind), false, ndim, shape, &array) < 0 ||
+        ps3c_operation_tensor(operation, name, object, kind, ndim, view) < 0)
+        return NULL;
+    return view->data;
+}
+
+int ps3c_operation_vector(ps3c_operation *operation, const char *name, PyObject *object, int64_t length,
+                          const void **data)
+{
+    ps3c_tensor view;
+
+    *data = NULL;
+    if (!object || object == Py_None)
+        return 0;
+    *data = ps3c_operation_array(operation, name, object, PS3C_ELEMENT_RUN, 1, &length, &view);
+    return *data ? 0 : -1;
+}
+
+PyObject *ps3c_operation_result(const void *data, ps3c_dtype dtype, int ndim, const int64_t *shape)
+{
+    ps3c_tensor view;
+    PyObject *result = ps3c_array_new(dtype, ndim, shape, &view);
+
+    if (result && PyArray_SIZE((PyArrayObject *)result) > 0)
+        memcpy(view.data, data, (size_t)PyArray_NBYTES((PyArrayObject *)result));
+    return result;
+}
+
+/* ---- activations ----------------------------------------------------------------------------------------- */
+
+int ps3c_operation_output(ps3c_operation *operation, int64_t segments, int64_t tokens, int64_t channels,
+                          ps3c_activation *out)
+{
+    size_t bytes = operation->backend->activation_bytes(operation->run.dtype, segments, tokens, channels);
+    int64_t all;
+
+    if (bytes == SIZE_MAX || __builtin_mul_overflow(segments, tokens, &all)) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    if (all > operation->tokens)
+        operation->tokens = all;
+    if (channels > operation->channels)
+        operation->channels = channels;
+    out->segments = segments;
+    out->tokens = tokens;
+    out->channels = channels;
+    out->data = ps3c_operation_allocate(operation, bytes);
+    return out->data ? 0 : -1;
+}
+
+/* Rows (segments, tokens, channels), none of them 0. */
+static const void *take_rows(ps3c_operation *operation, const char *name, PyObject *rows, ps3c_tensor *view)
+{
+    const void *data = ps3c_operation_array(operation, name, rows, PS3C_ELEMENT_RUN, 3, NULL, view);
+
+    if (data && (view->shape[0] == 0 || view->shape[1] == 0 || view->shape[2] == 0)) {
+        ps3c_operation_refuse(name, "got shape (%lld, %lld, %lld), expected no empty dimension",
+                              (long long)view->shape[0], (long long)view->shape[1], (long long)view->shape[2]);
+        return NULL;
+    }
+    return data;
+}
+
+int ps3c_operation_activation(ps3c_operation *operation, const char *name, PyObject *rows, ps3c_activation *out)
+{
+    ps3c_tensor view;
+    ps3c_from_rows_args args = {.out = out};
+
+    args.rows = take_rows(operation, name, rows, &view);
+    if (!args.rows || ps3c_operation_output(operation, view.shape[0], view.shape[1], view.shape[2], out) < 0)
+        return -1;
+    PS3C_OPERATION_RUN(operation, from_rows, &args);
+    return 0;
+cleanup:
+    return -1;
+}
+
+int ps3c_operation_values(ps3c_operation *operation, const char *name, PyObject *rows, const ps3c_activation *out,
+                          int64_t channel)
+{
+    ps3c_tensor view;
+    ps3c_dtype dtype = operation->run.dtype;
+    const void *data = take_rows(operation, name, rows, &view);
+
+    if (!data)
+        return -1;
+    if (view.shape[0] != out->segments || view.shape[1] != out->tokens || channel + view.shape[2] > out->channels)
+        return ps3c_operation_refuse(name, "got (%lld, %lld, %lld), which does not fit the keys",
+                                     (long long)view.shape[0], (long long)view.shape[1], (long long)view.shape[2]);
+    for (int64_t s = 0; s < out->segments; s++)
+        for (int64_t t = 0; t < ps3c_panels(out->tokens) * PS3C_PANEL; t++)
+            for (int64_t c = 0; c < view.shape[2]; c++) {
+                float value = 1.5f; /* spare tokens hold something finite */
+                if (t < out->tokens)
+                    value = ps3c_load(dtype, data, (s * out->tokens + t) * view.shape[2] + c);
+                ps3c_store(dtype, out->data, ps3c_element(out, dtype, s, t, channel + c, true), value);
+            }
+    return 0;
+}
+
+/* Is the activation as cpu.h says in the places that no row shows? */
+static int check_spares(const ps3c_activation *x, ps3c_dtype dtype, int64_t values_from)
+{
+    int64_t tokens = ps3c_panels(x->tokens) * PS3C_PANEL;
+
+    for (int64_t s = 0; s < x->segments; s++)
+        for (int64_t t = 0; t < tokens; t++) {
+            for (int64_t c = 0; t >= x->tokens && c < x->channels; c++)
+                if (!isfinite(ps3c_load(dtype, x->data, ps3c_element(x, dtype, s, t, c, c >= values_from)))) {
+                    PyErr_Format(PyExc_RuntimeError, "spare token %lld of segment %lld is not finite in channel %lld",
+                                 (long long)t, (long long)s, (long long)c);
+                    return -1;
+                }
+            if (ps3c_is16(dtype) && x->channels % 2 && values_from >= x->channels &&
+                ps3c_load(dtype, x->data, ps3c_element(x, dtype, s, t, x->channels, false)) != 0) {
+                PyErr_Format(PyExc_RuntimeError,
+                             "the half beside the last channel is not 0 at token %lld of segment %lld", (long long)t,
+                             (long long)s);
+                return -1;
+            }
+        }
+    return 0;
+}
+
+PyObject *ps3c_operation_rows(ps3c_operation *operation, const ps3c_activation *x, int64_t values_from)
+{
+    ps3c_dtype dtype = operation->run.dtype;
+    int64_t shape[3] = {x->segments, x->tokens, x->channels}, count = x->segments * x->tokens * x->channels;
+    ps3c_to_rows_args args = {
+        .x = x, .batch = x->segments, .row_stride = x->channels, .batch_stride = x->tokens * x->channels};
+    bool finite = true;
+
+    args.out = ps3c_operation_allocate(operation, (size_t)count * ps3c_dtype_bytes(dtype));
+    if (!args.out)
+        return NULL;
+    PS3C_OPERATION_RUN(operation, to_rows, &args);
+    for (int64_t i = 0; i < x->segments * x->tokens; i++)
+        for (int64_t c = values_from; c < x->channels; c++)
+            ps3c_store(dtype, args.out, i * x->channels + c,
+                       ps3c_load(dtype, x->data, ps3c_element(x, dtype, i / x->tokens, i % x->tokens, c, true)));
+    for (int64_t i = 0; i < count && finite; i++)
+        finite = isfinite(ps3c_load(dtype, args.out, i));
+    if (finite && check_spares(x, dtype, values_from) < 0)
+        return NULL;
+    return ps3c_operation_result(args.out, dtype, 3, shape);
+cleanup:
+    return NULL;
+}
+
+/* ---- arguments of several operations ---------------------------------------------------------------------- */
+
+int ps3c_operation_act(const char *name, ps3c_activation_function *act)
+{
+    static const char *const names[] = {[PS3C_ACT_NONE] = "none",
+                                        [PS3C_ACT_GELU_ERF] = "gelu",
+                                        [PS3C_ACT_GELU_TANH] = "gelu_tanh",
+                                        [PS3C_ACT_RELU] = "relu"};
+
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(name, names[i]) == 0) {
+            *act = (ps3c_activation_function)i;
+            return 0;
+        }
+    return ps3c_operation_refuse("act", "got '%s', expected 'none', 'gelu', 'gelu_tanh' or 'relu'", name);
+}
+
+/* One (height, width, rows, cols). */
+static int take_scale(PyObject *item, int64_t patch, ps3c_scale *scale)
+{
+    long long height, width, rows, cols;
+
+    if (!PyTuple_Check(item)) {
+        PyErr_Format(PyExc_TypeError, "scales: got %.100s, expected tuples (height, width, rows, cols)",
+                     Py_TYPE(item)->tp_name);
+        return -1;
+    }
+    if (!PyArg_ParseTuple(item, "LLLL", &height, &width, &rows, &cols))
+        return -1;
+    if (rows < 1 || cols < 1 || height > INT_MAX || width > INT_MAX || rows > height / patch || cols > width / patch)
+        return ps3c_operation_refuse("scales", "got (%lld, %lld, %lld, %lld), expected patches within the pixels",
+                                     height, width, rows, cols);
+    *scale = (ps3c_scale){.height = height, .width = width, .rows = rows, .cols = cols};
+    return 0;
+}
+
+int ps3c_operation_scales(PyObject *object, int64_t patch, ps3c_scale *scales, int64_t *num_scales, int64_t *positions)
+{
+    PyObject *list = PySequence_Fast(object, "scales: expected a sequence of (height, width, rows, cols)");
+    int64_t first = 0;
+    int result = -1;
+
+    if (!list)
+        return -1;
+    *num_scales = PySequence_Fast_GET_SIZE(list);
+    if (*num_scales < 1 || *num_scales > PS3C_MAX_SCALES) {
+        ps3c_operation_refuse("scales", "got %lld of them, expected 1 to %d", (long long)*num_scales, PS3C_MAX_SCALES);
+        goto cleanup;
+    }
+    for (int64_t i = 0; i < *num_scales; i++) {
+        if (take_scale(PySequence_Fast_GET_ITEM(list, i), patch, &scales[i]) < 0)
+            goto cleanup;
+        scales[i].first = first;
+        first += scales[i].rows * scales[i].cols;
+        if (first > INT_MAX) {
+            ps3c_operation_refuse("scales", "got more than %d patches", INT_MAX);
+            goto cleanup;
+        }
+    }
+    *positions = first;
+    result = 0;
+cleanup:
+    Py_DECREF(list);
+    return result;
+}
+
+int ps3c_operation_positions(ps3c_operation *operation, PyObject *object, int64_t segments, int64_t tokens,
+                             int64_t limit, const int32_t **positions)
+{
+    int64_t shape[2] = {segments, tokens};
+    const int32_t *data;
+    ps3c_tensor view;
+
+    *positions = NULL;
+    if (!object || object == Py_None) {
+        if (tokens > limit)
+            return ps3c_operation_refuse("positions", "got None for %lld tokens, but the scales have %lld patches",
+                                         (long long)tokens, (long long)limit);
+        return 0;
+    }
+    data = ps3c_operation_array(operation, "positions", object, PS3C_ELEMENT_INT32, 2, shape, &view);
+    if (!data)
+        return -1;
+    for (int64_t i = 0; i < segments * tokens; i++)
+        if (data[i] < 0 || data[i] >= limit)
+            return ps3c_operation_refuse("positions", "got %d, expected 0 to %lld", (int)data[i], (long long)limit - 1);
+    *positions = data;
+    return 0;
+}
+
+/* ---- registration ---------------------------------------------------------------------------------------- */
+
+int ps3c_operations_add(PyObject *module)
+{
+    PyMethodDef *const tables[] = {ps3c_operations_gemm,   ps3c_operations_attention, ps3c_operations_norm,
+                                   ps3c_operations_layout, ps3c_operations_image,     ps3c_operations_selection,
+                                   ps3c_operations_looks,  ps3c_operations_text};
+
+    for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++)
+        if (PyModule_AddFunctions(module, tables[i]) < 0)
+            return -1;
+    return 0;
+}

@@ -1,0 +1,181 @@
+/* _core.op_attention, _core.op_attention_pool */
+#include "operations.h"
+
+/* Writes [before][keys][values] channels; keys and values are rows of the same shape. Returns the channels of keys. */
+static int64_t take_keys_values(ps3c_operation *operation, const char *keys_name, PyObject *keys,
+                                const char *values_name, PyObject *values, PyObject *before, ps3c_activation *out)
+{
+    ps3c_activation parts[3];
+    ps3c_copy_channels_args copy = {.y = out};
+    int64_t channels = 0;
+    int count = 0;
+
+    if (before && ps3c_operation_activation(operation, "q", before, &parts[count++]) < 0)
+        return -1;
+    if (ps3c_operation_activation(operation, keys_name, keys, &parts[count++]) < 0 ||
+        ps3c_operation_activation(operation, values_name, values, &parts[count++]) < 0)
+        return -1;
+    for (int i = 0; i < count; i++) {
+        if (parts[i].segments != parts[0].segments || parts[i].tokens != parts[0].tokens ||
+            parts[i].channels != parts[0].channels || parts[i].channels % 8)
+            return ps3c_operation_refuse(values_name,
+                                         "got (%lld, %lld, %lld), expected the shape of %s, channels a "
+                                         "multiple of 8",
+                                         (long long)parts[i].segments, (long long)parts[i].tokens,
+                                         (long long)parts[i].channels, before ? "q" : keys_name);
+        channels += parts[i].channels;
+    }
+    if (ps3c_operation_output(operation, parts[0].segments, parts[0].tokens, channels, out) < 0)
+        return -1;
+    for (int i = 0; i < count; i++) {
+        copy.x = &parts[i];
+        copy.at = i * parts[0].channels;
+        PS3C_OPERATION_RUN(operation, copy_channels, &copy);
+    }
+    /* The values once more, as attention wants them. */
+    if (ps3c_operation_values(operation, values_name, values, out, channels - parts[0].channels) < 0)
+        return -1;
+    return parts[0].channels;
+cleanup:
+    return -1;
+}
+
+static int check_attention(const ps3c_attention_args *args, int64_t channels, int64_t cached_channels)
+{
+    const ps3c_activation *query = args->query, *cached = args->cached;
+
+    if (args->heads < 1 || channels % args->heads || channels / args->heads % 8)
+        return ps3c_operation_refuse("heads", "got %lld, expected %lld channels to be heads of a multiple of 8",
+                                     (long long)args->heads, (long long)channels);
+    if (args->own->segments != query->segments || args->own->tokens != query->tokens)
+        return ps3c_operation_refuse("k", "got (%lld, %lld, ...), expected (%lld, %lld, ...) as q",
+                                     (long long)args->own->segments, (long long)args->own->tokens,
+                                     (long long)query->segments, (long long)query->tokens);
+    if (cached && (cached_channels != channels || query->segments % cached->segments))
+        return ps3c_operation_refuse(
+            "cached_k", "got %lld segments of %lld channels, expected a divisor of %lld and %lld",
+            (long long)cached->segments, (long long)cached_channels, (long long)query->segments, (long long)channels);
+    return 0;
+}
+
+static PyObject *op_attention(PyObject *module, PyObject *positional, PyObject *named)
+{
+    static char *keywords[] = {
+        "q", "k", "v", "heads", "cached_k", "cached_v", "causal", "last_query_mask", "fused", PS3C_OPTIONS_KEYWORDS};
+    PyObject *q, *k, *v, *cached_k = Py_None, *cached_v = Py_None, *mask = Py_None, *result = NULL;
+    long long heads;
+    int causal = 0, fused = 0;
+    int64_t channels, cached_channels = 0;
+    ps3c_operation_options options = PS3C_OPTIONS_INIT;
+    ps3c_operation operation = PS3C_OPERATION_INIT;
+    ps3c_activation query, own, cached, out;
+    ps3c_tensor mask_view;
+    ps3c_attention_args args = {.query = &query, .own = &own, .out = &out};
+
+    (void)module;
+    if (!PyArg_ParseTupleAndKeywords(positional, named, "OOO$L|OOpOp" PS3C_OPTIONS_FORMAT ":op_attention", keywords, &q,
+                                     &k, &v, &heads, &cached_k, &cached_v, &causal, &mask, &fused,
+                                     PS3C_OPTIONS(options)))
+        return NULL;
+    if (ps3c_operation_begin(&operation, &options) < 0)
+        goto cleanup;
+    channels = take_keys_values(&operation, "k", k, "v", v, fused ? q : NULL, &own);
+    if (channels < 0 || (!fused && ps3c_operation_activation(&operation, "q", q, &query) < 0))
+        goto cleanup;
+    if (fused) {
+        args.query = &own;
+        args.own_channel = channels;
+    } else if (query.channels != channels) {
+        ps3c_operation_refuse("q", "got %lld channels, expected %lld as k", (long long)query.channels,
+                              (long long)channels);
+        goto cleanup;
+    }
+    if (cached_k != Py_None) {
+        cached_channels = take_keys_values(&operation, "cached_k", cached_k, "cached_v", cached_v, NULL, &cached);
+        if (cached_channels < 0)
+            goto cleanup;
+        args.cached = &cached;
+    }
+    args.heads = heads;
+    args.causal = causal;
+    if (check_attention(&args, channels, cached_channels) < 0)
+        goto cleanup;
+    args.head_dim = channels / heads;
+    if (mask != Py_None) {
+        int64_t shape[2] = {own.segments, own.tokens};
+        args.last_query_mask =
+            ps3c_operation_array(&operation, "last_query_mask", mask, PS3C_ELEMENT_UINT8, 2, shape, &mask_view);
+        if (!args.last_query_mask)
+            goto cleanup;
+    }
+    if (ps3c_operation_output(&operation, own.segments, own.tokens, channels, &out) < 0)
+        goto cleanup;
+    PS3C_OPERATION_RUN(&operation, attention, &args);
+    result = ps3c_operation_rows(&operation, &out, channels);
+cleanup:
+    ps3c_operation_end(&operation);
+    return result;
+}
+
+static PyObject *op_attention_pool(PyObject *module, PyObject *positional, PyObject *named)
+{
+    static char *keywords[] = {"query", "keys_values", "heads", "mask", PS3C_OPTIONS_KEYWORDS};
+    PyObject *query_rows, *keys_values_rows, *mask = Py_None, *result = NULL;
+    long long heads;
+    ps3c_operation_options options = PS3C_OPTIONS_INIT;
+    ps3c_operation operation = PS3C_OPERATION_INIT;
+    ps3c_activation query, keys_values, out;
+    ps3c_tensor view;
+    ps3c_attention_pool_args args = {.query = &query, .keys_values = &keys_values, .out = &out};
+
+    (void)module;
+    if (!PyArg_ParseTupleAndKeywords(positional, named, "OO$L|O" PS3C_OPTIONS_FORMAT ":op_attention_pool", keywords,
+                                     &query_rows, &keys_values_rows, &heads, &mask, PS3C_OPTIONS(options)))
+        return NULL;
+    if (ps3c_operation_begin(&operation, &options) < 0 ||
+        ps3c_operation_activation(&operation, "query", query_rows, &query) < 0 ||
+        ps3c_operation_activation(&operation, "keys_values", keys_values_rows, &keys_values) < 0)
+        goto cleanup;
+    if (query.segments != 1 || query.tokens != 1 || keys_values.channels != 2 * query.channels) {
+        ps3c_operation_refuse("query", "got (%lld, %lld, %lld), expected (1, 1, %lld)", (long long)query.segments,
+                              (long long)query.tokens, (long long)query.channels, (long long)keys_values.channels / 2);
+        goto cleanup;
+    }
+    if (heads < 1 || query.channels % heads || query.channels / heads % 8) {
+        ps3c_operation_refuse("heads", "got %lld, expected %lld channels to be heads of a multiple of 8", heads,
+                              (long long)query.channels);
+        goto cleanup;
+    }
+    if (mask != Py_None) {
+        int64_t shape[2] = {keys_values.segments, keys_values.tokens};
+        args.mask = ps3c_operation_array(&operation, "mask", mask, PS3C_ELEMENT_UINT8, 2, shape, &view);
+        if (!args.mask)
+            goto cleanup;
+    }
+    args.heads = heads;
+    args.head_dim = query.channels / heads;
+    if (ps3c_operation_output(&operation, 1, keys_values.segments, query.channels, &out) < 0)
+        goto cleanup;
+    PS3C_OPERATION_RUN(&operation, attention_pool, &args);
+    result = ps3c_operation_rows(&operation, &out, out.channels);
+cleanup:
+    ps3c_operation_end(&operation);
+    return result;
+}
+
+PyMethodDef ps3c_operations_attention[] = {
+    PS3C_OPERATION_METHOD(
+        op_attention,
+        "op_attention(q, k, v, *, heads, cached_k=None, cached_v=None, causal=False, last_query_mask=None,\n"
+        "             fused=False, dtype='float32', level=None, threads=0)\n--\n\n"
+        "softmax(q k^T / sqrt(head_dim)) v, rows (segments, tokens, heads * head_dim).\n\n"
+        "Segment s of q sees segment s % len(cached_k) of the cached tokens, then its own. last_query_mask: "
+        "(segments,\n"
+        "tokens) uint8. fused: q, k and v lie in one activation, as the engine has them."),
+    PS3C_OPERATION_METHOD(op_attention_pool,
+                          "op_attention_pool(query, keys_values, *, heads, mask=None, dtype='float32', level=None,\n"
+                          "                  threads=0)\n--\n\n"
+                          "One query (1, 1, C) over each segment of keys_values (S, T, 2 C): (1, S, C).\n\n"
+                          "mask: (S, T) uint8, 1 where a token counts."),
+    {NULL, NULL, 0, NULL},
+};

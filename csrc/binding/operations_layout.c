@@ -1,0 +1,210 @@
+/* _core.op_from_rows, _core.op_to_rows, _core.op_copy_channels, _core.op_blend, _core.op_activation_bytes */
+#include "operations.h"
+
+#include "../../kernels/cpu/cpu.h"
+
+/* Reads with cpu.h's own indices, so that to_rows cannot hide what from_rows did. */
+static PyObject *op_from_rows(PyObject *module, PyObject *positional, PyObject *named)
+{
+    static char *keywords[] = {"rows", PS3C_OPTIONS_KEYWORDS};
+    PyObject *rows, *checked = NULL, *result = NULL;
+    unsigned char *plain;
+    ps3c_operation_options options = PS3C_OPTIONS_INIT;
+    ps3c_operation operation = PS3C_OPERATION_INIT;
+    ps3c_activation x;
+
+    (void)module;
+    if (!PyArg_ParseTupleAndKeywords(positional, named, "O|$" PS3C_OPTIONS_FORMAT ":op_from_rows", keywords, &rows,
+                                     PS3C_OPTIONS(options)))
+        return NULL;
+    if (ps3c_operation_begin(&operation, &options) < 0 || ps3c_operation_activation(&operation, "rows", rows, &x) < 0)
+        goto cleanup;
+    checked = ps3c_operation_rows(&operation, &x, x.channels);
+    if (!checked)
+        goto cleanup;
+    plain = PyArray_DATA((PyArrayObject *)checked);
+    for (int64_t s = 0; s < x.segments; s++)
+        for (int64_t t = 0; t < x.tokens; t++)
+            for (int64_t c = 0; c < x.channels; c++) {
+                size_t size = ps3c_dtype_bytes(operation.run.dtype);
+                int64_t from = ps3c_element(&x, operation.run.dtype, s, t, c, false);
+                memcpy(plain + (size_t)((s * x.tokens + t) * x.channels + c) * size,
+                       (char *)x.data + (size_t)from * size, size);
+            }
+    result = Py_NewRef(checked);
+cleanup:
+    Py_XDECREF(checked);
+    ps3c_operation_end(&operation);
+    return result;
+}
+
+/* row_of within out, and the destination large enough. */
+static int check_destination(const ps3c_to_rows_args *args, const ps3c_tensor *out)
+{
+    int64_t segments = args->x->segments, tokens = args->x->tokens;
+
+    if (out->shape[0] == 0 || segments % out->shape[0] || out->shape[2] != args->x->channels ||
+        (out->shape[2] > 1 && out->strides[2] != 1))
+        return ps3c_operation_refuse("into",
+                                     "got (%lld, %lld, %lld), expected a divisor of %lld, rows, %lld adjacent "
+                                     "channels",
+                                     (long long)out->shape[0], (long long)out->shape[1], (long long)out->shape[2],
+                                     (long long)segments, (long long)args->x->channels);
+    for (int64_t i = 0; i < segments * tokens; i++) {
+        int64_t row = args->first_row + (args->row_of ? args->row_of[i] : i % tokens);
+        if (row < 0 || row >= out->shape[1])
+            return ps3c_operation_refuse("row_of", "leads to row %lld of %lld", (long long)row,
+                                         (long long)out->shape[1]);
+    }
+    return 0;
+}
+
+static PyObject *op_to_rows(PyObject *module, PyObject *positional, PyObject *named)
+{
+    static char *keywords[] = {"x", "into", "row_of", "first_row", PS3C_OPTIONS_KEYWORDS};
+    PyObject *rows, *into, *row_of = Py_None, *result = NULL;
+    long long first_row = 0;
+    ps3c_operation_options options = PS3C_OPTIONS_INIT;
+    ps3c_operation operation = PS3C_OPERATION_INIT;
+    ps3c_activation x;
+    ps3c_tensor out, view;
+    ps3c_to_rows_args args = {.x = &x};
+
+    (void)module;
+    if (!PyArg_ParseTupleAndKeywords(positional, named, "OO|$OL" PS3C_OPTIONS_FORMAT ":op_to_rows", keywords, &rows,
+                                     &into, &row_of, &first_row, PS3C_OPTIONS(options)))
+        return NULL;
+    args.first_row = first_row;
+    if (ps3c_operation_begin(&operation, &options) < 0 || ps3c_operation_activation(&operation, "x", rows, &x) < 0 ||
+        ps3c_operation_tensor(&operation, "into", into, PS3C_ELEMENT_RUN, 3, &out) < 0)
+        goto cleanup;
+    if (row_of != Py_None) {
+        int64_t shape[2] = {x.segments, x.tokens};
+        args.row_of = ps3c_operation_array(&operation, "row_of", row_of, PS3C_ELEMENT_INT32, 2, shape, &view);
+        if (!args.row_of)
+            goto cleanup;
+    }
+    if (check_destination(&args, &out) < 0)
+        goto cleanup;
+    args.batch = out.shape[0];
+    args.out = out.data;
+    args.row_stride = out.strides[1];
+    args.batch_stride = out.strides[0];
+    PS3C_OPERATION_RUN(&operation, to_rows, &args);
+    if (ps3c_operation_write_back("into", into, &out) == 0)
+        result = Py_NewRef(into);
+cleanup:
+    ps3c_operation_end(&operation);
+    return result;
+}
+
+static PyObject *op_copy_channels(PyObject *module, PyObject *positional, PyObject *named)
+{
+    static char *keywords[] = {"x", "y", "at", PS3C_OPTIONS_KEYWORDS};
+    PyObject *x_rows, *y_rows, *result = NULL;
+    long long at;
+    ps3c_operation_options options = PS3C_OPTIONS_INIT;
+    ps3c_operation operation = PS3C_OPERATION_INIT;
+    ps3c_activation x, y;
+    ps3c_copy_channels_args args = {.x = &x, .y = &y};
+
+    (void)module;
+    if (!PyArg_ParseTupleAndKeywords(positional, named, "OOL|$" PS3C_OPTIONS_FORMAT ":op_copy_channels", keywords,
+                                     &x_rows, &y_rows, &at, PS3C_OPTIONS(options)))
+        return NULL;
+    if (ps3c_operation_begin(&operation, &options) < 0 || ps3c_operation_activation(&operation, "x", x_rows, &x) < 0 ||
+        ps3c_operation_activation(&operation, "y", y_rows, &y) < 0)
+        goto cleanup;
+    if (x.segments != y.segments || x.tokens != y.tokens || at < 0 || at % 2 || at > y.channels - x.channels) {
+        ps3c_operation_refuse("at", "got %lld, expected an even place where x's %lld channels fit into y's %lld", at,
+                              (long long)x.channels, (long long)y.channels);
+        goto cleanup;
+    }
+    args.at = at;
+    PS3C_OPERATION_RUN(&operation, copy_channels, &args);
+    result = ps3c_operation_rows(&operation, &y, y.channels);
+cleanup:
+    ps3c_operation_end(&operation);
+    return result;
+}
+
+static PyObject *op_blend(PyObject *module, PyObject *positional, PyObject *named)
+{
+    static char *keywords[] = {"flag", "low", "y", "first", PS3C_OPTIONS_KEYWORDS};
+    PyObject *flag_object, *low_rows, *y_rows, *result = NULL;
+    long long first = 0;
+    ps3c_operation_options options = PS3C_OPTIONS_INIT;
+    ps3c_operation operation = PS3C_OPERATION_INIT;
+    ps3c_activation low, y;
+    ps3c_tensor flag;
+    ps3c_blend_args args = {.flag = &flag, .low = &low, .y = &y};
+
+    (void)module;
+    if (!PyArg_ParseTupleAndKeywords(positional, named, "OOO|$L" PS3C_OPTIONS_FORMAT ":op_blend", keywords,
+                                     &flag_object, &low_rows, &y_rows, &first, PS3C_OPTIONS(options)))
+        return NULL;
+    if (ps3c_operation_begin(&operation, &options) < 0 ||
+        ps3c_operation_tensor(&operation, "flag", flag_object, PS3C_ELEMENT_FLOAT32, 2, &flag) < 0 ||
+        ps3c_operation_activation(&operation, "low", low_rows, &low) < 0 ||
+        ps3c_operation_activation(&operation, "y", y_rows, &y) < 0)
+        goto cleanup;
+    if (low.segments != 1 || y.segments != 1 || low.tokens != y.tokens || low.channels != y.channels) {
+        ps3c_operation_refuse("low", "got (%lld, %lld, %lld), expected one segment of y's shape",
+                              (long long)low.segments, (long long)low.tokens, (long long)low.channels);
+        goto cleanup;
+    }
+    if (!flag.data || flag.shape[1] != 1 || first < 0 || first > flag.shape[0] - y.tokens) {
+        ps3c_operation_refuse("flag", "got (%lld, %lld), expected (at least %lld, 1)", (long long)flag.shape[0],
+                              (long long)flag.shape[1], first + (long long)y.tokens);
+        goto cleanup;
+    }
+    args.first = first;
+    PS3C_OPERATION_RUN(&operation, blend, &args);
+    result = ps3c_operation_rows(&operation, &y, y.channels);
+cleanup:
+    ps3c_operation_end(&operation);
+    return result;
+}
+
+static PyObject *op_activation_bytes(PyObject *module, PyObject *positional, PyObject *named)
+{
+    static char *keywords[] = {"segments", "tokens", "channels", PS3C_OPTIONS_KEYWORDS};
+    long long segments, tokens, channels;
+    PyObject *result = NULL;
+    ps3c_operation_options options = PS3C_OPTIONS_INIT;
+    ps3c_operation operation = PS3C_OPERATION_INIT;
+    size_t bytes;
+
+    (void)module;
+    if (!PyArg_ParseTupleAndKeywords(positional, named, "LLL|$" PS3C_OPTIONS_FORMAT ":op_activation_bytes", keywords,
+                                     &segments, &tokens, &channels, PS3C_OPTIONS(options)))
+        return NULL;
+    if (ps3c_operation_begin(&operation, &options) == 0) {
+        bytes = operation.backend->activation_bytes(operation.run.dtype, segments, tokens, channels);
+        result = bytes == SIZE_MAX ? Py_NewRef(Py_None) : PyLong_FromSize_t(bytes);
+    }
+    ps3c_operation_end(&operation);
+    return result;
+}
+
+PyMethodDef ps3c_operations_layout[] = {
+    PS3C_OPERATION_METHOD(op_from_rows, "op_from_rows(rows, *, dtype='float32', level=None, threads=0)\n--\n\n"
+                                        "Rows into an activation, read back one element at a time."),
+    PS3C_OPERATION_METHOD(
+        op_to_rows, "op_to_rows(x, into, *, row_of=None, first_row=0, dtype='float32', level=None, threads=0)\n"
+                    "--\n\n"
+                    "Writes rows x (segments, tokens, channels) into the array `into` (batch, rows, channels) at\n"
+                    "into[segment % batch, first_row + row_of[segment, token]], and returns it. into may have\n"
+                    "any strides along batch and rows. row_of: (segments, tokens) int32, None: the token."),
+    PS3C_OPERATION_METHOD(op_copy_channels,
+                          "op_copy_channels(x, y, at, *, dtype='float32', level=None, threads=0)\n--\n\n"
+                          "y with its channels from at on replaced by x."),
+    PS3C_OPERATION_METHOD(op_blend, "op_blend(flag, low, y, *, first=0, dtype='float32', level=None, threads=0)\n--\n\n"
+                                    "flag * low + (flag == 0) * y token by token; low, y: (1, tokens, channels);\n"
+                                    "flag: (images, 1) float32, token t is image first + t."),
+    PS3C_OPERATION_METHOD(op_activation_bytes,
+                          "op_activation_bytes(segments, tokens, channels, *, dtype='float32', level=None,\n"
+                          "                    threads=0)\n--\n\n"
+                          "Bytes of an activation, or None when they do not fit a size_t."),
+    {NULL, NULL, 0, NULL},
+};
