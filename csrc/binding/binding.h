@@ -129,14 +129,37 @@ int ps3c_parse_choice(const char *name, PyObject *object, const char *const *nam
 int ps3c_parse_vision_config(PyObject *dict, ps3c_vision_config *config);
 int ps3c_parse_text_config(PyObject *dict, ps3c_text_config *config);
 
-/* ---- weights.c: what both models' weights share ------------------------------------------------------------------ */
+/* ---- bag.c: all tensors of one run ------------------------------------------------------------------------------ */
+
+typedef struct ps3c_bag {
+    ps3c_state *state;
+    Py_ssize_t count, room;
+    ps3c_loan *loans;                     /* [count] */
+    ps3c_tensor *tensors;                 /* [count]; stays in place until closed */
+} ps3c_bag;
+
+int ps3c_bag_open(ps3c_bag *bag, ps3c_state *state, Py_ssize_t room);
+/* Gives everything back. Accepts a zeroed bag. */
+void ps3c_bag_close(ps3c_bag *bag);
+/* Borrows object and checks it; NULL with an exception. */
+ps3c_tensor *ps3c_bag_take(ps3c_bag *bag, const ps3c_label *label, PyObject *object,
+                           const ps3c_expectation *expectation);
+/* Borrows an argument that a plan wants or does not: *tensor becomes NULL where neither. ValueError where one is
+ * there and the other isn't. */
+int ps3c_bag_take_optional(ps3c_bag *bag, const char *argument, PyObject *object, bool wanted,
+                           const ps3c_expectation *expectation, ps3c_tensor **tensor);
+/* Borrows a sequence of exactly count tensors (None: of none), next to each other in the bag: *first is NULL for
+ * none. Tensor i has shape expectation->shape + i * step. */
+int ps3c_bag_take_many(ps3c_bag *bag, const char *argument, PyObject *sequence, int64_t count,
+                       const ps3c_expectation *expectation, int step, ps3c_tensor **first);
+/* Borrows weights, each contiguous and as its info says. */
+int ps3c_bag_take_weights(ps3c_bag *bag, PyObject *sequence, const ps3c_weight_info *infos, int64_t count,
+                          ps3c_dtype dtype, ps3c_device device, ps3c_tensor **first);
+/* Borrows the workspace: uint8, contiguous, at least `bytes` long. */
+ps3c_tensor *ps3c_bag_take_workspace(ps3c_bag *bag, PyObject *object, ps3c_device device, size_t bytes);
 
 /* List of (name, shape). */
 PyObject *ps3c_weights_list(const ps3c_weight_info *infos, int64_t count);
-/* Borrows count tensors, in order, and checks each against its info, dtype and device. loans and tensors have room
- * for count entries; loans is zeroed by the caller, who gives all back, also after an error. */
-int ps3c_weights_take(ps3c_state *state, PyObject *sequence, const ps3c_weight_info *infos, int64_t count,
-                      ps3c_dtype dtype, ps3c_device device, ps3c_loan *loans, ps3c_tensor *tensors);
 
 /* ---- types and method tables, for module.c ------------------------------------------------------------------------ */
 

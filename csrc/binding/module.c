@@ -10,9 +10,21 @@ static int ps3c_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **typ
     return *type == NULL ? -1 : PyModule_AddType(module, *type);
 }
 
+static int ps3c_add_types(PyObject *module, ps3c_state *state)
+{
+    if (ps3c_add_type(module, &ps3c_vision_model_spec, &state->vision_model) < 0 ||
+        ps3c_add_type(module, &ps3c_vision_plan_spec, &state->vision_plan) < 0 ||
+        ps3c_add_type(module, &ps3c_text_model_spec, &state->text_model) < 0 ||
+        ps3c_add_type(module, &ps3c_text_plan_spec, &state->text_plan) < 0 ||
+        ps3c_add_type(module, &ps3c_parameters_spec, &state->parameters) < 0 ||
+        ps3c_add_type(module, &ps3c_tensor_view_spec, &state->tensor_view) < 0)
+        return -1;
+    return 0;
+}
+
 static int ps3c_core_exec(PyObject *module)
 {
-    static PyMethodDef *const tables[] = {ps3c_cpu_methods};
+    static PyMethodDef *const tables[] = {ps3c_cpu_methods, ps3c_image_methods};
     ps3c_state *state = ps3c_state_of(module);
     const char *exchange = getenv("PS3C_DLPACK");
     state->capsules_only = exchange != NULL && strcmp(exchange, "capsule") == 0;
@@ -23,8 +35,7 @@ static int ps3c_core_exec(PyObject *module)
             return -1;
     if (ps3c_operations_add != NULL && ps3c_operations_add(module) < 0)
         return -1;
-    (void)ps3c_add_type;
-    return 0;
+    return ps3c_add_types(module, state);
 }
 
 static int ps3c_core_traverse(PyObject *module, visitproc visit, void *arg)

@@ -1,0 +1,291 @@
+/* torch tensors on loan: memory, shape and strides without a copy, through DLPack.
+ *
+ * torch 2.10 and later: the C exchange API of the tensor's type, a few dozen nanoseconds. Earlier: a capsule from
+ * torch.utils.dlpack.to_dlpack; also with PS3C_DLPACK=capsule in the environment when the module is imported.
+ *
+ * The managed form of the exchange API is used, not the borrowed one (tensor_from_object), which holds only until
+ * control returns to Python: a run releases the GIL, and `module.half()` in another thread would free the memory
+ * under it. The managed form keeps the memory for about 20 ns more.
+ *
+ * Neither way looks at requires_grad, conjugation or the negative bit: the first is the Python package's to judge,
+ * the others are refused here.
+ */
+#include "binding.h"
+
+/* ---- torch ------------------------------------------------------------------------------------------------ */
+
+static int ps3c_find_torch(ps3c_state *state)
+{
+    if (state->to_dlpack != NULL)
+        return 0;
+    PyObject *torch = PyImport_ImportModule("torch");
+    PyObject *dlpack = torch == NULL ? NULL : PyImport_ImportModule("torch.utils.dlpack");
+    PyObject *tensor = dlpack == NULL ? NULL : PyObject_GetAttrString(torch, "Tensor");
+    PyObject *is_neg = tensor == NULL ? NULL : PyObject_GetAttrString(tensor, "is_neg");
+    PyObject *to_dlpack = is_neg == NULL ? NULL : PyObject_GetAttrString(dlpack, "to_dlpack");
+    Py_XDECREF(torch);
+    Py_XDECREF(dlpack);
+    if (to_dlpack == NULL) {
+        Py_XDECREF(tensor);
+        Py_XDECREF(is_neg);
+        return -1;
+    }
+    /* An import runs other threads: one of them may have been here first. */
+    Py_XSETREF(state->tensor_type, tensor);
+    Py_XSETREF(state->is_neg, is_neg);
+    Py_XSETREF(state->to_dlpack, to_dlpack);
+    return 0;
+}
+
+/* The type's exchange API, or NULL, without an exception, when it has none that we can use. */
+static const ps3c_dl_exchange *ps3c_exchange_of(PyTypeObject *type)
+{
+    PyObject *capsule = PyObject_GetAttrString((PyObject *)type, "__dlpack_c_exchange_api__");
+    const ps3c_dl_exchange *exchange = NULL;
+    if (capsule != NULL)
+        exchange = PyCapsule_GetPointer(capsule, "dlpack_exchange_api");
+    Py_XDECREF(capsule); /* the table lives as long as the process */
+    PyErr_Clear();
+    while (exchange != NULL && exchange->version.major != 1)
+        exchange = exchange->older;
+    return exchange != NULL && exchange->managed_from_object != NULL ? exchange : NULL;
+}
+
+/* Is object a torch tensor, and how does its type lend? 1, 0, or -1 with an exception. */
+static int ps3c_tensor_kind(ps3c_state *state, PyObject *object, const ps3c_dl_exchange **exchange)
+{
+    PyTypeObject *type = Py_TYPE(object);
+    for (int i = 0; i < state->known_count; i++)
+        if (state->known[i].type == type) {
+            *exchange = state->known[i].exchange;
+            return 1;
+        }
+    if (ps3c_find_torch(state) < 0)
+        return -1;
+    int is_tensor = PyObject_IsInstance(object, state->tensor_type);
+    if (is_tensor <= 0)
+        return is_tensor;
+    /* isinstance also holds for objects that only claim the class (proxies); the exchange API needs the type. */
+    if (!PyType_IsSubtype(type, (PyTypeObject *)state->tensor_type))
+        return 0;
+    *exchange = state->capsules_only ? NULL : ps3c_exchange_of(type);
+    if (state->known_count < PS3C_KNOWN_TYPES) {
+        state->known[state->known_count++] = (ps3c_known_type){type, *exchange};
+        Py_INCREF(type);
+    }
+    return 1;
+}
+
+/* ---- refusals ---------------------------------------------------------------------------------------------- */
+
+/* Truth of object.name, called when it is a method; 0 when it can't be had. */
+static bool ps3c_tensor_flag(PyObject *object, const char *name)
+{
+    PyObject *value = PyObject_GetAttrString(object, name);
+    if (value != NULL && PyCallable_Check(value)) {
+        PyObject *result = PyObject_CallNoArgs(value);
+        Py_SETREF(value, result);
+    }
+    int truth = value == NULL ? 0 : PyObject_IsTrue(value);
+    Py_XDECREF(value);
+    PyErr_Clear();
+    return truth > 0;
+}
+
+/* Sets TypeError "argument x: <what> cannot be read (<object.detail>)". Returns -1. */
+static int ps3c_refuse(const ps3c_label *label, PyObject *object, const char *what, const char *detail)
+{
+    char name[PS3C_LABEL_BYTES];
+    PyErr_Clear();
+    PyObject *value = PyObject_GetAttrString(object, detail);
+    if (value == NULL)
+        PyErr_Clear();
+    PyErr_Format(PyExc_TypeError, "%s: expected a dense floating or integer tensor, got %s (%s %S)",
+                 ps3c_label_text(label, name, sizeof name), what, detail, value != NULL ? value : Py_None);
+    Py_XDECREF(value);
+    return -1;
+}
+
+static bool ps3c_tensor_is_strided(PyObject *object)
+{
+    PyObject *layout = PyObject_GetAttrString(object, "layout");
+    PyObject *text = layout == NULL ? NULL : PyObject_Str(layout);
+    bool strided = text == NULL || PyUnicode_CompareWithASCIIString(text, "torch.strided") == 0;
+    Py_XDECREF(layout);
+    Py_XDECREF(text);
+    PyErr_Clear();
+    return strided;
+}
+
+/* torch would not lend, or lent nothing: says why, by name. Returns -1. */
+static int ps3c_refuse_kind(const ps3c_label *label, PyObject *object)
+{
+    PyObject *type, *value, *traceback;
+    char name[PS3C_LABEL_BYTES];
+    PyErr_Fetch(&type, &value, &traceback);
+    if (type != NULL && !PyErr_GivenExceptionMatches(type, PyExc_Exception)) {
+        PyErr_Restore(type, value, traceback); /* KeyboardInterrupt and the like */
+        return -1;
+    }
+    if (ps3c_tensor_flag(object, "is_nested"))
+        ps3c_refuse(label, object, "a nested tensor", "layout");
+    else if (!ps3c_tensor_is_strided(object))
+        ps3c_refuse(label, object, "a sparse or otherwise laid out tensor", "layout");
+    else if (ps3c_tensor_flag(object, "is_meta"))
+        ps3c_refuse(label, object, "a meta tensor, which has no memory", "device");
+    else if (ps3c_tensor_flag(object, "is_quantized"))
+        ps3c_refuse(label, object, "a quantised tensor", "dtype");
+    else
+        PyErr_Format(PyExc_TypeError, "%s: this %.100s has no memory that can be read: %S",
+                     ps3c_label_text(label, name, sizeof name), Py_TYPE(object)->tp_name,
+                     value != NULL ? value : Py_None);
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+    return -1;
+}
+
+/* ---- views --------------------------------------------------------------------------------------------------- */
+
+/* The dtype of a DLPack element, or -1. */
+static int ps3c_dl_dtype(const ps3c_dl_tensor *dl)
+{
+    if (dl->dtype.lanes != 1)
+        return -1;
+    switch (dl->dtype.code << 8 | dl->dtype.bits) {
+    case PS3C_DL_FLOAT << 8 | 32:
+        return PS3C_FLOAT32;
+    case PS3C_DL_FLOAT << 8 | 16:
+        return PS3C_FLOAT16;
+    case PS3C_DL_BFLOAT << 8 | 16:
+        return PS3C_BFLOAT16;
+    case PS3C_DL_FLOAT << 8 | 64:
+        return PS3C_FLOAT64;
+    case PS3C_DL_BOOL << 8 | 8:
+        return PS3C_BOOL;
+    case PS3C_DL_UINT << 8 | 8:
+        return PS3C_UINT8;
+    case PS3C_DL_INT << 8 | 8:
+        return PS3C_INT8;
+    case PS3C_DL_INT << 8 | 16:
+        return PS3C_INT16;
+    case PS3C_DL_INT << 8 | 32:
+        return PS3C_INT32;
+    case PS3C_DL_INT << 8 | 64:
+        return PS3C_INT64;
+    }
+    return -1;
+}
+
+static int ps3c_view_dl(const ps3c_label *label, PyObject *object, const ps3c_dl_tensor *dl, ps3c_tensor *tensor)
+{
+    char name[PS3C_LABEL_BYTES];
+    int dtype = ps3c_dl_dtype(dl);
+    if (dl->dtype.code == PS3C_DL_COMPLEX)
+        return ps3c_refuse(label, object,
+                           ps3c_tensor_flag(object, "is_conj") ? "a conjugate complex tensor" : "a complex tensor",
+                           "dtype");
+    if (dtype < 0)
+        return ps3c_refuse(label, object, "a dtype that ps3c does not use", "dtype");
+    if (dl->device.type != PS3C_DL_CPU && dl->device.type != PS3C_DL_CUDA)
+        return ps3c_refuse(label, object, "a tensor on a device that ps3c does not use", "device");
+    if (dl->ndim > PS3C_MAX_DIMS) {
+        PyErr_Format(PyExc_ValueError, "%s: expected at most %d dimensions, got %d",
+                     ps3c_label_text(label, name, sizeof name), PS3C_MAX_DIMS, (int)dl->ndim);
+        return -1;
+    }
+    bool on_cpu = dl->device.type == PS3C_DL_CPU;
+    tensor->data = dl->data != NULL ? (char *)dl->data + dl->byte_offset : NULL;
+    tensor->dtype = (ps3c_dtype)dtype;
+    tensor->device = (ps3c_device){on_cpu ? PS3C_CPU : PS3C_CUDA, on_cpu ? 0 : dl->device.id};
+    tensor->ndim = dl->ndim;
+    bool empty = false;
+    int64_t stride = 1;
+    for (int d = dl->ndim - 1; d >= 0; d--) {
+        tensor->shape[d] = dl->shape[d];
+        tensor->strides[d] = dl->strides != NULL ? dl->strides[d] : stride;
+        stride *= dl->shape[d];
+        empty = empty || dl->shape[d] == 0;
+    }
+    if (dl->data == NULL && !empty)
+        return ps3c_refuse_kind(label, object); /* wrapper subclasses, zero tensors */
+    return 0;
+}
+
+/* ---- loans ----------------------------------------------------------------------------------------------------- */
+
+void ps3c_loan_return(ps3c_loan *loan)
+{
+    ps3c_dl_versioned *versioned = loan->versioned;
+    ps3c_dl_managed *managed = loan->managed;
+    *loan = (ps3c_loan){0};
+    if (versioned != NULL && versioned->deleter != NULL)
+        versioned->deleter(versioned);
+    if (managed != NULL && managed->deleter != NULL)
+        managed->deleter(managed);
+}
+
+/* By capsule: takes the managed tensor over, so that the capsule's destructor leaves it alone. */
+static int ps3c_loan_from_capsule(ps3c_state *state, PyObject *object, ps3c_loan *loan)
+{
+    PyObject *capsule = PyObject_CallOneArg(state->to_dlpack, object);
+    if (capsule == NULL)
+        return -1;
+    ps3c_dl_managed *managed = PyCapsule_GetPointer(capsule, "dltensor");
+    if (managed != NULL && PyCapsule_SetName(capsule, "used_dltensor") == 0)
+        loan->managed = managed;
+    Py_DECREF(capsule);
+    return loan->managed != NULL ? 0 : -1;
+}
+
+/* 0; 1 when torch would not lend, with its exception set; -1 with ours. */
+static int ps3c_loan_ask(ps3c_state *state, const ps3c_label *label, const ps3c_dl_exchange *exchange, PyObject *object,
+                         ps3c_loan *loan)
+{
+    if (exchange == NULL)
+        return ps3c_loan_from_capsule(state, object, loan) < 0;
+    if (exchange->managed_from_object(object, &loan->versioned) != 0) {
+        loan->versioned = NULL;
+        return 1;
+    }
+    if (loan->versioned->version.major != 1) {
+        char name[PS3C_LABEL_BYTES];
+        PyErr_Format(PyExc_TypeError, "%s: lent by DLPack %u, expected 1", ps3c_label_text(label, name, sizeof name),
+                     (unsigned)loan->versioned->version.major);
+        return -1;
+    }
+    return 0;
+}
+
+int ps3c_loan_take(ps3c_state *state, const ps3c_label *label, PyObject *object, ps3c_loan *loan, ps3c_tensor *tensor)
+{
+    char name[PS3C_LABEL_BYTES];
+    const ps3c_dl_exchange *exchange = NULL;
+    *loan = (ps3c_loan){0};
+    int is_tensor = ps3c_tensor_kind(state, object, &exchange);
+    if (is_tensor <= 0) {
+        if (is_tensor == 0)
+            PyErr_Format(PyExc_TypeError, "%s: expected a torch.Tensor, got %.200s",
+                         ps3c_label_text(label, name, sizeof name), Py_TYPE(object)->tp_name);
+        return -1;
+    }
+    int asked = ps3c_loan_ask(state, label, exchange, object, loan);
+    if (asked > 0)
+        ps3c_refuse_kind(label, object);
+    if (asked != 0)
+        goto fail;
+    const ps3c_dl_tensor *dl = loan->versioned != NULL ? &loan->versioned->tensor : &loan->managed->tensor;
+    if (ps3c_view_dl(label, object, dl, tensor) < 0)
+        goto fail;
+    PyObject *negative = PyObject_CallOneArg(state->is_neg, object);
+    int is_negative = negative == NULL ? -1 : PyObject_IsTrue(negative);
+    Py_XDECREF(negative);
+    if (is_negative > 0)
+        ps3c_refuse(label, object, "a tensor with its negative bit set (call resolve_neg)", "dtype");
+    if (is_negative != 0)
+        goto fail;
+    return 0;
+fail:
+    ps3c_loan_return(loan);
+    return -1;
+}

@@ -1,0 +1,340 @@
+/* Parameters: the current Parameter objects of a torch.nn.Module, by state_dict name, a few microseconds a call.
+ *
+ * What is kept is not the Parameters but where they live: the `_parameters` dict of each owner and the key in it, so
+ * that Parameters assigned, replaced or cast since the last call are seen. The owners are found by the chain of
+ * `_modules` dicts; each collect() compares every link with the module it led to, and follows the names anew when one
+ * changed. A name that torch.nn.utils.parametrize took over is read as an attribute, which computes it.
+ */
+#include "binding.h"
+
+typedef struct ps3c_module_node {
+    Py_ssize_t parent; /* -1: the root */
+    PyObject *key;     /* in the parent's _modules; NULL for the root */
+    PyObject *module;
+    PyObject *children;   /* its _modules dict */
+    PyObject *parameters; /* its _parameters dict */
+} ps3c_module_node;
+
+typedef struct ps3c_parameter_entry {
+    Py_ssize_t node;
+    PyObject *key; /* in the node's _parameters */
+} ps3c_parameter_entry;
+
+/* Where all names led when they were last followed. Never changed once made; counted, because reading a parametrised
+ * weight runs Python code that may replace it. */
+typedef struct ps3c_parameter_map {
+    Py_ssize_t references, node_count, entry_count;
+    ps3c_module_node *nodes;
+    ps3c_parameter_entry *entries;
+} ps3c_parameter_map;
+
+typedef struct ps3c_parameters {
+    PyObject_HEAD PyObject *module; /* the root */
+    PyObject *names;                /* tuple of str */
+    ps3c_parameter_map *map;        /* NULL only while being made and after tp_clear */
+} ps3c_parameters;
+
+static void ps3c_map_release(ps3c_parameter_map *map)
+{
+    if (map == NULL || --map->references > 0)
+        return;
+    for (Py_ssize_t i = 0; i < map->node_count; i++) {
+        Py_XDECREF(map->nodes[i].key);
+        Py_XDECREF(map->nodes[i].module);
+        Py_XDECREF(map->nodes[i].children);
+        Py_XDECREF(map->nodes[i].parameters);
+    }
+    for (Py_ssize_t i = 0; i < map->entry_count; i++)
+        Py_XDECREF(map->entries[i].key);
+    PyMem_Free(map->nodes);
+    PyMem_Free(map->entries);
+    PyMem_Free(map);
+}
+
+/* ---- following the names ------------------------------------------------------------------------------------------ */
+
+static void ps3c_no_parameter(const ps3c_parameters *self, PyObject *name)
+{
+    PyErr_Format(PyExc_AttributeError, "%.200s has no parameter '%U'", Py_TYPE(self->module)->tp_name, name);
+}
+
+static PyObject *ps3c_module_dict(PyObject *module, const char *name)
+{
+    PyObject *dict = PyObject_GetAttrString(module, name);
+    if (dict != NULL && !PyDict_Check(dict)) {
+        PyErr_Format(PyExc_TypeError, "argument module: expected a torch.nn.Module, but %s of %.200s is a %.200s", name,
+                     Py_TYPE(module)->tp_name, Py_TYPE(dict)->tp_name);
+        Py_CLEAR(dict);
+    }
+    return dict;
+}
+
+/* Appends a node; room was counted. module: strong reference, stolen. Returns its index, or -1. */
+static Py_ssize_t ps3c_map_add(ps3c_parameter_map *map, Py_ssize_t parent, PyObject *key, PyObject *module)
+{
+    PyObject *children = ps3c_module_dict(module, "_modules");
+    PyObject *parameters = children == NULL ? NULL : ps3c_module_dict(module, "_parameters");
+    if (parameters == NULL) {
+        Py_XDECREF(children);
+        Py_DECREF(module);
+        return -1;
+    }
+    map->nodes[map->node_count] = (ps3c_module_node){parent, Py_XNewRef(key), module, children, parameters};
+    return map->node_count++;
+}
+
+/* The child of node `parent` called key; follows the link when it is new. -1 with an exception. */
+static Py_ssize_t ps3c_map_child(const ps3c_parameters *self, ps3c_parameter_map *map, Py_ssize_t parent, PyObject *key,
+                                 PyObject *name)
+{
+    for (Py_ssize_t i = map->node_count - 1; i > 0; i--) /* names come in order: the latest first */
+        if (map->nodes[i].parent == parent && PyUnicode_Compare(map->nodes[i].key, key) == 0)
+            return i;
+    PyObject *child = PyDict_GetItemWithError(map->nodes[parent].children, key);
+    if (child == NULL || child == Py_None) {
+        if (!PyErr_Occurred())
+            ps3c_no_parameter(self, name);
+        return -1;
+    }
+    return ps3c_map_add(map, parent, key, Py_NewRef(child));
+}
+
+/* name: "trunk.blocks.0.norm1.weight" */
+static int ps3c_map_follow(const ps3c_parameters *self, ps3c_parameter_map *map, PyObject *name)
+{
+    PyObject *dot = PyUnicode_FromString(".");
+    PyObject *parts = dot == NULL ? NULL : PyUnicode_Split(name, dot, -1);
+    Py_XDECREF(dot);
+    if (parts == NULL)
+        return -1;
+    Py_ssize_t last = PyList_GET_SIZE(parts) - 1, node = 0;
+    for (Py_ssize_t i = 0; i < last && node >= 0; i++)
+        node = ps3c_map_child(self, map, node, PyList_GET_ITEM(parts, i), name);
+    if (node >= 0) {
+        PyObject *key = Py_NewRef(PyList_GET_ITEM(parts, last));
+        PyUnicode_InternInPlace(&key);
+        map->entries[map->entry_count++] = (ps3c_parameter_entry){node, key};
+    }
+    Py_DECREF(parts);
+    return node < 0 ? -1 : 0;
+}
+
+/* Nodes can't outnumber the dots in all names, plus the root. */
+static Py_ssize_t ps3c_count_dots(PyObject *names)
+{
+    Py_ssize_t dots = 0;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); i++) {
+        PyObject *name = PyTuple_GET_ITEM(names, i);
+        for (Py_ssize_t c = 0; c < PyUnicode_GET_LENGTH(name); c++)
+            dots += PyUnicode_READ_CHAR(name, c) == '.';
+    }
+    return dots;
+}
+
+/* A new map with one reference; NULL with an exception. */
+static ps3c_parameter_map *ps3c_map_make(const ps3c_parameters *self)
+{
+    Py_ssize_t count = PyTuple_GET_SIZE(self->names);
+    ps3c_parameter_map *map = PyMem_Calloc(1, sizeof *map);
+    if (map != NULL) {
+        map->references = 1;
+        map->nodes = PyMem_New(ps3c_module_node, ps3c_count_dots(self->names) + 1);
+        map->entries = PyMem_New(ps3c_parameter_entry, count);
+    }
+    if (map == NULL || map->nodes == NULL || map->entries == NULL) {
+        PyErr_NoMemory();
+        goto fail;
+    }
+    if (ps3c_map_add(map, -1, NULL, Py_NewRef(self->module)) < 0)
+        goto fail;
+    for (Py_ssize_t i = 0; i < count; i++)
+        if (ps3c_map_follow(self, map, PyTuple_GET_ITEM(self->names, i)) < 0)
+            goto fail;
+    return map;
+fail:
+    ps3c_map_release(map);
+    return NULL;
+}
+
+/* Does every link still lead to the same module? 1, 0, or -1 with an exception. */
+static int ps3c_map_is_current(const ps3c_parameter_map *map)
+{
+    for (Py_ssize_t i = 1; i < map->node_count; i++) {
+        const ps3c_module_node *node = &map->nodes[i];
+        PyObject *child = PyDict_GetItemWithError(map->nodes[node->parent].children, node->key);
+        if (child != node->module)
+            return PyErr_Occurred() ? -1 : 0;
+    }
+    return 1;
+}
+
+/* The map as it is now: the kept one, or a new one that is kept instead. Strong. */
+static ps3c_parameter_map *ps3c_parameters_map(ps3c_parameters *self)
+{
+    int current = self->map == NULL ? 0 : ps3c_map_is_current(self->map);
+    if (current < 0)
+        return NULL;
+    if (self->module == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "this Parameters was cleared by the garbage collector");
+        return NULL;
+    }
+    if (!current) {
+        ps3c_parameter_map *made = ps3c_map_make(self), *old = self->map;
+        if (made == NULL)
+            return NULL;
+        self->map = made;
+        ps3c_map_release(old);
+    }
+    self->map->references++;
+    return self->map;
+}
+
+/* ---- collect -------------------------------------------------------------------------------------------------------- */
+
+/* A key that is not in _parameters: parametrised weights are attributes. Strong; NULL with an exception. */
+static PyObject *ps3c_parametrized(const ps3c_parameters *self, const ps3c_module_node *node, PyObject *key,
+                                   PyObject *name)
+{
+    PyObject *parametrizations = PyDict_GetItemString(node->children, "parametrizations");
+    PyObject *list = parametrizations == NULL ? NULL : ps3c_module_dict(parametrizations, "_modules");
+    bool found = list != NULL && PyDict_Contains(list, key) > 0;
+    Py_XDECREF(list);
+    if (found)
+        return PyObject_GetAttr(node->module, key);
+    PyErr_Clear();
+    ps3c_no_parameter(self, name);
+    return NULL;
+}
+
+static PyObject *ps3c_parameters_collect(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    ps3c_parameters *self = (ps3c_parameters *)object;
+    ps3c_parameter_map *map = ps3c_parameters_map(self);
+    PyObject *list = map == NULL ? NULL : PyList_New(map->entry_count);
+    for (Py_ssize_t i = 0; list != NULL && i < map->entry_count; i++) {
+        const ps3c_module_node *node = &map->nodes[map->entries[i].node];
+        PyObject *key = map->entries[i].key, *name = PyTuple_GET_ITEM(self->names, i);
+        PyObject *value = Py_XNewRef(PyDict_GetItemWithError(node->parameters, key));
+        if (value == NULL && !PyErr_Occurred())
+            value = ps3c_parametrized(self, node, key, name);
+        if (value == Py_None) {
+            PyErr_Format(PyExc_TypeError, "parameter '%U' of %.200s: expected a tensor, got None", name,
+                         Py_TYPE(self->module)->tp_name);
+            Py_CLEAR(value);
+        }
+        if (value == NULL)
+            Py_CLEAR(list);
+        else
+            PyList_SET_ITEM(list, i, value);
+    }
+    ps3c_map_release(map);
+    return list;
+}
+
+/* ---- the type --------------------------------------------------------------------------------------------------------- */
+
+static PyObject *ps3c_parameters_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *keywords[] = {"module", "names", NULL};
+    PyObject *module, *names;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO:Parameters", keywords, &module, &names))
+        return NULL;
+    names = PySequence_Tuple(names);
+    for (Py_ssize_t i = 0; names != NULL && i < PyTuple_GET_SIZE(names); i++)
+        if (!PyUnicode_Check(PyTuple_GET_ITEM(names, i))) {
+            PyErr_Format(PyExc_TypeError, "argument names: expected str, got %.200s at %zd",
+                         Py_TYPE(PyTuple_GET_ITEM(names, i))->tp_name, i);
+            Py_CLEAR(names);
+        }
+    ps3c_parameters *self = names == NULL ? NULL : (ps3c_parameters *)type->tp_alloc(type, 0);
+    if (self == NULL) {
+        Py_XDECREF(names);
+        return NULL;
+    }
+    self->module = Py_NewRef(module);
+    self->names = names;
+    self->map = ps3c_map_make(self);
+    if (self->map == NULL)
+        Py_CLEAR(self);
+    return (PyObject *)self;
+}
+
+static int ps3c_parameters_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    ps3c_parameters *self = (ps3c_parameters *)object;
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(self->module);
+    Py_VISIT(self->names);
+    /* a map that a collect() shares is not ours alone: its objects are then reachable from that call */
+    if (self->map != NULL && self->map->references == 1)
+        for (Py_ssize_t i = 0; i < self->map->node_count; i++) {
+            Py_VISIT(self->map->nodes[i].module);
+            Py_VISIT(self->map->nodes[i].children);
+            Py_VISIT(self->map->nodes[i].parameters);
+        }
+    return 0;
+}
+
+static int ps3c_parameters_clear(PyObject *object)
+{
+    ps3c_parameters *self = (ps3c_parameters *)object;
+    ps3c_parameter_map *map = self->map;
+    self->map = NULL;
+    ps3c_map_release(map);
+    Py_CLEAR(self->module);
+    return 0;
+}
+
+static void ps3c_parameters_dealloc(PyObject *object)
+{
+    PyTypeObject *type = Py_TYPE(object);
+    PyObject_GC_UnTrack(object);
+    ps3c_parameters_clear(object);
+    Py_CLEAR(((ps3c_parameters *)object)->names);
+    type->tp_free(object);
+    Py_DECREF(type);
+}
+
+static PyObject *ps3c_parameters_module(PyObject *object, void *unused)
+{
+    (void)unused;
+    PyObject *module = ((ps3c_parameters *)object)->module;
+    return Py_NewRef(module != NULL ? module : Py_None);
+}
+
+static PyObject *ps3c_parameters_names(PyObject *object, void *unused)
+{
+    (void)unused;
+    return Py_NewRef(((ps3c_parameters *)object)->names);
+}
+
+static PyMethodDef ps3c_parameters_methods[] = {
+    {"collect", ps3c_parameters_collect, METH_NOARGS,
+     "collect()\n--\n\nThe current Parameters as a list, in the order of names. AttributeError names a missing one."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef ps3c_parameters_getset[] = {
+    {"module", ps3c_parameters_module, NULL, "The module that names start from.", NULL},
+    {"names", ps3c_parameters_names, NULL, "Tuple of state_dict names.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot ps3c_parameters_slots[] = {
+    {Py_tp_doc, "Parameters(module, names)\n--\n\nFinds a torch.nn.Module's Parameters by state_dict name, quickly."},
+    {Py_tp_new, ps3c_parameters_new},
+    {Py_tp_dealloc, ps3c_parameters_dealloc},
+    {Py_tp_traverse, ps3c_parameters_traverse},
+    {Py_tp_clear, ps3c_parameters_clear},
+    {Py_tp_methods, ps3c_parameters_methods},
+    {Py_tp_getset, ps3c_parameters_getset},
+    {0, NULL},
+};
+
+PyType_Spec ps3c_parameters_spec = {
+    .name = "ps3c._core.Parameters",
+    .basicsize = sizeof(ps3c_parameters),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_HAVE_GC,
+    .slots = ps3c_parameters_slots,
+};
