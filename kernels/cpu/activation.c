@@ -1,5 +1,5 @@
 /* Sizes of the CPU backend's memory: activations and scratch. */
-#include "cpu.h"
+#include "scratch.h"
 
 /* a * b, SIZE_MAX when that does not fit (SIZE_MAX stays SIZE_MAX). */
 static size_t multiply(size_t a, size_t b)
@@ -25,6 +25,8 @@ size_t ps3c_cpu_scratch_bytes(ps3c_dtype dtype, int threads, int64_t tokens, int
 {
     size_t each = threads > 0 ? (size_t)threads : 1, bytes = 0;
     (void)dtype;
+    bytes = greater(bytes, multiply(each, sizeof(ps3c_gemm_scratch)));
+    bytes = greater(bytes, multiply(each, sizeof(ps3c_attention_scratch)));
     /* attention, naive: a head's output per thread, float64 */
     bytes = greater(bytes, multiply(each, multiply((size_t)channels + 8, sizeof(double))));
     /* attention_pool, naive: a score for each token */
