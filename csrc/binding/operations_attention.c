@@ -63,7 +63,7 @@ static PyObject *op_attention(PyObject *module, PyObject *positional, PyObject *
     static char *keywords[] = {
         "q", "k", "v", "heads", "cached_k", "cached_v", "causal", "last_query_mask", "fused", PS3C_OPTIONS_KEYWORDS};
     PyObject *q, *k, *v, *cached_k = Py_None, *cached_v = Py_None, *mask = Py_None, *result = NULL;
-    long long heads;
+    long long heads = 0;
     int causal = 0, fused = 0;
     int64_t channels, cached_channels = 0;
     ps3c_operation_options options = PS3C_OPTIONS_INIT;
@@ -73,7 +73,7 @@ static PyObject *op_attention(PyObject *module, PyObject *positional, PyObject *
     ps3c_attention_args args = {.query = &query, .own = &own, .out = &out};
 
     (void)module;
-    if (!PyArg_ParseTupleAndKeywords(positional, named, "OOO$L|OOpOp" PS3C_OPTIONS_FORMAT ":op_attention", keywords, &q,
+    if (!PyArg_ParseTupleAndKeywords(positional, named, "OOO|$LOOpOp" PS3C_OPTIONS_FORMAT ":op_attention", keywords, &q,
                                      &k, &v, &heads, &cached_k, &cached_v, &causal, &mask, &fused,
                                      PS3C_OPTIONS(options)))
         return NULL;
@@ -121,7 +121,7 @@ static PyObject *op_attention_pool(PyObject *module, PyObject *positional, PyObj
 {
     static char *keywords[] = {"query", "keys_values", "heads", "mask", PS3C_OPTIONS_KEYWORDS};
     PyObject *query_rows, *keys_values_rows, *mask = Py_None, *result = NULL;
-    long long heads;
+    long long heads = 0;
     ps3c_operation_options options = PS3C_OPTIONS_INIT;
     ps3c_operation operation = PS3C_OPERATION_INIT;
     ps3c_activation query, keys_values, out;
@@ -129,7 +129,7 @@ static PyObject *op_attention_pool(PyObject *module, PyObject *positional, PyObj
     ps3c_attention_pool_args args = {.query = &query, .keys_values = &keys_values, .out = &out};
 
     (void)module;
-    if (!PyArg_ParseTupleAndKeywords(positional, named, "OO$L|O" PS3C_OPTIONS_FORMAT ":op_attention_pool", keywords,
+    if (!PyArg_ParseTupleAndKeywords(positional, named, "OO|$LO" PS3C_OPTIONS_FORMAT ":op_attention_pool", keywords,
                                      &query_rows, &keys_values_rows, &heads, &mask, PS3C_OPTIONS(options)))
         return NULL;
     if (ps3c_operation_begin(&operation, &options) < 0 ||
