@@ -257,6 +257,18 @@ static int ps3c_loan_ask(ps3c_state *state, const ps3c_label *label, const ps3c_
     return 0;
 }
 
+/* The negative bit is only ever set on the .imag of a conjugate view, whose elements lie two apart: weights, which
+ * must be contiguous, need not be asked (that would take as long as borrowing them). */
+static int ps3c_refuse_negative(ps3c_state *state, const ps3c_label *label, PyObject *object)
+{
+    PyObject *negative = PyObject_CallOneArg(state->is_neg, object);
+    int is_negative = negative == NULL ? -1 : PyObject_IsTrue(negative);
+    Py_XDECREF(negative);
+    if (is_negative > 0)
+        ps3c_refuse(label, object, "a tensor with its negative bit set (call resolve_neg)", "dtype");
+    return is_negative != 0 ? -1 : 0;
+}
+
 int ps3c_loan_take(ps3c_state *state, const ps3c_label *label, PyObject *object, ps3c_loan *loan, ps3c_tensor *tensor)
 {
     char name[PS3C_LABEL_BYTES];
@@ -277,12 +289,7 @@ int ps3c_loan_take(ps3c_state *state, const ps3c_label *label, PyObject *object,
     const ps3c_dl_tensor *dl = loan->versioned != NULL ? &loan->versioned->tensor : &loan->managed->tensor;
     if (ps3c_view_dl(label, object, dl, tensor) < 0)
         goto fail;
-    PyObject *negative = PyObject_CallOneArg(state->is_neg, object);
-    int is_negative = negative == NULL ? -1 : PyObject_IsTrue(negative);
-    Py_XDECREF(negative);
-    if (is_negative > 0)
-        ps3c_refuse(label, object, "a tensor with its negative bit set (call resolve_neg)", "dtype");
-    if (is_negative != 0)
+    if (label->weight == NULL && ps3c_refuse_negative(state, label, object) < 0)
         goto fail;
     return 0;
 fail:

@@ -1,0 +1,172 @@
+"""The C engine. Private to ps3c: its classes are what users call.
+
+Tensors are torch tensors, read and written in place through DLPack. Letters in shapes as in csrc/ps3c.h: B images,
+C width, S scales above the lowest.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal, final
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+_DType = Literal["float32", "float16", "bfloat16"]
+_Level = Literal["naive", "portable", "avx2", "avx512", "avx512bf16"]
+_Looks = int | Literal["all"] | None
+
+@final
+class VisionModel:
+    """A vision encoder's sizes: keys of config are the fields of ps3c_vision_config. Holds no weights."""
+
+    def __new__(cls, config: dict[str, Any]) -> VisionModel: ...
+    @property
+    def weights(self) -> list[tuple[str, tuple[int, ...]]]: ...
+    def plan(
+        self,
+        batch: int,
+        height: int,
+        width: int,
+        *,
+        dtype: _DType = "float32",
+        device: tuple[Literal["cpu", "cuda"], int] = ("cpu", 0),
+        mode: Literal["features", "pretrain", "low_res"] = "features",
+        num_look_close: _Looks = None,
+        num_token_look_close: _Looks = None,
+        first_n_scales: Sequence[int] | None = None,
+        prompt: bool = False,
+        gt_maps: bool = False,
+        smooth: bool = False,
+        pool_gt_only: bool = False,
+        global_text: bool = False,
+        hidden_states: int = 1,
+        workspace_limit: int = 0,
+    ) -> VisionPlan: ...
+
+@final
+class VisionPlan:
+    """One forward pass's integers. Immutable; any number of threads may run it at once."""
+
+    @property
+    def workspace_bytes(self) -> int: ...
+    @property
+    def hidden_states(self) -> int: ...
+    @property
+    def low_res_tokens(self) -> int: ...
+    @property
+    def selected_tokens(self) -> int: ...
+    @property
+    def looks(self) -> int: ...
+    @property
+    def pooled_width(self) -> int: ...
+    @property
+    def image_sizes(self) -> list[tuple[int, int]]: ...
+    @property
+    def grids(self) -> list[tuple[int, int]]: ...
+    @property
+    def selection_maps(self) -> bool: ...
+    @property
+    def takes(self) -> list[list[list[int]]]: ...
+    def run(
+        self,
+        weights: Sequence[Tensor],
+        pixel_values: Tensor,
+        *,
+        prompt: Tensor | None = None,
+        gt_maps: Tensor | None = None,
+        global_text: Tensor | None = None,
+        hidden_states: Sequence[Tensor] | None = (),
+        selection_maps: Sequence[Tensor] | None = (),
+        selection_probs: Sequence[Tensor] | None = (),
+        bottomup_probs: Sequence[Tensor] | None = (),
+        topdown_probs: Sequence[Tensor] | None = (),
+        pooled: Tensor | None = None,
+        workspace: Tensor,
+        threads: int = 0,
+        level: _Level | None = None,
+        stream: int = 0,
+    ) -> None: ...
+
+@final
+class TextModel:
+    """A text tower's sizes: keys of config are the fields of ps3c_text_config. Holds no weights."""
+
+    def __new__(cls, config: dict[str, Any]) -> TextModel: ...
+    @property
+    def weights(self) -> list[tuple[str, tuple[int, ...]]]: ...
+    def plan(
+        self,
+        batch: int,
+        length: int,
+        *,
+        dtype: _DType = "float32",
+        device: tuple[Literal["cpu", "cuda"], int] = ("cpu", 0),
+        workspace_limit: int = 0,
+    ) -> TextPlan: ...
+
+@final
+class TextPlan:
+    @property
+    def workspace_bytes(self) -> int: ...
+    @property
+    def pooled_tokens(self) -> int: ...
+    def run(
+        self,
+        weights: Sequence[Tensor],
+        ids: Tensor,
+        *,
+        pooled: Tensor,
+        prompt: Tensor,
+        workspace: Tensor,
+        threads: int = 0,
+        level: _Level | None = None,
+        stream: int = 0,
+    ) -> None: ...
+
+@final
+class Parameters:
+    """Finds a torch.nn.Module's current Parameters by state_dict name, also after some were replaced."""
+
+    def __new__(cls, module: Any, names: Sequence[str]) -> Parameters: ...
+    @property
+    def module(self) -> Any: ...
+    @property
+    def names(self) -> tuple[str, ...]: ...
+    def collect(self) -> list[Tensor]: ...
+
+@final
+class TensorView:
+    """A torch tensor's memory, held without a copy: what the engine would see. For tests."""
+
+    def __new__(cls, tensor: Tensor, name: str = "tensor") -> TensorView: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def strides(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def device(self) -> tuple[str, int]: ...
+    @property
+    def data_ptr(self) -> int: ...
+    @property
+    def route(self) -> Literal["exchange", "capsule"] | None: ...
+    def tobytes(self) -> bytes: ...
+    def release(self) -> None: ...
+
+def cpu_levels() -> list[_Level]:
+    """Instruction sets that this processor can run, best first."""
+
+def cpu_level() -> _Level:
+    """The instruction set in use: the best, or what PS3C_CPU_LEVEL names."""
+
+def image_normalize(
+    pixels: NDArray[np.uint8],
+    mean: Sequence[float],
+    std: Sequence[float],
+    out: NDArray[np.float32] | None = None,
+) -> NDArray[np.float32]:
+    """(pixels / 255 - mean) / std of (H, W, 3 or 4) as (3, H, W); a fourth channel is skipped."""
+
+# Single operations on NumPy arrays (op_gemm, op_attention, ...), for tests: see csrc/binding/operations.h.
+def __getattr__(name: str) -> Any: ...
