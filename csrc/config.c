@@ -43,7 +43,8 @@ static ps3c_status check_scales(ps3c_context *context, const ps3c_vision_config 
         total += c->max_select_num[i];
     }
     if (total < 1)
-        return ps3c_fail(context, PS3C_ERROR_VALUE, "max_select_num_each_scale: got only zeros, expected patches to take");
+        return ps3c_fail(context, PS3C_ERROR_VALUE,
+                         "max_select_num_each_scale: got only zeros, expected patches to take");
     return PS3C_OK;
 }
 

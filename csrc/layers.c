@@ -33,8 +33,7 @@ ps3c_status ps3c_linear_residual(const ps3c_pass *pass, int64_t weight, int64_t 
 ps3c_status ps3c_norm(const ps3c_pass *pass, int64_t weight, float eps, ps3c_activation_function act,
                       const ps3c_activation *x, const ps3c_activation *y)
 {
-    const ps3c_layernorm_args args = {
-        pass->weights[weight].data, pass->weights[weight + 1].data, eps, act, x, y};
+    const ps3c_layernorm_args args = {pass->weights[weight].data, pass->weights[weight + 1].data, eps, act, x, y};
     return pass->backend->layernorm(&pass->run, &args);
 }
 
@@ -43,10 +42,15 @@ static ps3c_status project(const ps3c_pass *pass, int64_t weight, int64_t first,
                            const ps3c_activation *x, const ps3c_activation *y)
 {
     const size_t bytes = ps3c_dtype_bytes(pass->run.dtype);
-    const ps3c_gemm_args args = {
-        .weight = (const char *)pass->weights[weight].data + (size_t)(first * x->channels) * bytes,
-        .bias = (const char *)pass->weights[weight + 1].data + (size_t)first * bytes,
-        .n = n, .k = x->channels, .ldw = x->channels, .x = x, .y = y, .values_from = values_from};
+    const ps3c_gemm_args args = {.weight =
+                                     (const char *)pass->weights[weight].data + (size_t)(first * x->channels) * bytes,
+                                 .bias = (const char *)pass->weights[weight + 1].data + (size_t)first * bytes,
+                                 .n = n,
+                                 .k = x->channels,
+                                 .ldw = x->channels,
+                                 .x = x,
+                                 .y = y,
+                                 .values_from = values_from};
     return pass->backend->gemm(&pass->run, &args);
 }
 
@@ -56,10 +60,15 @@ static ps3c_status attend(const ps3c_pass *pass, const ps3c_block_args *a, const
 {
     const int64_t width = a->x->channels, qkv = a->weights + PS3C_QKV_WEIGHT;
     ps3c_activation wide = ps3c_activation_like(a->x, a->wide, a->keep ? width : 3 * width);
-    const ps3c_attention_args args = {.heads = a->heads, .head_dim = width / a->heads, .query = &wide,
-                                      .own = a->keep ? a->keep : &wide, .own_channel = a->keep ? 0 : width,
-                                      .cached = a->cached, .causal = a->causal,
-                                      .last_query_mask = a->last_query_mask, .out = out};
+    const ps3c_attention_args args = {.heads = a->heads,
+                                      .head_dim = width / a->heads,
+                                      .query = &wide,
+                                      .own = a->keep ? a->keep : &wide,
+                                      .own_channel = a->keep ? 0 : width,
+                                      .cached = a->cached,
+                                      .causal = a->causal,
+                                      .last_query_mask = a->last_query_mask,
+                                      .out = out};
     if (a->keep) {
         PS3C_TRY(project(pass, qkv, 0, width, width, normed, &wide));
         PS3C_TRY(project(pass, qkv, width, 2 * width, width, normed, a->keep));

@@ -132,6 +132,7 @@ typedef struct ps3c_vision_config {
     int64_t patch;                /* pixels */
     int64_t grid;                 /* side of the position table */
     float norm_eps;
+    bool tanh_gelu;               /* blocks (and attention pool, unless there is an adapter): tanh form, else erf */
     bool crop_positions;          /* C-RADIO: the table is cropped, not resampled */
     bool final_norm;              /* a LayerNorm after the blocks */
     /* scales, ascending; scales[0] is the low resolution */

@@ -16,7 +16,7 @@ ps3c_scale ps3c_scale_of(const ps3c_vision_config *config, int64_t height, int64
     if (index > 0) {
         const int64_t zoom = config->scales[index] / base, longer = largest(height, width),
                       shorter = smallest(height, width);
-        const volatile double unit = (double)base / (double)longer;   /* volatile: rounded before the product */
+        const volatile double unit = (double)base / (double)longer; /* volatile: rounded before the product */
         const int64_t cut = largest((int64_t)(unit * (double)shorter) / patch, 1) * patch * zoom;
         scale.height = height >= width ? base * zoom : cut;
         scale.width = height >= width ? cut : base * zoom;

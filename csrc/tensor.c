@@ -70,8 +70,8 @@ ps3c_status ps3c_tensor_check(ps3c_context *context, const char *name, const ps3
         return ps3c_fail(context, PS3C_ERROR_VALUE, "%s: got shape %s, expected %s", name, got, expected);
     }
     if (tensor->dtype != dtype)
-        return ps3c_fail(context, PS3C_ERROR_TYPE, "%s: got dtype %s, expected %s", name, ps3c_dtype_name(tensor->dtype),
-                         ps3c_dtype_name(dtype));
+        return ps3c_fail(context, PS3C_ERROR_TYPE, "%s: got dtype %s, expected %s", name,
+                         ps3c_dtype_name(tensor->dtype), ps3c_dtype_name(dtype));
     if (tensor->device.type != device.type || tensor->device.index != device.index)
         return ps3c_fail(context, PS3C_ERROR_TYPE, "%s: got a tensor on %s:%d, expected %s:%d", name,
                          tensor->device.type == PS3C_CUDA ? "cuda" : "cpu", (int)tensor->device.index,
@@ -88,8 +88,8 @@ ps3c_status ps3c_tensor_check_contiguous(ps3c_context *context, const char *name
         return PS3C_OK;
     ps3c_shape_text(tensor->ndim, tensor->shape, text, sizeof text);
     ps3c_shape_text(tensor->ndim, tensor->strides, strides, sizeof strides);
-    return ps3c_fail(context, PS3C_ERROR_TYPE, "%s: got shape %s with strides %s, expected a contiguous tensor", name, text,
-                     strides);
+    return ps3c_fail(context, PS3C_ERROR_TYPE, "%s: got shape %s with strides %s, expected a contiguous tensor", name,
+                     text, strides);
 }
 
 ps3c_tensor ps3c_tensor_slice(const ps3c_tensor *tensor, int64_t first, int64_t count)

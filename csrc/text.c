@@ -10,21 +10,21 @@
 #include "tensor.h"
 #include "weights.h"
 
-enum { TOGETHER = 4096 };         /* tokens that run together: see vision_plan.c */
+enum { TOGETHER = 4096 }; /* tokens that run together: see vision_plan.c */
 #define DEFAULT_WORKSPACE ((size_t)256 << 20)
-static const float PROMPT_NORM_EPS = 1e-5f;       /* nn.LayerNorm's default */
+static const float PROMPT_NORM_EPS = 1e-5f; /* nn.LayerNorm's default */
 
 struct ps3c_text_plan {
     ps3c_text_config config;
     ps3c_text_index index;
     int64_t batch, length;
-    int64_t tokens;               /* of a text in the blocks: length, and a class token */
-    int64_t pooled_tokens;        /* of a text after pooling */
+    int64_t tokens;        /* of a text in the blocks: length, and a class token */
+    int64_t pooled_tokens; /* of a text after pooling */
     ps3c_dtype dtype;
     ps3c_device device;
-    int64_t chunk;                /* texts that run together */
+    int64_t chunk; /* texts that run together */
     int threads;
-    size_t x, normed, wide, mask, pooled, projected, prompt_hidden, prompt, scratch, bytes;   /* workspace offsets */
+    size_t x, normed, wide, mask, pooled, projected, prompt_hidden, prompt, scratch, bytes; /* workspace offsets */
 };
 
 /* ---- plan ------------------------------------------------------------------------------------------------- */
@@ -63,8 +63,9 @@ static ps3c_status fill(ps3c_context *context, ps3c_text_plan *p, size_t limit)
         return ps3c_fail(context, PS3C_ERROR_VALUE, "text: got a batch of %lld texts, expected 1 or more",
                          (long long)p->batch);
     if (p->length < 1 || p->length > p->config.context_length)
-        return ps3c_fail(context, PS3C_ERROR_VALUE, "text: got %lld tokens a text, expected 1 to %lld, the context length",
-                         (long long)p->length, (long long)p->config.context_length);
+        return ps3c_fail(context, PS3C_ERROR_VALUE,
+                         "text: got %lld tokens a text, expected 1 to %lld, the context length", (long long)p->length,
+                         (long long)p->config.context_length);
     if (p->dtype != PS3C_FLOAT32 && p->dtype != PS3C_FLOAT16 && p->dtype != PS3C_BFLOAT16)
         return ps3c_fail(context, PS3C_ERROR_TYPE, "weights: got dtype %s, expected float32, float16 or bfloat16",
                          ps3c_dtype_name(p->dtype));
@@ -125,9 +126,13 @@ static ps3c_status embed(const chunk *k, const ps3c_activation *x)
 {
     const ps3c_text_plan *p = k->plan;
     const ps3c_tensor *weights = k->pass.weights;
-    const ps3c_token_embedding_args args = {
-        k->io->ids, k->first, p->config.vocab_size, weights[p->index.token_embedding].data,
-        weights[p->index.positions].data, p->config.class_token ? weights[p->index.class_token].data : NULL, x};
+    const ps3c_token_embedding_args args = {k->io->ids,
+                                            k->first,
+                                            p->config.vocab_size,
+                                            weights[p->index.token_embedding].data,
+                                            weights[p->index.positions].data,
+                                            p->config.class_token ? weights[p->index.class_token].data : NULL,
+                                            x};
     return k->pass.backend->token_embedding(&k->pass.run, &args);
 }
 
@@ -143,10 +148,16 @@ static ps3c_status run_blocks(const chunk *k, const ps3c_activation *x)
         PS3C_TRY(k->pass.backend->class_mask(&k->pass.run, &mask_args));
     for (int64_t layer = 0; layer < c->depth; layer++) {
         const ps3c_block_args args = {.weights = p->index.blocks + layer * p->index.block_weights,
-                                      .layer_scale = c->layer_scale, .heads = c->heads, .hidden = c->mlp_hidden,
-                                      .eps = c->norm_eps, .act = c->tanh_gelu ? PS3C_ACT_GELU_TANH : PS3C_ACT_GELU_ERF,
-                                      .x = x, .normed = k->workspace + p->normed, .wide = k->workspace + p->wide,
-                                      .causal = c->causal, .last_query_mask = masked ? mask : NULL};
+                                      .layer_scale = c->layer_scale,
+                                      .heads = c->heads,
+                                      .hidden = c->mlp_hidden,
+                                      .eps = c->norm_eps,
+                                      .act = c->tanh_gelu ? PS3C_ACT_GELU_TANH : PS3C_ACT_GELU_ERF,
+                                      .x = x,
+                                      .normed = k->workspace + p->normed,
+                                      .wide = k->workspace + p->wide,
+                                      .causal = c->causal,
+                                      .last_query_mask = masked ? mask : NULL};
         PS3C_TRY(ps3c_block(&k->pass, &args));
     }
     return PS3C_OK;
@@ -169,11 +180,15 @@ static ps3c_status project(const chunk *k, const ps3c_activation *x, const ps3c_
     const ps3c_text_plan *p = k->plan;
     const ps3c_text_config *c = &p->config;
     const ps3c_tensor *weight = &k->pass.weights[p->index.projection];
-    const ps3c_gemm_args args = {.weight = weight->data, .n = c->output_dim, .k = c->width,
+    const ps3c_gemm_args args = {.weight = weight->data,
+                                 .n = c->output_dim,
+                                 .k = c->width,
                                  .ldw = c->projection_linear ? c->width : c->output_dim,
                                  .transposed = !c->projection_linear,
                                  .bias = c->projection_linear && c->projection_bias ? weight[1].data : NULL,
-                                 .x = x, .y = y, .values_from = c->output_dim};
+                                 .x = x,
+                                 .y = y,
+                                 .values_from = c->output_dim};
     return k->pass.backend->gemm(&k->pass.run, &args);
 }
 
@@ -181,9 +196,13 @@ static ps3c_status project(const chunk *k, const ps3c_activation *x, const ps3c_
 static ps3c_status return_rows(const chunk *k, const ps3c_activation *x, const ps3c_tensor *out)
 {
     const int64_t text = k->plan->pooled_tokens * x->channels;
-    const ps3c_to_rows_args args = {x, NULL, x->segments, 0,
+    const ps3c_to_rows_args args = {x,
+                                    NULL,
+                                    x->segments,
+                                    0,
                                     (char *)out->data + (size_t)(k->first * text) * ps3c_dtype_bytes(k->pass.run.dtype),
-                                    x->channels, text};
+                                    x->channels,
+                                    text};
     return k->pass.backend->to_rows(&k->pass.run, &args);
 }
 
@@ -241,9 +260,11 @@ static ps3c_status check_io(ps3c_context *context, const ps3c_text_plan *p, cons
 ps3c_status ps3c_text_run(ps3c_context *context, const ps3c_text_plan *plan, const ps3c_text_io *io)
 {
     chunk k = {.plan = plan, .io = io};
-    k.pass.run = (ps3c_run){.context = context, .dtype = plan->dtype,
+    k.pass.run = (ps3c_run){.context = context,
+                            .dtype = plan->dtype,
                             .threads = ps3c_context_threads(context, plan->threads),
-                            .device_index = plan->device.index, .stream = io->stream};
+                            .device_index = plan->device.index,
+                            .stream = io->stream};
     k.pass.weights = io->weights;
     PS3C_TRY(ps3c_context_backend(context, plan->device, &k.pass.backend));
     PS3C_TRY(check_io(context, plan, io));

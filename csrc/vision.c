@@ -11,7 +11,7 @@
 #include "vision_plan.h"
 
 enum { PRIOR, PROMPT, KINDS };
-static const float TORCH_NORM_EPS = 1e-5f;        /* nn.LayerNorm's default: selection projection, adapter */
+static const float TORCH_NORM_EPS = 1e-5f; /* nn.LayerNorm's default: selection projection, adapter */
 static const float CONV_NORM_EPS = 1e-6f;
 
 /* Images that run together: their views of the caller's tensors, and the workspace. */
@@ -50,8 +50,15 @@ static ps3c_status embed(const chunk *k, const ps3c_scale *scales, int64_t num_s
     int64_t residual_grid[PS3C_MAX_SCALES];
     const ps3c_activation patches = activation(k, p->at.wide, x->segments, x->tokens, 3 * c->patch * c->patch);
     const ps3c_patch_gather_args gather = {&k->pixels, c->patch, scales, num_scales, positions, &patches};
-    ps3c_position_add_args add = {k->pass.weights[p->index.pos_embed].data, c->grid, c->crop_positions, scales, num_scales,
-                                  NULL, NULL, positions, x};
+    ps3c_position_add_args add = {k->pass.weights[p->index.pos_embed].data,
+                                  c->grid,
+                                  c->crop_positions,
+                                  scales,
+                                  num_scales,
+                                  NULL,
+                                  NULL,
+                                  positions,
+                                  x};
     if (positions && c->separate_positions) {
         for (int64_t s = 0; s < num_scales; s++) {
             residual[s] = k->pass.weights[p->index.pos_residual + s].data;
@@ -74,10 +81,14 @@ static ps3c_status return_hidden(const chunk *k, int64_t layer, const ps3c_activ
     if (number < 0)
         return PS3C_OK;
     const ps3c_tensor *out = &k->io->hidden_states[number];
-    const ps3c_to_rows_args args = {x, row_of, k->images, first_row,
-                                    (char *)out->data + (size_t)(k->first * out->strides[0]) *
-                                                            ps3c_dtype_bytes(k->pass.run.dtype),
-                                    out->strides[1], out->strides[0]};
+    const ps3c_to_rows_args args = {x,
+                                    row_of,
+                                    k->images,
+                                    first_row,
+                                    (char *)out->data +
+                                        (size_t)(k->first * out->strides[0]) * ps3c_dtype_bytes(k->pass.run.dtype),
+                                    out->strides[1],
+                                    out->strides[0]};
     return k->pass.backend->to_rows(&k->pass.run, &args);
 }
 
@@ -86,9 +97,15 @@ static ps3c_status run_block(const chunk *k, int64_t layer, const ps3c_activatio
 {
     const ps3c_vision_plan *p = k->plan;
     const ps3c_block_args args = {.weights = p->index.blocks + layer * PS3C_BLOCK_WEIGHTS,
-                                  .heads = p->config.heads, .hidden = p->config.mlp_hidden, .eps = p->config.norm_eps,
-                                  .act = PS3C_ACT_GELU_ERF, .x = x, .normed = k->workspace + p->at.normed,
-                                  .wide = k->workspace + p->at.wide, .cached = cached, .keep = keep};
+                                  .heads = p->config.heads,
+                                  .hidden = p->config.mlp_hidden,
+                                  .eps = p->config.norm_eps,
+                                  .act = p->config.tanh_gelu ? PS3C_ACT_GELU_TANH : PS3C_ACT_GELU_ERF,
+                                  .x = x,
+                                  .normed = k->workspace + p->at.normed,
+                                  .wide = k->workspace + p->at.wide,
+                                  .cached = cached,
+                                  .keep = keep};
     return ps3c_block(&k->pass, &args);
 }
 
@@ -178,17 +195,23 @@ static ps3c_status pool(const chunk *k, const ps3c_activation *x, const uint8_t 
     PS3C_TRY(pass->backend->attention_pool(&pass->run, &attend));
     PS3C_TRY(ps3c_linear(pass, p->index.pool_proj, width, PS3C_ACT_NONE, &a, &b));
     PS3C_TRY(ps3c_norm(pass, p->index.pool_norm, c->pool_eps, PS3C_ACT_NONE, &b, &a));
-    PS3C_TRY(ps3c_linear(pass, p->index.pool_fc1, c->pool_hidden, PS3C_ACT_GELU_ERF, &a, &hidden));
+    PS3C_TRY(ps3c_linear(pass, p->index.pool_fc1, c->pool_hidden,
+                         c->tanh_gelu && c->adapter == PS3C_ADAPTER_NONE ? PS3C_ACT_GELU_TANH : PS3C_ACT_GELU_ERF, &a,
+                         &hidden));
     return ps3c_linear_residual(pass, p->index.pool_fc2, width, -1, &hidden, &b, out);
 }
 
 static ps3c_status return_pooled(const chunk *k, const ps3c_activation *x)
 {
     const ps3c_tensor *out = k->io->pooled;
-    const ps3c_to_rows_args args = {x, NULL, 1, 0,
-                                    (char *)out->data + (size_t)(k->first * out->strides[0]) *
-                                                            ps3c_dtype_bytes(k->pass.run.dtype),
-                                    out->strides[0], 0};
+    const ps3c_to_rows_args args = {x,
+                                    NULL,
+                                    1,
+                                    0,
+                                    (char *)out->data +
+                                        (size_t)(k->first * out->strides[0]) * ps3c_dtype_bytes(k->pass.run.dtype),
+                                    out->strides[0],
+                                    0};
     return k->pass.backend->to_rows(&k->pass.run, &args);
 }
 
@@ -214,8 +237,11 @@ static ps3c_status convolve(const chunk *k, int64_t image, const ps3c_activation
     for (int64_t i = 0; i < c->conv_depth; i++) {
         const int64_t w = p->index.conv_blocks + i * PS3C_CONV_BLOCK_WEIGHTS;
         const ps3c_depthwise_args depthwise = {pass->weights[w + PS3C_CONV_DEPTHWISE].data,
-                                               pass->weights[w + PS3C_CONV_DEPTHWISE + 1].data, p->conv.rows,
-                                               p->conv.cols, &x, &y};
+                                               pass->weights[w + PS3C_CONV_DEPTHWISE + 1].data,
+                                               p->conv.rows,
+                                               p->conv.cols,
+                                               &x,
+                                               &y};
         PS3C_TRY(pass->backend->depthwise(&pass->run, &depthwise));
         PS3C_TRY(ps3c_norm(pass, w + PS3C_CONV_NORM, CONV_NORM_EPS, PS3C_ACT_NONE, &y, &y));
         PS3C_TRY(ps3c_linear(pass, w + PS3C_CONV_FC1, 4 * width, PS3C_ACT_GELU_ERF, &y, &hidden));
@@ -265,7 +291,8 @@ static ps3c_status highres_logits(const chunk *k, const bool *wanted)
             const char *prompt = k->workspace + p->at.prompt_rows[kind] + (size_t)(row * p->config.conv_out) * bytes;
             float *pooled = (float *)(k->workspace + p->at.high_pooled[kind]) + image * low_tokens(p);
             const ps3c_cosine_args cosine = {&features, prompt, 0, logits};
-            const ps3c_max_pool_args pool_args = {logits, pooled, 1, p->conv.rows, p->conv.cols, p->low.rows, p->low.cols};
+            const ps3c_max_pool_args pool_args = {logits,       pooled,      1,          p->conv.rows,
+                                                  p->conv.cols, p->low.rows, p->low.cols};
             if (!wanted[kind])
                 continue;
             PS3C_TRY(k->pass.backend->cosine(&k->pass.run, &cosine));
@@ -281,9 +308,15 @@ static ps3c_status expand(const chunk *k, const ps3c_tensor *out, bool plain)
     const ps3c_vision_plan *p = k->plan;
     for (int64_t s = 0; s < p->num_high; s++) {
         const ps3c_tensor slice = ps3c_tensor_slice(&out[s], k->first, k->images);
-        const ps3c_expand_args args = {(const float *)(k->workspace + p->at.probs), k->images, p->low.rows, p->low.cols,
-                                       plain || !p->request.gt_maps ? NULL : &k->gt, p->high[0].rows, p->high[0].cols,
-                                       !plain && p->request.smooth, &slice};
+        const ps3c_expand_args args = {(const float *)(k->workspace + p->at.probs),
+                                       k->images,
+                                       p->low.rows,
+                                       p->low.cols,
+                                       plain || !p->request.gt_maps ? NULL : &k->gt,
+                                       p->high[0].rows,
+                                       p->high[0].cols,
+                                       !plain && p->request.smooth,
+                                       &slice};
         PS3C_TRY(k->pass.backend->expand(&k->pass.run, &args));
     }
     return PS3C_OK;
@@ -345,10 +378,17 @@ static ps3c_status assign(const chunk *k, const int64_t *look_entry)
         maps[s] = ps3c_tensor_slice(&k->io->selection_maps[s], k->first, k->images);
         rank[s] = args.rank;
     }
-    const ps3c_assign_looks_args args = {k->images, p->looks, p->num_high, p->high, rank,
-                                         p->ends + k->first * p->num_high * p->looks, look_entry, p->look_tokens,
+    const ps3c_assign_looks_args args = {k->images,
+                                         p->looks,
+                                         p->num_high,
+                                         p->high,
+                                         rank,
+                                         p->ends + k->first * p->num_high * p->looks,
+                                         look_entry,
+                                         p->look_tokens,
                                          (int32_t *)(k->workspace + p->at.positions),
-                                         (int32_t *)(k->workspace + p->at.row_of), maps};
+                                         (int32_t *)(k->workspace + p->at.row_of),
+                                         maps};
     return k->pass.backend->assign_looks(&k->pass.run, &args);
 }
 
@@ -436,8 +476,8 @@ static ps3c_status check_inputs(ps3c_context *context, const ps3c_vision_plan *p
     if (r->prompt)
         PS3C_TRY(ps3c_tensor_check_contiguous(context, "prompt", io->prompt, r->dtype, r->device, 2, prompt));
     if (r->gt_maps) {
-        PS3C_TRY(ps3c_tensor_check(context, "gt_selection_maps", io->gt_maps, io->gt_maps ? io->gt_maps->dtype : r->dtype,
-                                   r->device, 3, gt));
+        PS3C_TRY(ps3c_tensor_check(context, "gt_selection_maps", io->gt_maps,
+                                   io->gt_maps ? io->gt_maps->dtype : r->dtype, r->device, 3, gt));
         if (!io->gt_maps->shape[1] || !io->gt_maps->shape[2])
             return ps3c_fail(context, PS3C_ERROR_VALUE, "gt_selection_maps: got an empty map, expected 1 x 1 or more");
     }
@@ -461,8 +501,8 @@ static ps3c_status check_io(ps3c_context *context, const ps3c_vision_plan *p, co
     PS3C_TRY(check_inputs(context, p, io));
     for (int64_t i = 0; i < p->hidden_states; i++) {
         const int64_t shape[] = {r->batch, low_tokens(p) + p->selected, p->config.width};
-        PS3C_TRY(ps3c_tensor_check_contiguous(context, "hidden_states", io->hidden_states ? &io->hidden_states[i] : NULL,
-                                              r->dtype, r->device, 3, shape));
+        PS3C_TRY(ps3c_tensor_check_contiguous(
+            context, "hidden_states", io->hidden_states ? &io->hidden_states[i] : NULL, r->dtype, r->device, 3, shape));
     }
     if (r->mode != PS3C_VISION_LOW_RES)
         PS3C_TRY(check_outputs(context, p, "selection_probs", io->selection_probs));
@@ -483,9 +523,11 @@ static ps3c_status check_io(ps3c_context *context, const ps3c_vision_plan *p, co
 ps3c_status ps3c_vision_run(ps3c_context *context, const ps3c_vision_plan *plan, const ps3c_vision_io *io)
 {
     chunk k = {.plan = plan, .io = io};
-    k.pass.run = (ps3c_run){.context = context, .dtype = plan->request.dtype,
+    k.pass.run = (ps3c_run){.context = context,
+                            .dtype = plan->request.dtype,
                             .threads = ps3c_context_threads(context, plan->threads),
-                            .device_index = plan->request.device.index, .stream = io->stream};
+                            .device_index = plan->request.device.index,
+                            .stream = io->stream};
     k.pass.weights = io->weights;
     PS3C_TRY(ps3c_context_backend(context, plan->request.device, &k.pass.backend));
     PS3C_TRY(check_io(context, plan, io));

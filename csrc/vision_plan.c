@@ -12,14 +12,13 @@
  * activations to stay near the caches. */
 enum { TOGETHER = 4096 };
 #define DEFAULT_WORKSPACE ((size_t)256 << 20)
-enum { CONV_SIZE = 1512 };        /* the convolution network's image, whatever the request's size */
+enum { CONV_SIZE = 1512 }; /* the convolution network's image, whatever the request's size */
 
 static int64_t largest(int64_t a, int64_t b) { return a > b ? a : b; }
 
 /* ---- request ---------------------------------------------------------------------------------------------- */
 
-static ps3c_status check_request(ps3c_context *context, const ps3c_vision_config *config,
-                                 const ps3c_vision_request *r)
+static ps3c_status check_request(ps3c_context *context, const ps3c_vision_config *config, const ps3c_vision_request *r)
 {
     const int64_t most_pixels = (int64_t)1 << 40;
     if (r->batch < 1 || r->batch > INT32_MAX)
@@ -27,8 +26,9 @@ static ps3c_status check_request(ps3c_context *context, const ps3c_vision_config
                          (long long)r->batch);
     if (r->height < 1 || r->width < 1 || r->height > INT32_MAX || r->width > INT32_MAX ||
         r->height * r->width > most_pixels)
-        return ps3c_fail(context, PS3C_ERROR_VALUE, "pixel_values: got images of %lld x %lld pixels, expected 1 x 1 or more",
-                         (long long)r->height, (long long)r->width);
+        return ps3c_fail(context, PS3C_ERROR_VALUE,
+                         "pixel_values: got images of %lld x %lld pixels, expected 1 x 1 or more", (long long)r->height,
+                         (long long)r->width);
     if (r->dtype != PS3C_FLOAT32 && r->dtype != PS3C_FLOAT16 && r->dtype != PS3C_BFLOAT16)
         return ps3c_fail(context, PS3C_ERROR_TYPE, "pixel_values: got dtype %s, expected float32, float16 or bfloat16",
                          ps3c_dtype_name(r->dtype));
@@ -270,9 +270,10 @@ static size_t lay_out(const ps3c_backend *backend, ps3c_vision_plan *plan, int64
             lay_pool(&l, at, images, largest(low, plan->looks ? plan->look_tokens[0] : 0));
     }
     l.arena.used = l.arena.peak;
-    scratch = backend->scratch_bytes(plan->request.dtype, plan->threads, l.most_tokens, l.most_channels, most_positions);
+    scratch =
+        backend->scratch_bytes(plan->request.dtype, plan->threads, l.most_tokens, l.most_channels, most_positions);
     at->scratch = ps3c_arena_take(&l.arena, scratch);
-    at->bytes = l.arena.peak == SIZE_MAX ? SIZE_MAX : l.arena.peak + 256;   /* the run aligns its start */
+    at->bytes = l.arena.peak == SIZE_MAX ? SIZE_MAX : l.arena.peak + 256; /* the run aligns its start */
     return at->bytes;
 }
 
@@ -326,8 +327,9 @@ static ps3c_status fill(ps3c_context *context, ps3c_vision_plan *plan)
     PS3C_TRY(set_looks(context, plan));
     plan->pooled = r->mode != PS3C_VISION_FEATURES;
     plan->low_pooled = r->mode == PS3C_VISION_LOW_RES || (plan->pooled && r->global_text);
-    plan->hidden_states = r->mode == PS3C_VISION_PRETRAIN ? 0
-                          : r->mode == PS3C_VISION_FEATURES && !plan->looks ? plan->config.depth : r->hidden_states;
+    plan->hidden_states = r->mode == PS3C_VISION_PRETRAIN                   ? 0
+                          : r->mode == PS3C_VISION_FEATURES && !plan->looks ? plan->config.depth
+                                                                            : r->hidden_states;
     return set_workspace(context, backend, plan);
 }
 

@@ -11,8 +11,8 @@
 #include "error.h"
 
 typedef struct walk {
-    int64_t next;                 /* number of the next weight */
-    int64_t wanted;               /* -1: only count */
+    int64_t next;   /* number of the next weight */
+    int64_t wanted; /* -1: only count */
     ps3c_weight_info *info;
 } walk;
 
@@ -156,7 +156,7 @@ static void walk_selection(walk *w, const ps3c_vision_config *c, ps3c_vision_ind
 
 static void walk_vision(walk *w, const ps3c_vision_config *config, ps3c_vision_index *index)
 {
-    memset(index, 0xff, sizeof *index);           /* -1 everywhere */
+    memset(index, 0xff, sizeof *index); /* -1 everywhere */
     walk_trunk(w, config, index);
     walk_adapter(w, config, index);
     walk_pool(w, config, index);

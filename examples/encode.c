@@ -50,7 +50,7 @@ static bool set_field(ps3c_vision_config *c, const char *name, const double *v, 
     const struct {
         const char *name;
         bool *value;
-    } switches[] = {{"crop_positions", &c->crop_positions}, {"final_norm", &c->final_norm},
+    } switches[] = {{"tanh_gelu", &c->tanh_gelu}, {"crop_positions", &c->crop_positions}, {"final_norm", &c->final_norm},
                     {"separate_positions", &c->separate_positions}, {"highres_features", &c->highres_features}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         if (!strcmp(name, sizes[i].name))

@@ -158,6 +158,7 @@ int ps3c_parse_vision_config(PyObject *dict, ps3c_vision_config *config)
         PS3C_REQUIRED("patch", PS3C_FIELD_INT, PS3C_V(patch)),
         PS3C_REQUIRED("grid", PS3C_FIELD_INT, PS3C_V(grid)),
         PS3C_REQUIRED("norm_eps", PS3C_FIELD_FLOAT, PS3C_V(norm_eps)),
+        PS3C_OPTIONAL("tanh_gelu", PS3C_FIELD_BOOL, PS3C_V(tanh_gelu)),
         PS3C_REQUIRED("crop_positions", PS3C_FIELD_BOOL, PS3C_V(crop_positions)),
         PS3C_REQUIRED("final_norm", PS3C_FIELD_BOOL, PS3C_V(final_norm)),
         PS3C_LIST("scales", PS3C_V(scales), PS3C_MAX_SCALES, PS3C_V(num_scales)),
