@@ -1,0 +1,85 @@
+"""What the operation tests share: the dtypes as NumPy holds them, random data, comparison."""
+
+import zlib
+
+import numpy as np
+import torch
+
+from ps3c import _core
+
+from .tolerances import ARITHMETIC, ROUNDING, SMALLEST
+
+LEVELS = _core.cpu_levels()
+DTYPES = ["float32", "float16", "bfloat16"]
+TORCH = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def encode(values, dtype):
+    """Rounds to dtype, as the operations take it: float32, float16, or uint16 for bfloat16."""
+    values = np.asarray(values)
+    if dtype == "bfloat16":
+        return torch.from_numpy(np.ascontiguousarray(values, np.float32)).bfloat16().view(torch.int16).numpy().view(np.uint16)
+    with np.errstate(over="ignore"):
+        return values.astype(dtype)
+
+
+def decode(array, dtype):
+    """The values, as float64."""
+    if dtype == "bfloat16":
+        assert array.dtype == np.uint16
+        return (array.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+    assert array.dtype == np.dtype(dtype)
+    return array.astype(np.float64)
+
+
+def to_torch(array, dtype):
+    """The same values as a torch tensor of the dtype."""
+    if dtype == "bfloat16":
+        return torch.from_numpy(np.ascontiguousarray(array).view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def from_torch(tensor, dtype):
+    if dtype == "bfloat16":
+        return tensor.contiguous().view(torch.int16).numpy().view(np.uint16)
+    return tensor.numpy()
+
+
+def generator(*key):
+    """The same numbers in every run and in every order of tests."""
+    return np.random.default_rng(zlib.crc32(repr(key).encode()))
+
+
+def random(shape, dtype, *key, scale=1.0, shift=0.0):
+    """Normal values of dtype, and what they are in float64."""
+    array = encode(generator(shape, *key).normal(shift, scale, shape), dtype)
+    return array, decode(array, dtype)
+
+
+def assert_close(got, want, magnitude, operation, dtype, times=1.0, what=""):
+    """got: the operation's array. want, magnitude: float64, of its shape or broadcast to it."""
+    if operation + "_" + dtype in ARITHMETIC:
+        operation = operation + "_" + dtype
+    got = decode(got, dtype)
+    want = np.broadcast_to(want, got.shape)
+    error = ARITHMETIC[operation] * np.broadcast_to(magnitude, got.shape)
+    allowed = times * (error + ROUNDING[dtype] * (np.abs(want) + error) + SMALLEST[dtype])
+    with np.errstate(invalid="ignore"):
+        wrong = ~(np.abs(got - want) <= allowed) & ~((got == want) | (np.isnan(got) & np.isnan(want)))
+    if wrong.any():
+        at = tuple(np.argwhere(wrong)[0])
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratio = np.nanmax(np.abs(got - want) / allowed)
+        raise AssertionError(
+            f"{operation} {dtype} {what}: {wrong.sum()} of {got.size} values wrong, first at {at}: got {got[at]}, expected "
+            f"{want[at]} within {allowed[at]:.3g}; at most {ratio:.3g} times the tolerance"
+        )
+
+
+def assert_same(got, want, what=""):
+    """Bit for bit, whatever the values."""
+    assert got.dtype == want.dtype and got.shape == want.shape, (what, got.dtype, want.dtype, got.shape, want.shape)
+    if got.tobytes() != want.tobytes():
+        differ = np.ascontiguousarray(got).reshape(-1).view(np.uint8) != np.ascontiguousarray(want).reshape(-1).view(np.uint8)
+        at = np.unravel_index(np.flatnonzero(differ)[0] // got.itemsize, got.shape)
+        raise AssertionError(f"{what}: first difference at {tuple(map(int, at))}: {got[at]} and {want[at]}")
