@@ -1,5 +1,6 @@
 /* Sizes of the CPU backend's memory: activations and scratch. */
 #include "scratch.h"
+#include "block_scratch.h"
 
 /* a * b, SIZE_MAX when that does not fit (SIZE_MAX stays SIZE_MAX). */
 static size_t multiply(size_t a, size_t b)
@@ -20,6 +21,8 @@ size_t ps3c_cpu_activation_bytes(ps3c_dtype dtype, int64_t segments, int64_t tok
     return multiply(panels, multiply((size_t)ps3c_channel_words(dtype, channels), PS3C_PANEL * sizeof(ps3c_word)));
 }
 
+static size_t floats(int64_t count) { return multiply((size_t)count, sizeof(float)); }
+
 /* One line per operation that uses run->scratch; each names what it keeps there. */
 size_t ps3c_cpu_scratch_bytes(ps3c_dtype dtype, int threads, int64_t tokens, int64_t channels, int64_t positions)
 {
@@ -27,11 +30,16 @@ size_t ps3c_cpu_scratch_bytes(ps3c_dtype dtype, int threads, int64_t tokens, int
     (void)dtype;
     bytes = greater(bytes, multiply(each, sizeof(ps3c_gemm_scratch)));
     bytes = greater(bytes, multiply(each, sizeof(ps3c_attention_scratch)));
+    /* LayerNorm: weight and bias as float32 */
+    bytes = greater(bytes, multiply((size_t)channels, 2 * sizeof(float)));
     /* attention, naive: a head's output per thread, float64 */
     bytes = greater(bytes, multiply(each, multiply((size_t)channels + 8, sizeof(double))));
-    /* attention_pool, naive: a score for each token */
-    bytes = greater(bytes, multiply((size_t)tokens, sizeof(float)));
-    /* rank, naive: two arrays of indices */
-    bytes = greater(bytes, multiply((size_t)positions, 2 * sizeof(int32_t)));
+    /* The others: block_scratch.h. More than that is never needed by their plain versions. */
+    if (tokens > INT64_MAX / 256 || channels > INT64_MAX / 256 || positions > INT64_MAX / 256)
+        return SIZE_MAX;
+    bytes = greater(bytes, multiply(each, floats(ps3c_position_add_floats(channels))));
+    bytes = greater(bytes, multiply(each, floats(ps3c_depthwise_floats(PS3C_DEPTHWISE_COLS))));
+    bytes = greater(bytes, multiply(each, floats(ps3c_attention_pool_floats(tokens))));
+    bytes = greater(bytes, floats(ps3c_rank_floats(positions)));
     return bytes > SIZE_MAX - 63 ? SIZE_MAX : (bytes + 63) / 64 * 64;
 }

@@ -72,7 +72,7 @@ static guarded guarded_make(size_t bytes, size_t offset)
     memset(g.data, 0, bytes);
     return g;
 }
-static bool guarded_intact(const guarded *g)
+static inline bool guarded_intact(const guarded *g)
 {
     const unsigned char *p = (const unsigned char *)g->data;
     for (const unsigned char *q = g->block; q < p; q++)
@@ -83,14 +83,14 @@ static bool guarded_intact(const guarded *g)
             return false;
     return true;
 }
-static void guarded_free(guarded *g) { free(g->block); }
+static inline void guarded_free(guarded *g) { free(g->block); }
 
 /* ---- tensors --------------------------------------------------------------------------------------------------- */
 
 static size_t element_bytes(ps3c_dtype dtype) { return dtype == PS3C_FLOAT32 ? 4 : 2; }
 
 /* count random values times scale, offset bytes off alignment. */
-static guarded random_array(ps3c_dtype dtype, int64_t count, double scale, size_t offset)
+static inline guarded random_array(ps3c_dtype dtype, int64_t count, double scale, size_t offset)
 {
     guarded g = guarded_make((size_t)count * element_bytes(dtype), offset);
     for (int64_t i = 0; i < count; i++)
@@ -116,8 +116,8 @@ static inline double get(const ps3c_activation *a, ps3c_dtype dtype, int64_t seg
 }
 
 /* An activation of random values. Spare tokens get NaN: no result may depend on them. */
-static ps3c_activation random_activation(ps3c_dtype dtype, int64_t segments, int64_t tokens, int64_t channels,
-                                         double scale, guarded *memory)
+static inline ps3c_activation random_activation(ps3c_dtype dtype, int64_t segments, int64_t tokens, int64_t channels,
+                                                double scale, guarded *memory)
 {
     ps3c_activation a = {.segments = segments, .tokens = tokens, .channels = channels};
     *memory = guarded_make(ps3c_cpu_activation_bytes(dtype, segments, tokens, channels), 0);
@@ -184,7 +184,7 @@ enum { LEVELS = 2 };
 #endif
 
 /* A run with scratch of exactly the planned size. */
-static ps3c_run make_run(ps3c_dtype dtype, int threads, int64_t tokens, int64_t channels, guarded *scratch)
+static inline ps3c_run make_run(ps3c_dtype dtype, int threads, int64_t tokens, int64_t channels, guarded *scratch)
 {
     size_t bytes = ps3c_cpu_scratch_bytes(dtype, threads, tokens, channels, 0);
     *scratch = guarded_make(bytes, 0);

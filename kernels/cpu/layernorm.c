@@ -1,0 +1,133 @@
+/* y = act((x - mean) / sqrt(variance + eps) * weight + bias) over the channels of each token; the variance from the
+ * deviations (two passes). torch.nn.functional.layer_norm, with an activation for the places where one follows.
+ *
+ * Tokens are in the lanes, so a token's sums are a lane's: no horizontal step. Three sweeps over a panel, the last two
+ * from cache; several vectors abreast, so that the panel is read as one stream; four sums per lane for short chains.
+ */
+#include "tile.h"
+
+enum { SUMS = 4, ABREAST = PS3C_PANEL / VECTOR < 3 ? PS3C_PANEL / VECTOR : 3 };
+
+typedef struct norm_panel {
+    const ps3c_layernorm_args *args;
+    const float *weight, *bias; /* [channels] */
+    const ps3c_word *x;         /* [channel words][48], from the first lane on */
+    ps3c_word *y;
+} norm_panel;
+
+INLINE vfloat add_term(bool square, vfloat sum, vfloat d)
+{
+    if (square)
+        return v_fma(d, d, sum);
+    return sum + d;
+}
+
+/* Sums over channels of (x - mean) or its square, divided by their number. */
+INLINE void average(ps3c_dtype dtype, int vectors, const norm_panel *p, bool square, const vfloat *mean, vfloat *out)
+{
+    vfloat sum[ABREAST][SUMS];
+    int64_t channels = p->args->x->channels, step = dtype == PS3C_FLOAT32 ? 4 : 2, c = 0;
+    const ps3c_word *x = p->x;
+    for (int j = 0; j < vectors; j++)
+        for (int u = 0; u < SUMS; u++)
+            sum[j][u] = v_splat(0);
+    for (; c + SUMS <= channels; c += SUMS, x += step * PS3C_PANEL) {
+        UNROLL
+        for (int w = 0; w < step; w++)
+            UNROLL
+        for (int j = 0; j < vectors; j++) {
+            vfloat v[2];
+            v_unpack(dtype, v_load_word(x + w * PS3C_PANEL + VECTOR * j), &v[0], &v[1]);
+            UNROLL
+            for (int u = 0; u < SUMS / step; u++) {
+                vfloat d = v[u] - mean[j], *s = &sum[j][w * (SUMS / step) + u];
+                *s = add_term(square, *s, d);
+            }
+        }
+    }
+    for (int w = 0; c < channels; w++, c += dtype == PS3C_FLOAT32 ? 1 : 2)
+        for (int j = 0; j < vectors; j++) {
+            vfloat v[2];
+            v_unpack(dtype, v_load_word(x + w * PS3C_PANEL + VECTOR * j), &v[0], &v[1]);
+            for (int u = 0; u < (dtype == PS3C_FLOAT32 || c + 1 == channels ? 1 : 2); u++) {
+                vfloat d = v[u] - mean[j];
+                sum[j][u] = add_term(square, sum[j][u], d);
+            }
+        }
+    for (int j = 0; j < vectors; j++)
+        out[j] = ((sum[j][0] + sum[j][1]) + (sum[j][2] + sum[j][3])) / (float)channels;
+}
+
+INLINE void normalize(ps3c_dtype dtype, int vectors, const norm_panel *p)
+{
+    const ps3c_activation_function act = p->args->act;
+    const int64_t channels = p->args->x->channels;
+    const int each = dtype == PS3C_FLOAT32 ? 1 : 2;
+    vfloat mean[ABREAST], factor[ABREAST];
+    const ps3c_word *x = p->x;
+    ps3c_word *y = p->y;
+    for (int j = 0; j < vectors; j++)
+        mean[j] = v_splat(0);
+    average(dtype, vectors, p, false, mean, factor);
+    for (int j = 0; j < vectors; j++)
+        mean[j] = factor[j];
+    average(dtype, vectors, p, true, mean, factor);
+    for (int j = 0; j < vectors; j++)
+        factor[j] = 1.0f / v_sqrt(factor[j] + p->args->eps);
+    for (int64_t c = 0; c < channels; c += each, x += PS3C_PANEL, y += PS3C_PANEL)
+        UNROLL
+    for (int j = 0; j < vectors; j++) {
+        vfloat v[2] = {v_splat(0), v_splat(0)};
+        v_unpack(dtype, v_load_word(x + VECTOR * j), &v[0], &v[1]);
+        v[0] = v_activate(act, v_fma((v[0] - mean[j]) * factor[j], v_splat(p->weight[c]), v_splat(p->bias[c])));
+        if (each == 2) {
+            vfloat odd = v_splat(0);
+            if (c + 1 < channels)
+                odd = v_activate(
+                    act, v_fma((v[1] - mean[j]) * factor[j], v_splat(p->weight[c + 1]), v_splat(p->bias[c + 1])));
+            v[1] = odd;
+        }
+        v_store_word(y + VECTOR * j, v_pack(dtype, v[0], v[1]));
+    }
+}
+
+NOINLINE static void normalize_panel(ps3c_dtype dtype, int vectors, const norm_panel *p)
+{
+    switch (dtype * 3 + (vectors < 3 ? vectors : 3)) {
+#define CASE(dtype, n)          \
+    case dtype * 3 + n:         \
+        normalize(dtype, n, p); \
+        break;
+        CASE(PS3C_FLOAT32, 1)
+        CASE(PS3C_FLOAT32, 2)
+        CASE(PS3C_FLOAT32, 3)
+        CASE(PS3C_FLOAT16, 1)
+        CASE(PS3C_FLOAT16, 2)
+        CASE(PS3C_FLOAT16, 3)
+        CASE(PS3C_BFLOAT16, 1)
+        CASE(PS3C_BFLOAT16, 2)
+        CASE(PS3C_BFLOAT16, 3)
+#undef CASE
+    }
+}
+
+ps3c_status PS3C_CPU(ps3c_layernorm)(const ps3c_run *run, const ps3c_layernorm_args *args)
+{
+    int64_t channels = args->x->channels, panels = ps3c_panels(args->x->tokens);
+    float *weight = run->scratch, *bias = weight + channels; /* read by all threads */
+    ps3c_widen_array(run->dtype, args->weight, 0, channels, weight);
+    ps3c_widen_array(run->dtype, args->bias, 0, channels, bias);
+#pragma omp parallel for schedule(dynamic) num_threads(run->threads)
+    for (int64_t i = 0; i < args->x->segments * panels; i++) {
+        norm_panel p = {.args = args, .weight = weight, .bias = bias};
+        int vectors = v_count(args->x->tokens - i % panels * PS3C_PANEL);
+        p.x = ps3c_panel(args->x, run->dtype, 0, i);
+        p.y = ps3c_panel(args->y, run->dtype, 0, i);
+        for (int j = 0; j < vectors; j += ABREAST) {
+            normalize_panel(run->dtype, vectors - j, &p);
+            p.x += ABREAST * VECTOR;
+            p.y += ABREAST * VECTOR;
+        }
+    }
+    return PS3C_OK;
+}
