@@ -4,7 +4,7 @@ Tensors are torch tensors, read and written in place through DLPack. Letters in 
 C width, S scales above the lowest.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, final
 
 import numpy as np
@@ -125,9 +125,15 @@ class TextPlan:
 
 @final
 class Parameters:
-    """Finds a torch.nn.Module's current Parameters by state_dict name, also after some were replaced."""
+    """Finds a torch.nn.Module's current Parameters by state_dict name, also after some were replaced.
 
-    def __new__(cls, module: Any, names: Sequence[str]) -> Parameters: ...
+    check(path, module) is called for each module on the way, when it is first met or has been replaced; what it
+    raises is passed on.
+    """
+
+    def __new__(
+        cls, module: Any, names: Sequence[str], check: Callable[[str, Any], object] | None = None
+    ) -> Parameters: ...
     @property
     def module(self) -> Any: ...
     @property
