@@ -50,8 +50,7 @@ ps3c_status ps3c_attention_pool_naive(const ps3c_run *run, const ps3c_attention_
             for (int64_t c = first; c < first + args->head_dim; c++) {
                 float v = 0.0f;
                 for (int64_t t = 0; t < kv->tokens; t++)
-                    if (!mask || mask[t]) /* 0 x NaN of a masked token would be NaN */
-                        v += score[t] * ps3c_get(kv, run->dtype, s, t, width + c);
+                    v += score[t] * ps3c_get(kv, run->dtype, s, t, width + c);
                 ps3c_set(args->out, run->dtype, 0, s, c, v / sum);
             }
         }

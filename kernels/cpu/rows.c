@@ -1,0 +1,103 @@
+/* Plain rows into and out of the panel layout, and channels from one activation to another: see rows_naive.c.
+ *
+ * Both sides are 32-bit words, so this is a transposition of words whatever the dtype. It goes 16 words of each of a
+ * panel's tokens at a time: 3 KB that stay in the first-level cache, whole cache lines on the side of the rows. */
+#include "simd.h"
+#include "tokens.h"
+
+enum { STRIP = 16 }; /* words: a cache line */
+
+/* Row of `bytes` bytes (any alignment) from one lane of `words` words; the last word may be half used. */
+static void strip_to_row(const ps3c_word *lane, int64_t words, char *row, int64_t bytes)
+{
+    ps3c_word line[STRIP];
+    for (int64_t i = 0; i < words; i++)
+        line[i] = lane[i * PS3C_PANEL];
+    memcpy(row, line, (size_t)bytes);
+}
+static void strip_from_row(ps3c_word *lane, int64_t words, const char *row, int64_t bytes)
+{
+    ps3c_word line[STRIP];
+    line[words - 1] = 0;
+    memcpy(line, row, (size_t)bytes);
+    for (int64_t i = 0; i < words; i++)
+        lane[i * PS3C_PANEL] = line[i];
+}
+
+/* Task: 16 words of one panel. */
+typedef struct strip {
+    int64_t segment, first, tokens; /* of the panel */
+    int64_t word, words, bytes;     /* of a row */
+    ps3c_word *lane;
+} strip;
+
+static strip strip_at(const ps3c_activation *a, ps3c_dtype dtype, int64_t index)
+{
+    const int64_t words = ps3c_channel_words(dtype, a->channels), per_panel = (words + STRIP - 1) / STRIP;
+    const int64_t row_bytes = a->channels * (ps3c_is16(dtype) ? 2 : 4);
+    int64_t panel = index / per_panel, panels = ps3c_panels(a->tokens);
+    strip s = {.segment = panel / panels, .first = panel % panels * PS3C_PANEL, .word = index % per_panel * STRIP};
+    s.tokens = a->tokens - s.first < PS3C_PANEL ? a->tokens - s.first : PS3C_PANEL;
+    s.words = words - s.word < STRIP ? words - s.word : STRIP;
+    s.bytes = row_bytes - s.word * 4 < STRIP * 4 ? row_bytes - s.word * 4 : STRIP * 4;
+    s.lane = ps3c_panel(a, dtype, s.segment, s.first / PS3C_PANEL) + s.word * PS3C_PANEL;
+    return s;
+}
+static int64_t strips(const ps3c_activation *a, ps3c_dtype dtype)
+{
+    return a->segments * ps3c_panels(a->tokens) * ((ps3c_channel_words(dtype, a->channels) + STRIP - 1) / STRIP);
+}
+
+ps3c_status PS3C_CPU(ps3c_to_rows)(const ps3c_run *run, const ps3c_to_rows_args *args)
+{
+    const ps3c_activation *x = args->x;
+    const int64_t bytes = ps3c_is16(run->dtype) ? 2 : 4, count = strips(x, run->dtype);
+#pragma omp parallel for schedule(static) num_threads(run->threads)
+    for (int64_t i = 0; i < count; i++) {
+        strip s = strip_at(x, run->dtype, i);
+        char *out = (char *)args->out + s.segment % args->batch * args->batch_stride * bytes + s.word * 4;
+        for (int64_t t = 0; t < s.tokens; t++) {
+            int64_t row = args->row_of ? args->row_of[s.segment * x->tokens + s.first + t] : s.first + t;
+            char *to = out + (args->first_row + row) * args->row_stride * bytes;
+            if (s.bytes == STRIP * 4)
+                strip_to_row(s.lane + t, STRIP, to, STRIP * 4);
+            else
+                strip_to_row(s.lane + t, s.words, to, s.bytes);
+        }
+    }
+    return PS3C_OK;
+}
+
+ps3c_status PS3C_CPU(ps3c_from_rows)(const ps3c_run *run, const ps3c_from_rows_args *args)
+{
+    const ps3c_activation *out = args->out;
+    const int64_t row_bytes = out->channels * (ps3c_is16(run->dtype) ? 2 : 4), count = strips(out, run->dtype);
+#pragma omp parallel for schedule(static) num_threads(run->threads)
+    for (int64_t i = 0; i < count; i++) {
+        strip s = strip_at(out, run->dtype, i);
+        const char *row = (const char *)args->rows + (s.segment * out->tokens + s.first) * row_bytes + s.word * 4;
+        for (int64_t t = 0; t < s.tokens; t++, row += row_bytes)
+            strip_from_row(s.lane + t, s.words, row, s.bytes);
+        for (int64_t t = s.tokens; t < PS3C_PANEL; t++) /* spare tokens must be finite */
+            for (int64_t w = 0; w < s.words; w++)
+                s.lane[w * PS3C_PANEL + t] = 0;
+    }
+    return PS3C_OK;
+}
+
+/* x's words of a panel are neighbours in y's too. */
+ps3c_status PS3C_CPU(ps3c_copy_channels)(const ps3c_run *run, const ps3c_copy_channels_args *args)
+{
+    const ps3c_activation *x = args->x, *y = args->y;
+    const int64_t panels = ps3c_panels(x->tokens), count = x->segments * panels;
+    const size_t bytes = (size_t)ps3c_panel_words(run->dtype, x->channels) * sizeof(ps3c_word);
+    if (ps3c_is16(run->dtype) && x->channels % 2 && args->at + x->channels < y->channels) /* half a word is y's own */
+        return ps3c_copy_channels_naive(run, args);
+#pragma omp parallel for schedule(static) num_threads(run->threads)
+    for (int64_t i = 0; i < count; i++) {
+        ps3c_word *to =
+            ps3c_panel(y, run->dtype, i / panels, i % panels) + ps3c_channel_words(run->dtype, args->at) * PS3C_PANEL;
+        memcpy(to, ps3c_panel(x, run->dtype, i / panels, i % panels), bytes);
+    }
+    return PS3C_OK;
+}
