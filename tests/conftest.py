@@ -1,0 +1,26 @@
+"""Settings for all tests: two threads, and the folder of the tests on the path for their shared modules."""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+import reference  # noqa: E402
+
+reference.declare_torchvision_operators()
+torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+
+@pytest.fixture(autouse=True)
+def _leave_torch_as_it_was():
+    """A failed load can leave torch's default dtype changed (transformers 4.46); no test inherits that."""
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    yield
+    torch.set_default_dtype(dtype)
+    torch.set_num_threads(threads)
