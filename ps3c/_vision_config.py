@@ -23,9 +23,6 @@ def architecture_of(config: PS3VisionConfig) -> Architecture:
                          "takes a trunk without prefix tokens: set class_token=False")
     if config.dynamic_img_size is False:
         raise ValueError("dynamic_img_size: got False, expected True: every scale has a size of its own")
-    if architecture.gelu != "erf":
-        raise NotImplementedError(f"model_name: {config.model_name} uses the tanh form of GELU, which ps3c's vision "
-                                  "engine does not have yet")
     if config.radio and config.radio_adapter_mlp_input_dim != architecture.width:
         raise ValueError(f"radio_adapter_mlp_input_dim: got {config.radio_adapter_mlp_input_dim}, expected "
                          f"{architecture.width}, the width of {config.model_name}")
@@ -107,6 +104,7 @@ def engine_config(encoder) -> Dict[str, Any]:
         "patch": a.patch,
         "grid": encoder.trunk.patch_embed.grid_size[0],
         "norm_eps": a.norm_eps,
+        "tanh_gelu": a.gelu == "tanh",
         "crop_positions": bool(c.radio),
         "final_norm": not c.radio or bool(c.final_norm),
         "scales": list(encoder.ps3_scales),
