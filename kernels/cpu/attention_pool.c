@@ -66,10 +66,13 @@ INLINE void weighted_values(ps3c_dtype dtype, const pool *p, float total)
         vfloat sums[2] = {v_splat(0), v_splat(0)};
         for (int64_t panel = 0; panel < panels; panel++) {
             const ps3c_word *words = ps3c_panel(kv, dtype, p->segment, panel) + (width + c) / step * PS3C_PANEL;
-            UNROLL
-            for (int j = 0; j < PS3C_PANEL; j += VECTOR) {
+            const int64_t tokens = kv->tokens - panel * PS3C_PANEL;
+            for (int j = 0; j < PS3C_PANEL && j < tokens; j += VECTOR) {
                 vfloat even, odd, weight = v_load(p->score + panel * PS3C_PANEL + j);
                 v_unpack(dtype, v_load_word(words + j), &even, &odd);
+                if (j + VECTOR > tokens) /* 0 times whatever a spare token holds may be NaN */
+                    for (int i = (int)(tokens - j); i < VECTOR; i++)
+                        even[i] = odd[i] = 0.0f;
                 sums[0] = v_fma(weight, even, sums[0]);
                 if (step == 2)
                     sums[1] = v_fma(weight, odd, sums[1]);

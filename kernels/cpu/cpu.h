@@ -3,7 +3,8 @@
  * Layout. Tokens are in the vector lanes: an activation is [segment][panel of 48 tokens][channel words][48 words].
  * A word is 32 bits: one float32, or two neighbouring channels of a 16-bit type (the even one in the low half; the
  * last high half is zero when the number of channels is odd). Each segment starts a new panel. Spare tokens of a last panel
- * hold finite values (operations read and may write them; nobody returns them).
+ * hold anything, NaN included: whole vectors of them are skipped, so they may never have been written. Operations on each token
+ * alone may read and write them; operations that mix tokens let none in.
  * Attention values (gemm's values_from) of 16-bit types lie "by tokens" instead: channel c of 48 tokens as 48
  * neighbouring 16-bit values, 24 words, so that two channels still fill the 48 words of their channel pair. In bfloat16 that is
  * the pairing along keys that the dot-product instruction wants. float32 values need no other layout.
