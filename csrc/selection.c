@@ -6,6 +6,8 @@
  * reference makes in floating point are made in double here, in the same order, so that they truncate alike. */
 #include "selection.h"
 
+#include <stdio.h>
+
 static int64_t largest(int64_t a, int64_t b) { return a > b ? a : b; }
 static int64_t smallest(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -80,12 +82,16 @@ void ps3c_look_takes(const ps3c_vision_config *config, int64_t tokens, int64_t f
     }
 }
 
+/* Both numbers given, and more than one look: the reference fails there, having no rule for the last look. */
 static ps3c_status one_of_two(ps3c_context *context, const ps3c_vision_request *request, int64_t looks)
 {
+    char asked[24] = "'all'";
+    if (request->num_look_close != PS3C_ALL)
+        snprintf(asked, sizeof asked, "%lld", (long long)request->num_look_close);
     return ps3c_fail(context, PS3C_ERROR_VALUE,
-                     "num_look_close and num_token_look_close: got %lld and %lld, which make %lld looks; expected one "
+                     "num_look_close and num_token_look_close: got %s and %lld, which make %lld looks; expected one "
                      "of the two (leave num_look_close at None to encode %lld patches)",
-                     (long long)request->num_look_close, (long long)request->num_token_look_close, (long long)looks,
+                     asked, (long long)request->num_token_look_close, (long long)looks,
                      (long long)request->num_token_look_close);
 }
 
