@@ -77,7 +77,6 @@ FEATURES = [
     case("tiny", Q, num_look_close=4),
     case("tiny", Q, num_look_close="all", half=True),
     case("tiny", Q, num_look_close=100),
-    case("tiny", Q, num_look_close=True),
     case("odd", Q, num_look_close="all"),
     case("few", Q, num_look_close="all"),
     case("few", (2, 100, 96), num_look_close=9, layers=1, half=True),
