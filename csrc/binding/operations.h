@@ -89,7 +89,7 @@ typedef enum ps3c_element_kind {
     PS3C_ELEMENT_ANY, /* whatever the array has; uint16 stands for bfloat16 */
 } ps3c_element_kind;
 
-/* Checks name's array for kind and ndim and copies the memory it spans, strides kept (so a step or a broadcast
+/* Checks name's array for kind and ndim, refuses an empty one, and copies the memory it spans, strides kept (so a step or a broadcast
  * reaches the operation as it is). view->data points into the copy. object None gives view->data NULL. */
 int ps3c_operation_tensor(ps3c_operation *operation, const char *name, PyObject *object, ps3c_element_kind kind,
                           int ndim, ps3c_tensor *view);
@@ -106,14 +106,13 @@ PyObject *ps3c_operation_result(const void *data, ps3c_dtype dtype, int ndim, co
 
 /* ---- activations ----------------------------------------------------------------------------------------- */
 
-/* From rows (segments, tokens, channels), through the backend's from_rows. */
+/* From rows (segments, tokens, channels), through the backend's from_rows; spare tokens become NaN, which cpu.h allows. */
 int ps3c_operation_activation(ps3c_operation *operation, const char *name, PyObject *rows, ps3c_activation *out);
 /* A new one, filled with NaN. */
 int ps3c_operation_output(ps3c_operation *operation, int64_t segments, int64_t tokens, int64_t channels,
                           ps3c_activation *out);
 /* Rows of an activation as a new array, through the backend's to_rows. Channels from values_from on are attention
- * values. RuntimeError when all rows are finite but spare tokens, or the spare half of an odd channel, are not as
- * cpu.h says. */
+ * values. RuntimeError when the half beside an odd last channel is not 0. */
 PyObject *ps3c_operation_rows(ps3c_operation *operation, const ps3c_activation *x, int64_t values_from);
 /* Writes rows (the same array kinds as above) as attention values into channels from `channel` on. */
 int ps3c_operation_values(ps3c_operation *operation, const char *name, PyObject *rows, const ps3c_activation *out,

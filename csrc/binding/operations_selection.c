@@ -32,14 +32,6 @@ static int new_map(ps3c_operation *operation, ps3c_dtype dtype, int64_t batch, i
     return map->data ? 0 : -1;
 }
 
-static int refuse_empty(const char *name, const ps3c_tensor *view)
-{
-    for (int i = 0; i < view->ndim; i++)
-        if (view->shape[i] == 0)
-            return ps3c_operation_refuse(name, "got an empty array");
-    return 0;
-}
-
 static PyObject *op_cosine(PyObject *module, PyObject *positional, PyObject *named)
 {
     static char *keywords[] = {"features", "prompt", PS3C_OPTIONS_KEYWORDS};
@@ -96,7 +88,7 @@ static PyObject *op_max_pool(PyObject *module, PyObject *positional, PyObject *n
         return NULL;
     if (ps3c_operation_begin(&operation, &options) < 0 ||
         !ps3c_operation_array(&operation, "x", object, PS3C_ELEMENT_FLOAT32, 3, NULL, &in) ||
-        refuse_empty("x", &in) < 0 || new_map(&operation, PS3C_FLOAT32, in.shape[0], rows, cols, &out) < 0)
+        new_map(&operation, PS3C_FLOAT32, in.shape[0], rows, cols, &out) < 0)
         goto cleanup;
     args = (ps3c_max_pool_args){.in = in.data,
                                 .out = out.data,
@@ -126,8 +118,7 @@ static PyObject *op_probability(PyObject *module, PyObject *positional, PyObject
                                      &logits_object, &highres_object, PS3C_OPTIONS(options)))
         return NULL;
     if (ps3c_operation_begin(&operation, &options) < 0 ||
-        !ps3c_operation_array(&operation, "logits", logits_object, PS3C_ELEMENT_FLOAT32, 1, NULL, &logits) ||
-        refuse_empty("logits", &logits) < 0)
+        !ps3c_operation_array(&operation, "logits", logits_object, PS3C_ELEMENT_FLOAT32, 1, NULL, &logits))
         goto cleanup;
     args.logits = logits.data;
     args.count = logits.shape[0];
@@ -165,8 +156,7 @@ static PyObject *op_expand(PyObject *module, PyObject *positional, PyObject *nam
         return NULL;
     if (ps3c_operation_begin(&operation, &options) < 0 ||
         !ps3c_operation_array(&operation, "probs", probs_object, PS3C_ELEMENT_FLOAT32, 3, NULL, &probs) ||
-        refuse_empty("probs", &probs) < 0 ||
-        ps3c_operation_tensor(&operation, "gt", gt_object, PS3C_ELEMENT_ANY, 3, &gt) < 0 || refuse_empty("gt", &gt) < 0)
+        ps3c_operation_tensor(&operation, "gt", gt_object, PS3C_ELEMENT_ANY, 3, &gt) < 0)
         goto cleanup;
     if (gt.data) {
         if (gt.shape[0] != probs.shape[0] || gt_rows < 1 || gt_cols < 1 || gt_rows > INT_MAX || gt_cols > INT_MAX) {
@@ -208,8 +198,7 @@ static PyObject *op_rank(PyObject *module, PyObject *positional, PyObject *named
                                      PS3C_OPTIONS(options)))
         return NULL;
     if (ps3c_operation_begin(&operation, &options) < 0 ||
-        !ps3c_operation_array(&operation, "probs", object, PS3C_ELEMENT_RUN, 3, NULL, &probs) ||
-        refuse_empty("probs", &probs) < 0)
+        !ps3c_operation_array(&operation, "probs", object, PS3C_ELEMENT_RUN, 3, NULL, &probs))
         goto cleanup;
     patches = probs.shape[1] * probs.shape[2];
     if (patches > INT_MAX) {
@@ -246,15 +235,14 @@ static PyObject *op_gt_mask(PyObject *module, PyObject *positional, PyObject *na
         return NULL;
     if (ps3c_operation_begin(&operation, &options) < 0 ||
         ps3c_operation_tensor(&operation, "gt", gt_object, PS3C_ELEMENT_ANY, 3, &gt) < 0 ||
-        refuse_empty("gt", &gt) < 0 || ps3c_operation_scales(scales_object, 1, scales, &args.num_scales, &limit) < 0)
+        ps3c_operation_scales(scales_object, 1, scales, &args.num_scales, &limit) < 0)
         goto cleanup;
     if (!gt.data) {
         ps3c_operation_refuse("gt", "got None, expected an array");
         goto cleanup;
     }
     if (!ps3c_operation_array(&operation, "positions", positions, PS3C_ELEMENT_INT32, 2, (int64_t[]){gt.shape[0], -1},
-                              &view) ||
-        refuse_empty("positions", &view) < 0)
+                              &view))
         goto cleanup;
     args.batch = gt.shape[0];
     args.tokens = view.shape[1];

@@ -25,11 +25,11 @@ def encode(values, dtype):
 
 def decode(array, dtype):
     """The values, as float64."""
+    assert array.dtype == (np.uint16 if dtype == "bfloat16" else np.dtype(dtype))
     if dtype == "bfloat16":
-        assert array.dtype == np.uint16
-        return (array.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
-    assert array.dtype == np.dtype(dtype)
-    return array.astype(np.float64)
+        array = (array.astype(np.uint32) << 16).view(np.float32)
+    with np.errstate(invalid="ignore"):  # signalling NaN
+        return array.astype(np.float64)
 
 
 def to_torch(array, dtype):
