@@ -23,6 +23,9 @@ typedef struct ps3c_known_type {
     const ps3c_dl_exchange *exchange;     /* NULL: this type goes by capsule */
 } ps3c_known_type;
 
+/* How torch lends a tensor; dlpack.c. */
+typedef enum ps3c_route { PS3C_ROUTE_EXCHANGE = 0, PS3C_ROUTE_MANAGED, PS3C_ROUTE_CAPSULE } ps3c_route;
+
 typedef struct ps3c_state {
     PyTypeObject *vision_model, *vision_plan, *text_model, *text_plan, *parameters, *tensor_view;
     /* torch, looked up when the first tensor comes; NULL before */
@@ -31,7 +34,7 @@ typedef struct ps3c_state {
     PyObject *to_dlpack;                  /* torch.utils.dlpack.to_dlpack */
     ps3c_known_type known[PS3C_KNOWN_TYPES];
     int known_count;
-    bool capsules_only;                   /* PS3C_DLPACK=capsule */
+    ps3c_route route;                     /* PS3C_DLPACK: the fastest way that may be used */
 } ps3c_state;
 
 static inline ps3c_state *ps3c_state_of(PyObject *module) { return PyModule_GetState(module); }
@@ -84,10 +87,11 @@ static inline ps3c_label ps3c_argument(const char *name) { return (ps3c_label){n
 const char *ps3c_label_text(const ps3c_label *label, char *buffer, size_t size);
 enum { PS3C_LABEL_BYTES = 160 };
 
-/* A tensor's memory, kept alive until it is given back, whatever happens to the Python object meanwhile. */
+/* What keeps a borrowed tensor alive until it is given back. */
 typedef struct ps3c_loan {
-    ps3c_dl_versioned *versioned;
-    ps3c_dl_managed *managed;
+    PyObject *object;                     /* strong */
+    ps3c_dl_versioned *versioned;         /* by the route "managed", else NULL */
+    ps3c_dl_managed *managed;             /* by "capsule", else NULL */
 } ps3c_loan;
 
 /* Borrows a torch tensor. TypeError: not a tensor, or of a kind that cannot be read as plain memory; ValueError:

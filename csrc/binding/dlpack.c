@@ -1,13 +1,15 @@
 /* torch tensors on loan: memory, shape and strides without a copy, through DLPack.
  *
- * torch 2.10 and later: the C exchange API of the tensor's type, a few dozen nanoseconds. Earlier: a capsule from
- * torch.utils.dlpack.to_dlpack; also with PS3C_DLPACK=capsule in the environment when the module is imported.
+ * Three routes: "exchange", the borrowed form of the C exchange API of the tensor's type (torch 2.10 and later; about
+ * 90 ns); "managed", the same API's owning form, for a type that has no borrowed one; "capsule", an owning capsule from
+ * torch.utils.dlpack.to_dlpack (earlier torch). PS3C_DLPACK=managed or capsule in the environment, when the module is
+ * imported, forces the slower ones, for tests.
  *
- * The managed form of the exchange API is used, not the borrowed one (tensor_from_object), which holds only until
- * control returns to Python: a run releases the GIL, and `module.half()` in another thread would free the memory
- * under it. The managed form keeps the memory for about 20 ns more.
+ * All three keep the tensor, not its storage: `p.data = ...` in another thread, as in module.half(), frees the memory
+ * under a run, just as it does under torch's own kernels. Owning forms hold the same TensorImpl, so a reference to the
+ * Python object, which every loan has, protects no less than they do.
  *
- * Neither way looks at requires_grad, conjugation or the negative bit: the first is the Python package's to judge,
+ * None of them looks at requires_grad, conjugation or the negative bit: the first is the Python package's to judge,
  * the others are refused here.
  */
 #include "binding.h"
@@ -68,7 +70,7 @@ static int ps3c_tensor_kind(ps3c_state *state, PyObject *object, const ps3c_dl_e
     /* isinstance also holds for objects that only claim the class (proxies); the exchange API needs the type. */
     if (!PyType_IsSubtype(type, (PyTypeObject *)state->tensor_type))
         return 0;
-    *exchange = state->capsules_only ? NULL : ps3c_exchange_of(type);
+    *exchange = state->route == PS3C_ROUTE_CAPSULE ? NULL : ps3c_exchange_of(type);
     if (state->known_count < PS3C_KNOWN_TYPES) {
         state->known[state->known_count++] = (ps3c_known_type){type, *exchange};
         Py_INCREF(type);
@@ -218,11 +220,13 @@ void ps3c_loan_return(ps3c_loan *loan)
 {
     ps3c_dl_versioned *versioned = loan->versioned;
     ps3c_dl_managed *managed = loan->managed;
+    PyObject *object = loan->object;
     *loan = (ps3c_loan){0};
     if (versioned != NULL && versioned->deleter != NULL)
         versioned->deleter(versioned);
     if (managed != NULL && managed->deleter != NULL)
         managed->deleter(managed);
+    Py_XDECREF(object);
 }
 
 /* By capsule: takes the managed tensor over, so that the capsule's destructor leaves it alone. */
@@ -238,12 +242,18 @@ static int ps3c_loan_from_capsule(ps3c_state *state, PyObject *object, ps3c_loan
     return loan->managed != NULL ? 0 : -1;
 }
 
-/* 0; 1 when torch would not lend, with its exception set; -1 with ours. */
+/* Fills *dl, which holds while the loan does. 0; 1 when torch would not lend, with its exception set; -1 with ours. */
 static int ps3c_loan_ask(ps3c_state *state, const ps3c_label *label, const ps3c_dl_exchange *exchange, PyObject *object,
-                         ps3c_loan *loan)
+                         ps3c_loan *loan, ps3c_dl_tensor *dl)
 {
-    if (exchange == NULL)
-        return ps3c_loan_from_capsule(state, object, loan) < 0;
+    if (exchange == NULL) {
+        if (ps3c_loan_from_capsule(state, object, loan) < 0)
+            return 1;
+        *dl = loan->managed->tensor;
+        return 0;
+    }
+    if (exchange->tensor_from_object != NULL && state->route == PS3C_ROUTE_EXCHANGE)
+        return exchange->tensor_from_object(object, dl) != 0;
     if (exchange->managed_from_object(object, &loan->versioned) != 0) {
         loan->versioned = NULL;
         return 1;
@@ -254,6 +264,7 @@ static int ps3c_loan_ask(ps3c_state *state, const ps3c_label *label, const ps3c_
                      (unsigned)loan->versioned->version.major);
         return -1;
     }
+    *dl = loan->versioned->tensor;
     return 0;
 }
 
@@ -273,6 +284,7 @@ int ps3c_loan_take(ps3c_state *state, const ps3c_label *label, PyObject *object,
 {
     char name[PS3C_LABEL_BYTES];
     const ps3c_dl_exchange *exchange = NULL;
+    ps3c_dl_tensor dl;
     *loan = (ps3c_loan){0};
     int is_tensor = ps3c_tensor_kind(state, object, &exchange);
     if (is_tensor <= 0) {
@@ -281,13 +293,13 @@ int ps3c_loan_take(ps3c_state *state, const ps3c_label *label, PyObject *object,
                          ps3c_label_text(label, name, sizeof name), Py_TYPE(object)->tp_name);
         return -1;
     }
-    int asked = ps3c_loan_ask(state, label, exchange, object, loan);
+    loan->object = Py_NewRef(object);
+    int asked = ps3c_loan_ask(state, label, exchange, object, loan, &dl);
     if (asked > 0)
         ps3c_refuse_kind(label, object);
     if (asked != 0)
         goto fail;
-    const ps3c_dl_tensor *dl = loan->versioned != NULL ? &loan->versioned->tensor : &loan->managed->tensor;
-    if (ps3c_view_dl(label, object, dl, tensor) < 0)
+    if (ps3c_view_dl(label, object, &dl, tensor) < 0)
         goto fail;
     if (label->weight == NULL && ps3c_refuse_negative(state, label, object) < 0)
         goto fail;

@@ -1,8 +1,6 @@
 /* The extension module ps3c._core: its state, its types and its functions. */
 #include "arrays.h"
-
-/* Low-level operations for tests; operations.h. */
-int ps3c_operations_add(PyObject *module) __attribute__((weak));
+#include "operations.h"
 
 static int ps3c_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **type)
 {
@@ -27,13 +25,16 @@ static int ps3c_core_exec(PyObject *module)
     static PyMethodDef *const tables[] = {ps3c_cpu_methods, ps3c_image_methods};
     ps3c_state *state = ps3c_state_of(module);
     const char *exchange = getenv("PS3C_DLPACK");
-    state->capsules_only = exchange != NULL && strcmp(exchange, "capsule") == 0;
+    if (exchange != NULL && strcmp(exchange, "managed") == 0)
+        state->route = PS3C_ROUTE_MANAGED;
+    else if (exchange != NULL && strcmp(exchange, "capsule") == 0)
+        state->route = PS3C_ROUTE_CAPSULE;
     if (ps3c_numpy_import() < 0)
         return -1;
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
         if (PyModule_AddFunctions(module, tables[i]) < 0)
             return -1;
-    if (ps3c_operations_add != NULL && ps3c_operations_add(module) < 0)
+    if (ps3c_operations_add(module) < 0)
         return -1;
     return ps3c_add_types(module, state);
 }

@@ -29,9 +29,11 @@ typedef struct ps3c_parameter_map {
 } ps3c_parameter_map;
 
 typedef struct ps3c_parameters {
-    PyObject_HEAD PyObject *module; /* the root */
-    PyObject *names;                /* tuple of str */
-    ps3c_parameter_map *map;        /* NULL only while being made and after tp_clear */
+    PyObject base;
+    PyObject *module;        /* the root */
+    PyObject *names;         /* tuple of str */
+    PyObject *check;         /* called with (path, module) for each module when it is first met; NULL: none */
+    ps3c_parameter_map *map; /* NULL only while being made and after tp_clear */
 } ps3c_parameters;
 
 static void ps3c_map_release(ps3c_parameter_map *map)
@@ -83,10 +85,28 @@ static Py_ssize_t ps3c_map_add(ps3c_parameter_map *map, Py_ssize_t parent, PyObj
     return map->node_count++;
 }
 
-/* The child of node `parent` called key; follows the link when it is new. -1 with an exception. */
-static Py_ssize_t ps3c_map_child(const ps3c_parameters *self, ps3c_parameter_map *map, Py_ssize_t parent, PyObject *key,
-                                 PyObject *name)
+/* Lets the caller's check refuse a module, whose path is the first `count` parts. */
+static int ps3c_check_module(const ps3c_parameters *self, PyObject *parts, Py_ssize_t count, PyObject *module)
 {
+    if (self->check == NULL)
+        return 0;
+    PyObject *dot = PyUnicode_FromString(".");
+    PyObject *head = dot == NULL ? NULL : PyList_GetSlice(parts, 0, count);
+    PyObject *path = head == NULL ? NULL : PyUnicode_Join(dot, head);
+    PyObject *result = path == NULL ? NULL : PyObject_CallFunctionObjArgs(self->check, path, module, NULL);
+    Py_XDECREF(dot);
+    Py_XDECREF(head);
+    Py_XDECREF(path);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+/* The node that part `at` of a name leads to from node `parent`; follows the link when it is new. -1 with an
+ * exception. */
+static Py_ssize_t ps3c_map_child(const ps3c_parameters *self, ps3c_parameter_map *map, Py_ssize_t parent,
+                                 PyObject *parts, Py_ssize_t at, PyObject *name)
+{
+    PyObject *key = PyList_GET_ITEM(parts, at);
     for (Py_ssize_t i = map->node_count - 1; i > 0; i--) /* names come in order: the latest first */
         if (map->nodes[i].parent == parent && PyUnicode_Compare(map->nodes[i].key, key) == 0)
             return i;
@@ -96,7 +116,12 @@ static Py_ssize_t ps3c_map_child(const ps3c_parameters *self, ps3c_parameter_map
             ps3c_no_parameter(self, name);
         return -1;
     }
-    return ps3c_map_add(map, parent, key, Py_NewRef(child));
+    Py_INCREF(child);
+    if (ps3c_check_module(self, parts, at + 1, child) < 0) {
+        Py_DECREF(child);
+        return -1;
+    }
+    return ps3c_map_add(map, parent, key, child);
 }
 
 /* name: "trunk.blocks.0.norm1.weight" */
@@ -108,8 +133,8 @@ static int ps3c_map_follow(const ps3c_parameters *self, ps3c_parameter_map *map,
     if (parts == NULL)
         return -1;
     Py_ssize_t last = PyList_GET_SIZE(parts) - 1, node = 0;
-    for (Py_ssize_t i = 0; i < last && node >= 0; i++)
-        node = ps3c_map_child(self, map, node, PyList_GET_ITEM(parts, i), name);
+    for (Py_ssize_t at = 0; at < last && node >= 0; at++)
+        node = ps3c_map_child(self, map, node, parts, at, name);
     if (node >= 0) {
         PyObject *key = Py_NewRef(PyList_GET_ITEM(parts, last));
         PyUnicode_InternInPlace(&key);
@@ -236,9 +261,9 @@ static PyObject *ps3c_parameters_collect(PyObject *object, PyObject *unused)
 
 static PyObject *ps3c_parameters_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *keywords[] = {"module", "names", NULL};
-    PyObject *module, *names;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO:Parameters", keywords, &module, &names))
+    static char *keywords[] = {"module", "names", "check", NULL};
+    PyObject *module, *names, *check = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|O:Parameters", keywords, &module, &names, &check))
         return NULL;
     names = PySequence_Tuple(names);
     for (Py_ssize_t i = 0; names != NULL && i < PyTuple_GET_SIZE(names); i++)
@@ -254,6 +279,7 @@ static PyObject *ps3c_parameters_new(PyTypeObject *type, PyObject *args, PyObjec
     }
     self->module = Py_NewRef(module);
     self->names = names;
+    self->check = check == Py_None ? NULL : Py_NewRef(check);
     self->map = ps3c_map_make(self);
     if (self->map == NULL)
         Py_CLEAR(self);
@@ -266,6 +292,7 @@ static int ps3c_parameters_traverse(PyObject *object, visitproc visit, void *arg
     Py_VISIT(Py_TYPE(object));
     Py_VISIT(self->module);
     Py_VISIT(self->names);
+    Py_VISIT(self->check);
     /* a map that a collect() shares is not ours alone: its objects are then reachable from that call */
     if (self->map != NULL && self->map->references == 1)
         for (Py_ssize_t i = 0; i < self->map->node_count; i++) {
@@ -283,6 +310,7 @@ static int ps3c_parameters_clear(PyObject *object)
     self->map = NULL;
     ps3c_map_release(map);
     Py_CLEAR(self->module);
+    Py_CLEAR(self->check);
     return 0;
 }
 
@@ -322,7 +350,9 @@ static PyGetSetDef ps3c_parameters_getset[] = {
 };
 
 static PyType_Slot ps3c_parameters_slots[] = {
-    {Py_tp_doc, "Parameters(module, names)\n--\n\nFinds a torch.nn.Module's Parameters by state_dict name, quickly."},
+    {Py_tp_doc, "Parameters(module, names, check=None)\n--\n\n"
+                "Finds a torch.nn.Module's Parameters by state_dict name, quickly. check(path, module) is called for\n"
+                "each module on the way, when it is first met or has been replaced, and may raise."},
     {Py_tp_new, ps3c_parameters_new},
     {Py_tp_dealloc, ps3c_parameters_dealloc},
     {Py_tp_traverse, ps3c_parameters_traverse},

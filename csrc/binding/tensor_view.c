@@ -3,9 +3,10 @@
 #include "binding.h"
 
 typedef struct ps3c_tensor_view {
-    PyObject_HEAD ps3c_loan loan;
+    PyObject base;
+    ps3c_loan loan;
     ps3c_tensor tensor;
-    const char *route; /* "exchange" or "capsule"; NULL after release */
+    const char *route; /* "exchange", "managed" or "capsule"; NULL after release */
 } ps3c_tensor_view;
 
 static PyObject *ps3c_tensor_view_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
@@ -20,7 +21,7 @@ static PyObject *ps3c_tensor_view_new(PyTypeObject *type, PyObject *args, PyObje
     if (self != NULL && ps3c_loan_take(PyType_GetModuleState(type), &label, object, &self->loan, &self->tensor) < 0)
         Py_CLEAR(self);
     if (self != NULL)
-        self->route = self->loan.versioned != NULL ? "exchange" : "capsule";
+        self->route = self->loan.managed != NULL ? "capsule" : self->loan.versioned != NULL ? "managed" : "exchange";
     return (PyObject *)self;
 }
 
@@ -132,7 +133,7 @@ static PyGetSetDef ps3c_tensor_view_getset[] = {
     {"dtype", ps3c_tensor_view_dtype, NULL, "The dtype's name, without 'torch.'.", NULL},
     {"device", ps3c_tensor_view_device, NULL, "('cpu' or 'cuda', index).", NULL},
     {"data_ptr", ps3c_tensor_view_data, NULL, "Address of the first element; 0 when released.", NULL},
-    {"route", ps3c_tensor_view_route, NULL, "'exchange', 'capsule', or None when released.", NULL},
+    {"route", ps3c_tensor_view_route, NULL, "'exchange', 'managed', 'capsule', or None when released.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -2,13 +2,15 @@
 #include "binding.h"
 
 typedef struct ps3c_text_model {
-    PyObject_HEAD ps3c_text_config config;
+    PyObject base;
+    ps3c_text_config config;
     int64_t weight_count;
     ps3c_weight_info *weight_infos; /* [weight_count] */
 } ps3c_text_model;
 
 typedef struct ps3c_text_plan_object {
-    PyObject_HEAD ps3c_text_model *model; /* strong */
+    PyObject base;
+    ps3c_text_model *model; /* strong */
     ps3c_text_plan *plan;
     int64_t batch, length;
     ps3c_dtype dtype;

@@ -2,13 +2,15 @@
 #include "binding.h"
 
 typedef struct ps3c_vision_model {
-    PyObject_HEAD ps3c_vision_config config;
+    PyObject base;
+    ps3c_vision_config config;
     int64_t weight_count;
     ps3c_weight_info *weight_infos; /* [weight_count] */
 } ps3c_vision_model;
 
 typedef struct ps3c_vision_plan_object {
-    PyObject_HEAD ps3c_vision_model *model; /* strong */
+    PyObject base;
+    ps3c_vision_model *model; /* strong */
     ps3c_vision_plan *plan;
     ps3c_vision_request request; /* first_n_scales: NULL, the plan has its copy */
     ps3c_vision_plan_info info;
@@ -207,7 +209,7 @@ typedef struct ps3c_vision_run_args {
     PyObject *hidden_states, *selection_maps, *selection_probs, *bottomup_probs, *topdown_probs, *pooled, *workspace;
     int threads;
     const char *level;
-    unsigned long long stream;            /* cudaStream_t */
+    unsigned long long stream; /* cudaStream_t */
 } ps3c_vision_run_args;
 
 static int ps3c_vision_parse_run(PyObject *args, PyObject *kwargs, ps3c_vision_run_args *a)
