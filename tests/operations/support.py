@@ -1,5 +1,7 @@
 """What the operation tests share: the dtypes as NumPy holds them, random data, comparison."""
 
+import functools
+import hashlib
 import zlib
 
 import numpy as np
@@ -8,6 +10,32 @@ import torch
 from ps3c import _core
 
 from .tolerances import ARITHMETIC, ROUNDING, SMALLEST
+
+
+
+class _Operations:
+    """ops.gemm is _core.op_gemm on one thread, where the call does not name threads."""
+
+    def __getattr__(self, name):
+        return functools.partial(getattr(_core, "op_" + name), threads=1)
+
+
+ops = _Operations()
+_naive_results = {}
+
+
+def naive(name, *arguments, **keywords):
+    """The naive level's result, computed once for all levels that are compared with it."""
+    key = hashlib.sha256()
+    for value in (name, *arguments, *sorted(keywords.items())):
+        for part in value if isinstance(value, tuple) else (value,):
+            is_array = isinstance(part, np.ndarray)
+            key.update(repr((part.shape, part.strides, part.dtype) if is_array else part).encode())
+            key.update(part.tobytes() if is_array else b"")
+    if key.digest() not in _naive_results:
+        _naive_results[key.digest()] = getattr(ops, name)(*arguments, level="naive", **keywords)
+    return _naive_results[key.digest()]
+
 
 LEVELS = _core.cpu_levels()
 DTYPES = ["float32", "float16", "bfloat16"]

@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ps3c import _core
-
-from .support import assert_close, assert_same, decode, encode, random
+from .support import assert_close, assert_same, decode, encode, naive, ops, random
 
 
 def exact(q, k, v, heads, cached=None, causal=False, mask=None):
@@ -59,12 +57,12 @@ def test_own_tokens(tokens, dtype, level):
     heads, d = 1 + tokens % 3, DIMS[tokens % len(DIMS)]
     (q, k, v), values = qkv(2, tokens, heads * d, dtype)
     want, magnitude = exact(*values, heads)
-    got = _core.op_attention(q, k, v, heads=heads, dtype=dtype, level=level)
+    got = ops.attention(q, k, v, heads=heads, dtype=dtype, level=level)
     assert_close(got, want, magnitude, "attention", dtype, what=f"{heads} heads of {d}")
-    fused = _core.op_attention(q, k, v, heads=heads, fused=True, dtype=dtype, level=level)
+    fused = ops.attention(q, k, v, heads=heads, fused=True, dtype=dtype, level=level)
     assert_same(fused, got, "fused")
-    naive = _core.op_attention(q, k, v, heads=heads, dtype=dtype, level="naive")
-    assert_close(got, decode(naive, dtype), magnitude, "attention", dtype, times=2, what="against naive")
+    against = naive("attention", q, k, v, heads=heads, dtype=dtype)
+    assert_close(got, decode(against, dtype), magnitude, "attention", dtype, times=2, what="against naive")
 
 
 @pytest.mark.parametrize("d", DIMS + [136, 256, 264])
@@ -72,7 +70,7 @@ def test_head_dims(d, dtype, level):
     (q, k, v), values = qkv(1, 50, 2 * d, dtype)
     (_, ck, cv), cached = qkv(1, 31, 2 * d, dtype, key="cached")
     want, magnitude = exact(*values, 2, cached[1:])
-    got = _core.op_attention(q, k, v, heads=2, cached_k=ck, cached_v=cv, dtype=dtype, level=level)
+    got = ops.attention(q, k, v, heads=2, cached_k=ck, cached_v=cv, dtype=dtype, level=level)
     assert_close(got, want, magnitude, "attention", dtype)
 
 
@@ -84,21 +82,21 @@ def test_cached_tokens(tokens, cached_tokens, dtype, level):
     (q, k, v), values = qkv(segments, tokens, heads * d, dtype)
     (_, ck, cv), cached = qkv(batch, cached_tokens, heads * d, dtype, key="cached")
     want, magnitude = exact(*values, heads, cached[1:])
-    got = _core.op_attention(q, k, v, heads=heads, cached_k=ck, cached_v=cv, dtype=dtype, level=level)
+    got = ops.attention(q, k, v, heads=heads, cached_k=ck, cached_v=cv, dtype=dtype, level=level)
     assert_close(got, want, magnitude, "attention", dtype)
-    naive = _core.op_attention(q, k, v, heads=heads, cached_k=ck, cached_v=cv, dtype=dtype, level="naive")
-    assert_close(got, decode(naive, dtype), magnitude, "attention", dtype, times=2, what="against naive")
+    against = naive("attention", q, k, v, heads=heads, cached_k=ck, cached_v=cv, dtype=dtype)
+    assert_close(got, decode(against, dtype), magnitude, "attention", dtype, times=2, what="against naive")
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 7, 48, 49, 64, 97])
 def test_causal(tokens, dtype, level):
     (q, k, v), values = qkv(2, tokens, 48, dtype)
     want, magnitude = exact(*values, 2, causal=True)
-    got = _core.op_attention(q, k, v, heads=2, causal=True, dtype=dtype, level=level)
+    got = ops.attention(q, k, v, heads=2, causal=True, dtype=dtype, level=level)
     assert_close(got, want, magnitude, "attention", dtype)
     (_, ck, cv), cached = qkv(1, 50, 48, dtype, key="cached")
     want, magnitude = exact(*values, 2, cached[1:], causal=True)
-    got = _core.op_attention(q, k, v, heads=2, causal=True, cached_k=ck, cached_v=cv, dtype=dtype, level=level)
+    got = ops.attention(q, k, v, heads=2, causal=True, cached_k=ck, cached_v=cv, dtype=dtype, level=level)
     assert_close(got, want, magnitude, "attention", dtype, what="cached")
 
 
@@ -112,7 +110,7 @@ def test_last_query_mask(tokens, causal, dtype, level):
     mask[1, :: 3] = 1
     mask[2, 0] = 1
     want, magnitude = exact(*values, 2, causal=causal, mask=mask)
-    got = _core.op_attention(q, k, v, heads=2, causal=causal, last_query_mask=mask, dtype=dtype, level=level)
+    got = ops.attention(q, k, v, heads=2, causal=causal, last_query_mask=mask, dtype=dtype, level=level)
     assert_close(got, want, magnitude, "attention", dtype)
 
 
@@ -121,7 +119,7 @@ def test_great_scores(dtype, level):
     for scale in (12.0, 40.0, 1e-3):
         (q, k, v), values = qkv(1, 60, 64, dtype, scale=scale)
         want, magnitude = exact(*values, 2)
-        got = _core.op_attention(q, k, v, heads=2, dtype=dtype, level=level)
+        got = ops.attention(q, k, v, heads=2, dtype=dtype, level=level)
         assert_close(got, want, magnitude, "attention", dtype, what=f"scale {scale}")
 
 
@@ -134,7 +132,7 @@ def test_rising_scores(dtype, level):
         k = encode(ramp * direction / np.sqrt(8), dtype)
         v, v64 = random((1, tokens, 8), dtype, "v")
         want, magnitude = exact(q64, decode(k, dtype), v64, 1)
-        got = _core.op_attention(encode(q64, dtype), k, v, heads=1, dtype=dtype, level=level)
+        got = ops.attention(encode(q64, dtype), k, v, heads=1, dtype=dtype, level=level)
         assert_close(got, want, magnitude, "attention", dtype, what=f"direction {direction}")
 
 
@@ -142,7 +140,7 @@ def test_equal_scores_give_the_mean(dtype, level):
     for tokens in (1, 48, 50, 97):
         q = encode(np.zeros((1, tokens, 16)), dtype)
         v, v64 = random((1, tokens, 16), dtype, "v")
-        got = _core.op_attention(q, q, v, heads=2, dtype=dtype, level=level)
+        got = ops.attention(q, q, v, heads=2, dtype=dtype, level=level)
         want = np.broadcast_to(v64.mean(axis=1, keepdims=True), v64.shape)
         assert_close(got, want, np.abs(v64).mean(axis=1, keepdims=True), "attention", dtype)
 
@@ -152,14 +150,14 @@ def test_nan_stays_where_it_is_seen(special, dtype, level):
     (q, k, v), (q64, k64, v64) = qkv(2, 55, 32, dtype)
     poisoned = q64.copy()
     poisoned[1, 3, 2] = special          # head 0 of one query
-    got = decode(_core.op_attention(encode(poisoned, dtype), k, v, heads=2, dtype=dtype, level=level), dtype)
-    plain = decode(_core.op_attention(q, k, v, heads=2, dtype=dtype, level=level), dtype)
+    got = decode(ops.attention(encode(poisoned, dtype), k, v, heads=2, dtype=dtype, level=level), dtype)
+    plain = decode(ops.attention(q, k, v, heads=2, dtype=dtype, level=level), dtype)
     assert np.isnan(got[1, 3, :16]).all()
     got[1, 3, :16] = plain[1, 3, :16]
     assert np.array_equal(got, plain)
     poisoned = v64.copy()
     poisoned[0, 54, 17] = np.nan         # one channel of head 1, all queries of the segment
-    got = decode(_core.op_attention(q, k, encode(poisoned, dtype), heads=2, dtype=dtype, level=level), dtype)
+    got = decode(ops.attention(q, k, encode(poisoned, dtype), heads=2, dtype=dtype, level=level), dtype)
     assert np.isnan(got[0, :, 17]).all()
     got[0, :, 17] = plain[0, :, 17]
     assert np.array_equal(got, plain)
@@ -170,7 +168,7 @@ def test_same_bits(dtype, level):
     (_, ck, cv), _ = qkv(2, 100, 48, dtype, key="cached")
 
     def run(q, k, v, ck, cv, threads=1):
-        return _core.op_attention(q, k, v, heads=2, cached_k=ck, cached_v=cv, dtype=dtype, level=level, threads=threads)
+        return ops.attention(q, k, v, heads=2, cached_k=ck, cached_v=cv, dtype=dtype, level=level, threads=threads)
 
     whole = run(q, k, v, ck, cv)
     assert_same(run(q, k, v, ck, cv), whole, "again")
@@ -194,4 +192,4 @@ def test_bad_arguments():
         ("last_query_mask", (x, x, x), {"heads": 1, "last_query_mask": np.zeros((2, 2), np.uint8)}),
     ]:
         with pytest.raises(ValueError, match=words):
-            _core.op_attention(*arguments, **keywords)
+            ops.attention(*arguments, **keywords)

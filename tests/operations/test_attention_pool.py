@@ -3,9 +3,7 @@
 import numpy as np
 import pytest
 
-from ps3c import _core
-
-from .support import assert_close, assert_same, decode, encode, generator, random
+from .support import assert_close, assert_same, decode, encode, generator, naive, ops, random
 
 
 def exact(query, keys_values, heads, mask=None):
@@ -31,23 +29,23 @@ def test_tokens(tokens, heads, d, dtype, level):
     query, query64 = random((1, 1, heads * d), dtype, "query")
     both, both64 = random((3, tokens, 2 * heads * d), dtype, "both")
     want, magnitude = exact(query64, both64, heads)
-    got = _core.op_attention_pool(query, both, heads=heads, dtype=dtype, level=level)
+    got = ops.attention_pool(query, both, heads=heads, dtype=dtype, level=level)
     assert_close(got, want, magnitude, "attention_pool", dtype)
     mask = generator(tokens).integers(0, 2, (3, tokens)).astype(np.uint8)
     mask[:, tokens // 2] = 1
     want, magnitude = exact(query64, both64, heads, mask)
-    got = _core.op_attention_pool(query, both, heads=heads, mask=mask, dtype=dtype, level=level)
+    got = ops.attention_pool(query, both, heads=heads, mask=mask, dtype=dtype, level=level)
     assert_close(got, want, magnitude, "attention_pool", dtype, what="mask")
     if level != "naive":
-        naive = _core.op_attention_pool(query, both, heads=heads, mask=mask, dtype=dtype, level="naive")
-        assert_close(got, decode(naive, dtype), magnitude, "attention_pool", dtype, 2, "against naive")
+        against = naive("attention_pool", query, both, heads=heads, mask=mask, dtype=dtype)
+        assert_close(got, decode(against, dtype), magnitude, "attention_pool", dtype, 2, "against naive")
 
 
 def test_more_than_48_segments(dtype, level):
     query, query64 = random((1, 1, 16), dtype, "query")
     both, both64 = random((50, 5, 32), dtype, "both")
     want, magnitude = exact(query64, both64, 2)
-    got = _core.op_attention_pool(query, both, heads=2, dtype=dtype, level=level)
+    got = ops.attention_pool(query, both, heads=2, dtype=dtype, level=level)
     assert_close(got, want, magnitude, "attention_pool", dtype)
 
 
@@ -59,7 +57,7 @@ def test_what_the_mask_hides_may_be_nan_in_its_score(dtype, level):
     mask[0, 3] = 0
     both64[0, 3, :16] = 1000
     want, magnitude = exact(query64, both64, 2, mask)
-    got = _core.op_attention_pool(query, encode(both64, dtype), heads=2, mask=mask, dtype=dtype, level=level)
+    got = ops.attention_pool(query, encode(both64, dtype), heads=2, mask=mask, dtype=dtype, level=level)
     assert_close(got, want, np.abs(both64[..., 16:]).max() * 12 + 0 * magnitude, "attention_pool", dtype)
 
 
@@ -67,7 +65,7 @@ def test_great_scores(dtype, level):
     query, query64 = random((1, 1, 32), dtype, "query", scale=30)
     both, both64 = random((2, 97, 64), dtype, "both", scale=30)
     want, magnitude = exact(query64, both64, 2)
-    got = _core.op_attention_pool(query, both, heads=2, dtype=dtype, level=level)
+    got = ops.attention_pool(query, both, heads=2, dtype=dtype, level=level)
     assert_close(got, want, magnitude, "attention_pool", dtype)
 
 
@@ -76,7 +74,7 @@ def test_same_bits(dtype, level):
     both, _ = random((5, 97, 64), dtype, "both")
 
     def run(both, threads=1):
-        return _core.op_attention_pool(query, both, heads=2, dtype=dtype, level=level, threads=threads)
+        return ops.attention_pool(query, both, heads=2, dtype=dtype, level=level, threads=threads)
 
     whole = run(both)
     assert_same(run(both, 2), whole, "2 threads")
@@ -87,8 +85,8 @@ def test_same_bits(dtype, level):
 def test_bad_arguments():
     query, both = np.zeros((1, 1, 16), np.float32), np.zeros((2, 3, 32), np.float32)
     with pytest.raises(ValueError, match="heads"):
-        _core.op_attention_pool(query, both)
+        ops.attention_pool(query, both)
     with pytest.raises(ValueError, match="query"):
-        _core.op_attention_pool(query[:, :, :8].copy(), both, heads=1)
+        ops.attention_pool(query[:, :, :8].copy(), both, heads=1)
     with pytest.raises(ValueError, match="mask"):
-        _core.op_attention_pool(query, both, heads=1, mask=np.zeros((2, 2), np.uint8))
+        ops.attention_pool(query, both, heads=1, mask=np.zeros((2, 2), np.uint8))

@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ps3c import _core
-
-from .support import assert_close, assert_same, decode, encode, random
+from .support import assert_close, assert_same, decode, encode, naive, ops, random
 
 
 def exact(x, weight, bias, rows, cols):
@@ -40,11 +38,11 @@ def test_maps(rows, cols, dtype, level):
     weight, weight64 = random((channels, 1, 7, 7), dtype, "weight")
     bias, bias64 = random((channels,), dtype, "bias")
     want, magnitude = exact(x64, weight64, bias64, rows, cols)
-    got = _core.op_depthwise(x, weight, bias, rows, cols, dtype=dtype, level=level)
+    got = ops.depthwise(x, weight, bias, rows, cols, dtype=dtype, level=level)
     assert_close(got, want, magnitude, "depthwise", dtype)
     if level != "naive":
-        naive = _core.op_depthwise(x, weight, bias, rows, cols, dtype=dtype, level="naive")
-        assert_close(got, decode(naive, dtype), magnitude, "depthwise", dtype, 2, "against naive")
+        against = naive("depthwise", x, weight, bias, rows, cols, dtype=dtype)
+        assert_close(got, decode(against, dtype), magnitude, "depthwise", dtype, 2, "against naive")
 
 
 def test_many_channels(dtype, level):
@@ -52,7 +50,7 @@ def test_many_channels(dtype, level):
     weight, weight64 = random((65, 1, 7, 7), dtype, "weight")
     bias, bias64 = random((65,), dtype, "bias")
     want, magnitude = exact(x64, weight64, bias64, 5, 10)
-    got = _core.op_depthwise(x, weight, bias, 5, 10, dtype=dtype, level=level)
+    got = ops.depthwise(x, weight, bias, 5, 10, dtype=dtype, level=level)
     assert_close(got, want, magnitude, "depthwise", dtype)
 
 
@@ -64,7 +62,7 @@ def test_each_tap_is_its_neighbour(level):
         for dx in range(7):
             weight = np.zeros((1, 1, 7, 7), np.float32)
             weight[0, 0, dy, dx] = 1
-            got = _core.op_depthwise(x, weight, np.zeros(1, np.float32), rows, cols, level=level).reshape(rows, cols)
+            got = ops.depthwise(x, weight, np.zeros(1, np.float32), rows, cols, level=level).reshape(rows, cols)
             want = np.pad(x.reshape(rows, cols), 3)[dy : dy + rows, dx : dx + cols]
             assert np.array_equal(got, want), (dy, dx)
 
@@ -73,7 +71,7 @@ def test_nan_reaches_its_window_only(dtype, level):
     _, x64 = random((2, 12 * 13, 3), dtype, "x")
     x64[1].reshape(12, 13, 3)[5, 6, 1] = np.nan
     weight, bias = random((3, 1, 7, 7), dtype, "weight")[0], encode(np.zeros(3), dtype)
-    got = decode(_core.op_depthwise(encode(x64, dtype), weight, bias, 12, 13, dtype=dtype, level=level), dtype)
+    got = decode(ops.depthwise(encode(x64, dtype), weight, bias, 12, 13, dtype=dtype, level=level), dtype)
     want = np.zeros((2, 12, 13, 3), bool)
     want[1, 2:9, 3:10, 1] = True
     assert np.array_equal(np.isnan(got), want.reshape(got.shape))
@@ -85,7 +83,7 @@ def test_same_bits(dtype, level):
     bias, _ = random((10,), dtype, "bias")
 
     def run(x, threads=1):
-        return _core.op_depthwise(x, weight, bias, 7, 9, dtype=dtype, level=level, threads=threads)
+        return ops.depthwise(x, weight, bias, 7, 9, dtype=dtype, level=level, threads=threads)
 
     whole = run(x)
     assert_same(run(x, 2), whole, "2 threads")
@@ -96,8 +94,8 @@ def test_same_bits(dtype, level):
 def test_bad_arguments():
     x, weight, bias = np.zeros((1, 6, 2), np.float32), np.zeros((2, 1, 7, 7), np.float32), np.zeros(2, np.float32)
     with pytest.raises(ValueError, match="rows"):
-        _core.op_depthwise(x, weight, bias, 2, 4)
+        ops.depthwise(x, weight, bias, 2, 4)
     with pytest.raises(ValueError, match="weight"):
-        _core.op_depthwise(x, weight[:1], bias, 2, 3)
+        ops.depthwise(x, weight[:1], bias, 2, 3)
     with pytest.raises(ValueError, match="bias"):
-        _core.op_depthwise(x, weight, bias[:1], 2, 3)
+        ops.depthwise(x, weight, bias[:1], 2, 3)

@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ps3c import _core
-
-from .support import assert_close, assert_same, decode, encode, generator, random
+from .support import assert_close, assert_same, decode, encode, generator, naive, ops, random
 
 ACTS = {
     "none": lambda x: x,
@@ -51,11 +49,11 @@ def test_plain(shape, dtype, level):
     x, x64 = random((segments, tokens, k), dtype, "x")
     weight, weight64 = random((n, k), dtype, "weight")
     want, magnitude = exact(x64, weight64)
-    got = _core.op_gemm(x, weight, dtype=dtype, level=level)
+    got = ops.gemm(x, weight, dtype=dtype, level=level)
     assert_close(got, want, magnitude, "gemm", dtype)
     if level != "naive":
-        naive = _core.op_gemm(x, weight, dtype=dtype, level="naive")
-        assert_close(got, decode(naive, dtype), magnitude, "gemm", dtype, times=2, what="against naive")
+        against = naive("gemm", x, weight, dtype=dtype)
+        assert_close(got, decode(against, dtype), magnitude, "gemm", dtype, times=2, what="against naive")
 
 
 @pytest.mark.parametrize("act", ACTS)
@@ -72,10 +70,10 @@ def test_epilogue(act, parts, dtype, level):
         if "r" in parts:
             arrays["residual"], values["residual"] = random((segments, tokens, n), dtype, "residual", scale=3)
         want, magnitude = exact(x64, weight64, act=act, **values)
-        got = _core.op_gemm(x, weight, act=act, dtype=dtype, level=level, **arrays)
+        got = ops.gemm(x, weight, act=act, dtype=dtype, level=level, **arrays)
         assert_close(got, want, magnitude, "gemm", dtype)
         if "r" in parts:
-            assert_same(_core.op_gemm(x, weight, act=act, dtype=dtype, level=level, in_place=True, **arrays), got, "in place")
+            assert_same(ops.gemm(x, weight, act=act, dtype=dtype, level=level, in_place=True, **arrays), got, "in place")
 
 
 @pytest.mark.parametrize("act", ["gelu", "gelu_tanh", "relu"])
@@ -83,7 +81,7 @@ def test_activation_over_its_range(act, level):
     """The activation alone, through a 1 x 1 product: tails, zero, and the largest values."""
     x = np.concatenate([np.linspace(-16, 16, 4801), [0.0, -0.0, 1e-30, -1e-30, 1e4, -1e4, 3e38, -3e38]])
     x = x.astype(np.float32).reshape(1, -1, 1)
-    got = _core.op_gemm(x, np.ones((1, 1), np.float32), act=act, level=level)
+    got = ops.gemm(x, np.ones((1, 1), np.float32), act=act, level=level)
     x64 = x.astype(np.float64)
     want = ACTS[act](x64)
     assert_close(got, want, np.maximum(1, np.abs(x64)) / 2, "gemm", "float32")
@@ -96,7 +94,7 @@ def test_transposed(shape, dtype, level):
     x, x64 = random((segments, tokens, k), dtype, "x")
     weight, weight64 = random((k, n), dtype, "weight")
     want, magnitude = exact(x64, weight64.T)
-    got = _core.op_gemm(x, weight, transposed=True, dtype=dtype, level=level)
+    got = ops.gemm(x, weight, transposed=True, dtype=dtype, level=level)
     assert_close(got, want, magnitude, "gemm", dtype)
 
 
@@ -112,7 +110,7 @@ def test_rows_of_weights_apart(gap, transposed, dtype, level):
         x, x64 = random((1, 50, k), dtype, "x")
         weight64 = decode(np.ascontiguousarray(weight), dtype)
         want, magnitude = exact(x64, weight64.T if transposed else weight64)
-        got = _core.op_gemm(x, weight, transposed=transposed, dtype=dtype, level=level)
+        got = ops.gemm(x, weight, transposed=transposed, dtype=dtype, level=level)
         assert_close(got, want, magnitude, "gemm", dtype, what=f"{n} x {k}")
 
 
@@ -125,7 +123,7 @@ def test_weights_at_any_element(offset, dtype, level):
         bias, bias64 = (a[offset + n * k : offset + n * k + n] for a in (pool, pool64))
         x, x64 = random((1, 49, k), dtype, "x")
         want, magnitude = exact(x64, view64, bias64)
-        got = _core.op_gemm(x, view, bias, dtype=dtype, level=level)
+        got = ops.gemm(x, view, bias, dtype=dtype, level=level)
         assert_close(got, want, magnitude, "gemm", dtype)
 
 
@@ -135,8 +133,8 @@ def test_values(dtype, level):
         x, _ = random((2, tokens, 20), dtype, "x")
         weight, _ = random((n, 20), dtype, "weight")
         bias, _ = random((n,), dtype, "bias")
-        plain = _core.op_gemm(x, weight, bias, dtype=dtype, level=level)
-        got = _core.op_gemm(
+        plain = ops.gemm(x, weight, bias, dtype=dtype, level=level)
+        got = ops.gemm(
             x, weight, bias, values_from=values_from, out_channel=out_channel, dtype=dtype, level=level,
             into=encode(np.zeros((2, tokens, out_channel + n)), dtype),
         )
@@ -149,8 +147,8 @@ def test_into_channels(dtype, level):
         x, _ = random((2, tokens, 12), dtype, "x")
         weight, _ = random((n, 12), dtype, "weight")
         into, _ = random((2, tokens, width), dtype, "into")
-        got = _core.op_gemm(x, weight, into=into, out_channel=channel, dtype=dtype, level=level)
-        plain = _core.op_gemm(x, weight, dtype=dtype, level=level)
+        got = ops.gemm(x, weight, into=into, out_channel=channel, dtype=dtype, level=level)
+        plain = ops.gemm(x, weight, dtype=dtype, level=level)
         if n % 2 == 0:
             assert_same(np.delete(got, np.s_[channel : channel + n], 2), np.delete(into, np.s_[channel : channel + n], 2))
         else:
@@ -161,7 +159,7 @@ def test_into_channels(dtype, level):
 def test_large_values_overflow_to_infinity(level):
     x = np.full((1, 2, 16), 200.0, np.float16)
     weight = np.stack([np.full(16, 100.0), np.full(16, -100.0), np.full(16, 1.0)]).astype(np.float16)
-    got = _core.op_gemm(x, weight, dtype="float16", level=level)
+    got = ops.gemm(x, weight, dtype="float16", level=level)
     assert_same(got, np.broadcast_to(np.array([np.inf, -np.inf, 3200], np.float16), (1, 2, 3)).copy())
 
 
@@ -172,7 +170,7 @@ def test_nan_and_infinity_stay_with_their_token(special, dtype, level):
     x = encode(x64, dtype)
     weight, weight64 = random((10, 24), dtype, "weight")
     for act in ACTS:
-        got = decode(_core.op_gemm(x, weight, act=act, dtype=dtype, level=level), dtype)
+        got = decode(ops.gemm(x, weight, act=act, dtype=dtype, level=level), dtype)
         with np.errstate(invalid="ignore"):
             want, _ = exact(x64, weight64, act=act)
         touched = np.zeros(want.shape, bool)
@@ -191,7 +189,7 @@ def test_same_bits(dtype, level):
     bias, _ = random((50,), dtype, "bias")
 
     def run(x, threads=1):
-        return _core.op_gemm(x, weight, bias, act="gelu", dtype=dtype, level=level, threads=threads)
+        return ops.gemm(x, weight, bias, act="gelu", dtype=dtype, level=level, threads=threads)
 
     whole = run(x)
     assert_same(run(x), whole, "again")
@@ -213,7 +211,7 @@ def test_bad_arguments():
         (ValueError, "bias", (x, weight, np.zeros(4, np.float32))),
     ]:
         with pytest.raises(error, match=words):
-            _core.op_gemm(*arguments)
+            ops.gemm(*arguments)
     for words, keywords in [
         ("act", {"act": "swish"}),
         ("dtype", {"dtype": "float64"}),
@@ -226,4 +224,4 @@ def test_bad_arguments():
         ("in_place", {"in_place": True}),
     ]:
         with pytest.raises(ValueError, match=words):
-            _core.op_gemm(x, weight, **keywords)
+            ops.gemm(x, weight, **keywords)

@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ps3c import _core
-
-from .support import assert_close, assert_same, decode, encode, random
+from .support import assert_close, assert_same, decode, encode, naive, ops, random
 
 ACTS = {
     "none": lambda x: x,
@@ -34,9 +32,9 @@ def test_channels(channels, dtype, level):
         weight, weight64 = random((channels,), dtype, "weight", shift=1)
         bias, bias64 = random((channels,), dtype, "bias")
         want, magnitude = exact(x64, weight64, bias64, np.float32(1e-6))
-        got = _core.op_layernorm(x, weight, bias, dtype=dtype, level=level)
+        got = ops.layernorm(x, weight, bias, dtype=dtype, level=level)
         assert_close(got, want, magnitude, "layernorm", dtype, what=f"{segments} x {tokens}")
-        assert_same(_core.op_layernorm(x, weight, bias, in_place=True, dtype=dtype, level=level), got, "in place")
+        assert_same(ops.layernorm(x, weight, bias, in_place=True, dtype=dtype, level=level), got, "in place")
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 3, 4, 5, 6, 7, 8, 9, 47, 48, 49, 95, 96, 97])
@@ -46,10 +44,10 @@ def test_tokens(tokens, dtype, level):
     bias, bias64 = random((19,), dtype, "bias")
     for act in ACTS:
         want, magnitude = exact(x64, weight64, bias64, np.float32(1e-5), act)
-        got = _core.op_layernorm(x, weight, bias, eps=1e-5, act=act, dtype=dtype, level=level)
+        got = ops.layernorm(x, weight, bias, eps=1e-5, act=act, dtype=dtype, level=level)
         assert_close(got, want, magnitude, "layernorm", dtype, what=act)
-        naive = _core.op_layernorm(x, weight, bias, eps=1e-5, act=act, dtype=dtype, level="naive")
-        assert_close(got, decode(naive, dtype), magnitude, "layernorm", dtype, times=2, what=f"{act} against naive")
+        against = naive("layernorm", x, weight, bias, eps=1e-5, act=act, dtype=dtype)
+        assert_close(got, decode(against, dtype), magnitude, "layernorm", dtype, times=2, what=f"{act} against naive")
 
 
 def test_mean_far_from_zero(level):
@@ -57,7 +55,7 @@ def test_mean_far_from_zero(level):
     x, x64 = random((1, 50, 64), "float32", "x", shift=1000.0)
     one, zero = np.ones(64, np.float32), np.zeros(64, np.float32)
     want, magnitude = exact(x64, one.astype(np.float64), zero.astype(np.float64), np.float32(1e-6))
-    got = _core.op_layernorm(x, one, zero, level=level)
+    got = ops.layernorm(x, one, zero, level=level)
     assert_close(got, want, magnitude, "layernorm", "float32")
 
 
@@ -65,7 +63,7 @@ def test_equal_channels_give_the_bias(dtype, level):
     x = encode(np.full((1, 49, 24), 3.0), dtype)
     weight, _ = random((24,), dtype, "weight")
     bias, _ = random((24,), dtype, "bias")
-    got = _core.op_layernorm(x, weight, bias, dtype=dtype, level=level)
+    got = ops.layernorm(x, weight, bias, dtype=dtype, level=level)
     assert_same(got, np.broadcast_to(bias, got.shape).copy())
 
 
@@ -74,7 +72,7 @@ def test_nan_stays_with_its_token(dtype, level):
         x, x64 = random((2, 50, 24), dtype, "x")
         x64[1, 49, 3] = special
         weight, bias = encode(np.ones(24), dtype), encode(np.zeros(24), dtype)
-        got = decode(_core.op_layernorm(encode(x64, dtype), weight, bias, dtype=dtype, level=level), dtype)
+        got = decode(ops.layernorm(encode(x64, dtype), weight, bias, dtype=dtype, level=level), dtype)
         assert np.isnan(got[1, 49]).all()
         got[1, 49] = 0
         assert np.isfinite(got).all()
@@ -86,7 +84,7 @@ def test_same_bits(dtype, level):
     bias, _ = random((33,), dtype, "bias")
 
     def run(x, threads=1):
-        return _core.op_layernorm(x, weight, bias, act="gelu", dtype=dtype, level=level, threads=threads)
+        return ops.layernorm(x, weight, bias, act="gelu", dtype=dtype, level=level, threads=threads)
 
     whole = run(x)
     assert_same(run(x), whole, "again")
@@ -102,27 +100,27 @@ def test_l2_normalize(dtype, level):
         x = encode(x64, dtype)
         length = np.linalg.norm(x64, axis=-1, keepdims=True)
         want = x64 / np.maximum(length, 1e-12)
-        got = _core.op_l2_normalize(x, dtype=dtype, level=level)
+        got = ops.l2_normalize(x, dtype=dtype, level=level)
         assert_close(got, want, np.abs(want), "l2_normalize", dtype)
-        assert_same(_core.op_l2_normalize(x, in_place=True, dtype=dtype, level=level), got, "in place")
+        assert_same(ops.l2_normalize(x, in_place=True, dtype=dtype, level=level), got, "in place")
 
 
 def test_l2_normalize_of_tiny_vectors(level):
     """Below 1e-12 the length counts as 1e-12."""
     x = np.array([[[3e-14, 4e-14], [3e-11, 4e-11]]], np.float32)
-    got = _core.op_l2_normalize(x, level=level)
+    got = ops.l2_normalize(x, level=level)
     np.testing.assert_allclose(got, [[[0.03, 0.04], [0.6, 0.8]]], rtol=1e-6)
 
 
 def test_bad_arguments():
     x, vector = np.zeros((1, 2, 4), np.float32), np.zeros(4, np.float32)
     with pytest.raises(ValueError, match="weight"):
-        _core.op_layernorm(x, vector[:3], vector)
+        ops.layernorm(x, vector[:3], vector)
     with pytest.raises(ValueError, match="bias"):
-        _core.op_layernorm(x, vector, None)
+        ops.layernorm(x, vector, None)
     with pytest.raises(TypeError, match="weight"):
-        _core.op_layernorm(x, vector.astype(np.float16), vector)
+        ops.layernorm(x, vector.astype(np.float16), vector)
     with pytest.raises(ValueError, match="act"):
-        _core.op_layernorm(x, vector, vector, act="silu")
+        ops.layernorm(x, vector, vector, act="silu")
     with pytest.raises(TypeError, match="x"):
-        _core.op_l2_normalize(x, dtype="float16")
+        ops.l2_normalize(x, dtype="float16")

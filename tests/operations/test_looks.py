@@ -5,9 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ps3c import _core
-
-from .support import DTYPES, LEVELS, assert_same, encode, generator
+from .support import DTYPES, LEVELS, assert_same, encode, generator, ops
 
 
 def simulate(probs, grids, quotas):
@@ -45,10 +43,10 @@ def simulate(probs, grids, quotas):
 
 
 def check(probs, grids, quotas, dtype, level, threads=1):
-    rank = [_core.op_rank(p.astype(np.float32), level="naive") for p in probs]
+    rank = [ops.rank(p.astype(np.float32), level="naive") for p in probs]
     ends = np.cumsum(quotas, axis=2).astype(np.int32)
     scales = [(rows, cols, rows, cols) for rows, cols in grids]
-    got = _core.op_assign_looks(rank, scales, ends, dtype=dtype, level=level, threads=threads)
+    got = ops.assign_looks(rank, scales, ends, dtype=dtype, level=level, threads=threads)
     want = simulate(probs, grids, quotas)
     for name, g, w in zip(("positions", "row_of"), got, want):
         assert len(g) == len(w)
@@ -134,4 +132,4 @@ def test_bad_arguments():
         ("scales", (rank, [(2, 2, 0, 2)], np.array([[[4]]], np.int32))),
     ]:
         with pytest.raises(ValueError, match=words):
-            _core.op_assign_looks(*arguments)
+            ops.assign_looks(*arguments)

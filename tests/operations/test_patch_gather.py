@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ps3c import _core
-
-from .support import assert_close, assert_same, decode, encode, generator, random, to_torch
+from .support import assert_close, assert_same, decode, encode, generator, naive, ops, random, to_torch
 
 
 def grid(height, width, patch):
@@ -58,20 +56,20 @@ def test_against_torch(name, dtype, level):
     source = to_torch(pixels, dtype).float()
     want, magnitude = exact(source, patch, scales)
     if want.shape[1] <= 120:
-        got = _core.op_patch_gather(pixels, patch, scales, dtype=dtype, level=level)
+        got = ops.patch_gather(pixels, patch, scales, dtype=dtype, level=level)
         assert_close(got, want, magnitude, "patch_gather", dtype, what="all")
     positions = generator(name).integers(0, want.shape[1], (2 * batch, 53)).astype(np.int32)
-    got = _core.op_patch_gather(pixels, patch, scales, positions=positions, dtype=dtype, level=level)
+    got = ops.patch_gather(pixels, patch, scales, positions=positions, dtype=dtype, level=level)
     assert_close(got, pick(want, positions), pick(magnitude, positions), "patch_gather", dtype, what="selected")
     if level != "naive":
-        naive = _core.op_patch_gather(pixels, patch, scales, positions=positions, dtype=dtype, level="naive")
-        assert_close(got, decode(naive, dtype), pick(magnitude, positions), "patch_gather", dtype, 2, "against naive")
+        against = naive("patch_gather", pixels, patch, scales, positions=positions, dtype=dtype)
+        assert_close(got, decode(against, dtype), pick(magnitude, positions), "patch_gather", dtype, 2, "against naive")
 
 
 def test_order_of_channels_and_pixels(dtype, level):
     """At the image's own size a patch is a copy: (channel, y, x)."""
     pixels, _ = random((2, 3, 12, 20), dtype, "order")
-    got = _core.op_patch_gather(pixels, 4, [grid(12, 20, 4)], dtype=dtype, level=level)
+    got = ops.patch_gather(pixels, 4, [grid(12, 20, 4)], dtype=dtype, level=level)
     want = pixels.reshape(2, 3, 3, 4, 5, 4).transpose(0, 2, 4, 1, 3, 5).reshape(2, 15, 48)
     assert_same(got, want)
 
@@ -80,7 +78,7 @@ def test_constant_image(dtype, level):
     """The weights sum to 1; sums of |weights|, what rounding works on, to at most 1.375 a direction."""
     pixels = encode(np.full((1, 3, 61, 47), 0.7), dtype)
     value = decode(pixels[:1, 0, 0, 0], dtype)
-    got = _core.op_patch_gather(pixels, 7, [grid(98, 77, 7), grid(21, 21, 7)], dtype=dtype, level=level)
+    got = ops.patch_gather(pixels, 7, [grid(98, 77, 7), grid(21, 21, 7)], dtype=dtype, level=level)
     assert_close(got, value, value * 1.375**2, "patch_gather", dtype)
 
 
@@ -96,8 +94,8 @@ def test_strides(layout, dtype, level):
         "rows apart": lambda a: a[:, :, :, :30],
     }[layout](base)
     scales = [grid(28, 28, 7), grid(56, 70, 7)]
-    got = _core.op_patch_gather(view, 7, scales, dtype=dtype, level=level)
-    assert_same(got, _core.op_patch_gather(np.ascontiguousarray(view), 7, scales, dtype=dtype, level=level))
+    got = ops.patch_gather(view, 7, scales, dtype=dtype, level=level)
+    assert_same(got, ops.patch_gather(np.ascontiguousarray(view), 7, scales, dtype=dtype, level=level))
 
 
 @pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf])
@@ -107,7 +105,7 @@ def test_nan_and_infinity_reach_their_neighbours_only(special, dtype, level):
     pixels = encode(pixels64, dtype)
     scales = [grid(36, 36, 6)]
     want, _ = exact(to_torch(pixels, dtype).float(), 6, scales)
-    got = decode(_core.op_patch_gather(pixels, 6, scales, dtype=dtype, level=level), dtype)
+    got = decode(ops.patch_gather(pixels, 6, scales, dtype=dtype, level=level), dtype)
     assert np.array_equal(np.isfinite(got), np.isfinite(want))
     assert np.array_equal(np.isnan(got), np.isnan(want))
 
@@ -116,23 +114,23 @@ def test_same_bits(dtype, level):
     """A patch is the same whichever others are asked for, for any batch and number of threads."""
     pixels, _ = random((3, 3, 50, 45), dtype, "bits")
     scales = [grid(35, 28, 7), grid(70, 63, 7)]
-    whole = _core.op_patch_gather(pixels, 7, scales, dtype=dtype, level=level, threads=1)
-    assert_same(_core.op_patch_gather(pixels, 7, scales, dtype=dtype, level=level, threads=2), whole, "2 threads")
+    whole = ops.patch_gather(pixels, 7, scales, dtype=dtype, level=level, threads=1)
+    assert_same(ops.patch_gather(pixels, 7, scales, dtype=dtype, level=level, threads=2), whole, "2 threads")
     for b in range(3):
-        single = _core.op_patch_gather(pixels[b : b + 1], 7, scales, dtype=dtype, level=level, threads=1)
+        single = ops.patch_gather(pixels[b : b + 1], 7, scales, dtype=dtype, level=level, threads=1)
         assert_same(single, whole[b : b + 1], f"image {b}")
     positions = generator("bits").integers(0, whole.shape[1], (3, 49)).astype(np.int32)
-    got = _core.op_patch_gather(pixels, 7, scales, positions=positions, dtype=dtype, level=level)
+    got = ops.patch_gather(pixels, 7, scales, positions=positions, dtype=dtype, level=level)
     assert_same(got, pick(whole, positions), "selected")
     ascending = np.sort(positions, axis=1)
-    got = _core.op_patch_gather(pixels, 7, scales, positions=ascending, dtype=dtype, level=level, threads=2)
+    got = ops.patch_gather(pixels, 7, scales, positions=ascending, dtype=dtype, level=level, threads=2)
     assert_same(got, pick(whole, ascending), "selected in order")
 
 
 def test_more_segments_than_images(dtype, level):
     pixels, _ = random((2, 3, 21, 21), dtype, "segments")
-    whole = _core.op_patch_gather(pixels, 7, [grid(21, 28, 7)], dtype=dtype, level=level)
-    got = _core.op_patch_gather(pixels, 7, [grid(21, 28, 7)], segments=4, dtype=dtype, level=level)
+    whole = ops.patch_gather(pixels, 7, [grid(21, 28, 7)], dtype=dtype, level=level)
+    got = ops.patch_gather(pixels, 7, [grid(21, 28, 7)], segments=4, dtype=dtype, level=level)
     assert_same(got, np.concatenate([whole, whole]))
 
 
@@ -150,4 +148,4 @@ def test_bad_arguments():
         ("segments", (np.repeat(pixels, 2, 0), 4, [(8, 8, 2, 2)]), {"segments": 3}),
     ]:
         with pytest.raises(ValueError, match=words):
-            _core.op_patch_gather(*arguments, **keywords)
+            ops.patch_gather(*arguments, **keywords)

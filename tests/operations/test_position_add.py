@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ps3c import _core
-
-from .support import DTYPES, assert_close, assert_same, decode, encode, generator, random, to_torch
+from .support import DTYPES, assert_close, assert_same, decode, encode, generator, naive, ops, random, to_torch
 from .tolerances import ARITHMETIC, ROUNDING
 
 
@@ -25,7 +23,7 @@ def table_rows(table, scales, crop, dtype):
 
 
 def check(x, table, scales, dtype, level, crop=False, residual=None, positions=None, exactly=False):
-    got = _core.op_position_add(
+    got = ops.position_add(
         x, table, scales, crop=crop, residual=residual, positions=positions, dtype=dtype, level=level
     )
     rows = table_rows(table, scales, crop, dtype)
@@ -70,10 +68,10 @@ def test_resampled(side, grids, dtype, level):
     x, _ = random((3, 50, 10), dtype, "x")
     check(x, table, scales, dtype, level, positions=positions)
     if level != "naive":
-        naive = _core.op_position_add(random((2, tokens, 10), dtype, "x")[0], table, scales, dtype=dtype, level="naive")
+        against = naive("position_add", random((2, tokens, 10), dtype, "x")[0], table, scales, dtype=dtype)
         greatest = np.abs(decode(table, dtype)).max()
         share = 1 + ROUNDING[dtype] / ARITHMETIC["position_add"] * (dtype != "float32")
-        assert_close(whole, decode(naive, dtype), greatest * share, "position_add", dtype, 2, "against naive")
+        assert_close(whole, decode(against, dtype), greatest * share, "position_add", dtype, 2, "against naive")
 
 
 def test_used_as_it_is(dtype, level):
@@ -113,7 +111,7 @@ def test_same_bits(dtype, level):
     x, _ = random((3, 60, 12), dtype, "x")
 
     def run(x, positions, threads=1):
-        return _core.op_position_add(x, table, scales, positions=positions, dtype=dtype, level=level, threads=threads)
+        return ops.position_add(x, table, scales, positions=positions, dtype=dtype, level=level, threads=threads)
 
     whole = run(x, positions)
     assert_same(run(x, positions, 2), whole, "2 threads")
@@ -121,8 +119,8 @@ def test_same_bits(dtype, level):
         assert_same(run(x[s : s + 1], positions[s : s + 1]), whole[s : s + 1], f"segment {s}")
     # A token's row does not depend on the other tokens.
     everything = np.arange(435, dtype=np.int32)[None]
-    zeros = _core.op_position_add(encode(np.zeros((1, 435, 12)), dtype), table, scales, dtype=dtype, level=level)
-    some = _core.op_position_add(
+    zeros = ops.position_add(encode(np.zeros((1, 435, 12)), dtype), table, scales, dtype=dtype, level=level)
+    some = ops.position_add(
         encode(np.zeros((3, 60, 12)), dtype), table, scales, positions=positions, dtype=dtype, level=level
     )
     assert_same(some, zeros[0][positions])
@@ -140,7 +138,7 @@ def test_bad_arguments():
         ("residual", (x, table, [(2, 2, 2, 2)]), {"residual": [table[:1]]}),
     ]:
         with pytest.raises(ValueError, match=words):
-            _core.op_position_add(*arguments, **keywords)
+            ops.position_add(*arguments, **keywords)
 
 
 assert set(DTYPES) <= set(ROUNDING)

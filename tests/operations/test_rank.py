@@ -6,9 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ps3c import _core
-
-from .support import DTYPES, LEVELS, assert_same, decode, encode, generator
+from .support import DTYPES, LEVELS, assert_same, decode, encode, generator, ops
 
 
 def exact(values):
@@ -22,7 +20,7 @@ def exact(values):
 
 def check(probs, dtype, level):
     want = exact(decode(probs, dtype).reshape(len(probs), -1))
-    assert_same(_core.op_rank(probs, dtype=dtype, level=level), want)
+    assert_same(ops.rank(probs, dtype=dtype, level=level), want)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 2), (2, 3, 3), (1, 7, 9), (3, 16, 16), (1, 5, 51), (1, 1, 257), (2, 54, 33), (1, 108, 61)], ids=str)
@@ -53,15 +51,15 @@ def test_special_values(dtype, level):
 
 def test_all_nan_is_index_order(dtype, level):
     probs = encode(np.full((1, 9, 9), np.nan), dtype)
-    assert_same(_core.op_rank(probs, dtype=dtype, level=level), np.arange(81, dtype=np.int32)[None])
+    assert_same(ops.rank(probs, dtype=dtype, level=level), np.arange(81, dtype=np.int32)[None])
 
 
 def test_same_for_any_batch_and_threads(dtype, level):
     probs = encode(generator("batch").integers(0, 50, (4, 40, 41)) / 50, dtype)
-    whole = _core.op_rank(probs, dtype=dtype, level=level, threads=1)
-    assert_same(_core.op_rank(probs, dtype=dtype, level=level, threads=2), whole)
+    whole = ops.rank(probs, dtype=dtype, level=level, threads=1)
+    assert_same(ops.rank(probs, dtype=dtype, level=level, threads=2), whole)
     for b in range(4):
-        assert_same(_core.op_rank(probs[b : b + 1], dtype=dtype, level=level), whole[b : b + 1])
+        assert_same(ops.rank(probs[b : b + 1], dtype=dtype, level=level), whole[b : b + 1])
 
 
 @settings(max_examples=60, deadline=None)
@@ -82,8 +80,8 @@ def test_any_bits(dtype, bits, drop):
 
 def test_bad_arguments():
     with pytest.raises(ValueError, match="probs"):
-        _core.op_rank(np.zeros((2, 3), np.float32))
+        ops.rank(np.zeros((2, 3), np.float32))
     with pytest.raises(ValueError, match="probs"):
-        _core.op_rank(np.zeros((0, 2, 3), np.float32))
+        ops.rank(np.zeros((0, 2, 3), np.float32))
     with pytest.raises(TypeError, match="probs"):
-        _core.op_rank(np.zeros((1, 2, 3), np.float32)[:, :, ::2])
+        ops.rank(np.zeros((1, 2, 3), np.float32)[:, :, ::2])

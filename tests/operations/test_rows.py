@@ -6,9 +6,7 @@ These move bits: everything is compared exactly.
 import numpy as np
 import pytest
 
-from ps3c import _core
-
-from .support import assert_close, assert_same, decode, encode, generator, random
+from .support import assert_close, assert_same, decode, encode, generator, ops, random
 
 SHAPES = [(1, 1, 1), (2, 3, 2), (1, 7, 3), (3, 47, 5), (1, 48, 8), (2, 49, 9), (1, 95, 16), (3, 96, 1), (2, 97, 17), (1, 13, 47),
           (1, 50, 48), (2, 8, 49), (1, 100, 64), (1, 5, 1153)]
@@ -26,8 +24,8 @@ def bits(shape, dtype, *key):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_round_trip(shape, dtype, level):
     rows = bits(shape, dtype)
-    assert_same(_core.op_from_rows(rows, dtype=dtype, level=level), rows)
-    assert_same(_core.op_to_rows(rows, np.empty_like(rows), dtype=dtype, level=level), rows)
+    assert_same(ops.from_rows(rows, dtype=dtype, level=level), rows)
+    assert_same(ops.to_rows(rows, np.empty_like(rows), dtype=dtype, level=level), rows)
 
 
 @pytest.mark.parametrize("segments, batch, tokens, channels", [(1, 1, 5, 3), (6, 2, 49, 7), (4, 4, 97, 16), (3, 1, 48, 33)])
@@ -44,7 +42,7 @@ def test_rows_to_their_places(segments, batch, tokens, channels, dtype, level):
     for s in range(segments):
         row_of[s] = order[s % batch, (s // batch) * tokens : (s // batch + 1) * tokens]
         want[s % batch, first + row_of[s]] = rows[s]
-    assert_same(_core.op_to_rows(rows, into, row_of=row_of, first_row=first, dtype=dtype, level=level), want)
+    assert_same(ops.to_rows(rows, into, row_of=row_of, first_row=first, dtype=dtype, level=level), want)
 
 
 def test_strided_destination(dtype, level):
@@ -52,7 +50,7 @@ def test_strided_destination(dtype, level):
     base = encode(np.full((2, 3, 60, 11), 7.0), dtype)
     want = base.copy()
     want[:, 1, 5:55, 2:8] = rows
-    _core.op_to_rows(rows, base[:, 1, :, 2:8], first_row=5, dtype=dtype, level=level)
+    ops.to_rows(rows, base[:, 1, :, 2:8], first_row=5, dtype=dtype, level=level)
     assert_same(base, want)
 
 
@@ -61,7 +59,7 @@ def test_copy_channels(width, channels, at, dtype, level):
     for segments, tokens in [(1, 1), (2, 49), (1, 96)]:
         x = bits((segments, tokens, channels), dtype, "x")
         y = bits((segments, tokens, width), dtype, "y")
-        got = _core.op_copy_channels(x, y, at, dtype=dtype, level=level)
+        got = ops.copy_channels(x, y, at, dtype=dtype, level=level)
         assert_same(got[:, :, at : at + channels].copy(), x)
         # An odd number of channels fills whole words: its neighbour in the last one is not promised.
         rest = np.delete(np.arange(width), np.arange(at, at + channels + channels % 2).clip(max=width - 1))
@@ -75,10 +73,10 @@ def test_blend(dtype, level):
         y, y64 = random((1, tokens, channels), dtype, "y")
         flag = generator(tokens).choice(np.array([0, 1, 0.5, -2], np.float32), (first + tokens, 1))
         f = flag[first:].astype(np.float64)[None]
-        got = _core.op_blend(flag, low, y, first=first, dtype=dtype, level=level)
+        got = ops.blend(flag, low, y, first=first, dtype=dtype, level=level)
         assert_close(got, f * low64 + (f == 0) * y64, np.abs(f * low64) + np.abs(y64), "blend", dtype)
         wide = np.repeat(flag, 3, axis=1)
-        assert_same(_core.op_blend(wide[:, 1:2], low, y, first=first, dtype=dtype, level=level), got, "strided")
+        assert_same(ops.blend(wide[:, 1:2], low, y, first=first, dtype=dtype, level=level), got, "strided")
         whole = np.flatnonzero((flag[first:, 0] == 0) | (flag[first:, 0] == 1))
         picked = np.where(flag[first:] == 1, low[0], y[0])
         assert_same(got[0, whole], picked[whole])
@@ -87,38 +85,38 @@ def test_blend(dtype, level):
 def test_activation_bytes(level):
     for segments, tokens, channels in SHAPES:
         panels = -(-tokens // 48)
-        assert _core.op_activation_bytes(segments, tokens, channels, level=level) == segments * panels * channels * 192
+        assert ops.activation_bytes(segments, tokens, channels, level=level) == segments * panels * channels * 192
         for dtype in ("float16", "bfloat16"):
-            got = _core.op_activation_bytes(segments, tokens, channels, dtype=dtype, level=level)
+            got = ops.activation_bytes(segments, tokens, channels, dtype=dtype, level=level)
             assert got == segments * panels * ((channels + 1) // 2) * 192
 
 
 def test_activation_bytes_that_do_not_fit(level):
     for size in [(2**40, 2**40, 2**40), (1, 2**62, 4), (1, 1, 2**62), (2**62, 1, 1), (2**31, 2**31, 48)]:
-        assert _core.op_activation_bytes(*size, level=level) is None
+        assert ops.activation_bytes(*size, level=level) is None
 
 
 def test_same_bits_on_two_threads(dtype, level):
     rows = bits((3, 97, 50), dtype)
-    assert_same(_core.op_from_rows(rows, dtype=dtype, level=level, threads=2), rows)
-    assert_same(_core.op_to_rows(rows, np.empty_like(rows), dtype=dtype, level=level, threads=2), rows)
+    assert_same(ops.from_rows(rows, dtype=dtype, level=level, threads=2), rows)
+    assert_same(ops.to_rows(rows, np.empty_like(rows), dtype=dtype, level=level, threads=2), rows)
 
 
 def test_bad_arguments():
     x = np.zeros((2, 3, 4), np.float32)
     with pytest.raises(ValueError, match="row_of"):
-        _core.op_to_rows(x, x.copy(), first_row=1)
+        ops.to_rows(x, x.copy(), first_row=1)
     with pytest.raises(ValueError, match="row_of"):
-        _core.op_to_rows(x, x.copy(), row_of=np.full((2, 3), -1, np.int32))
+        ops.to_rows(x, x.copy(), row_of=np.full((2, 3), -1, np.int32))
     with pytest.raises(ValueError, match="into"):
-        _core.op_to_rows(x, np.zeros((2, 3, 5), np.float32))
+        ops.to_rows(x, np.zeros((2, 3, 5), np.float32))
     with pytest.raises(ValueError, match="at"):
-        _core.op_copy_channels(x, np.zeros((2, 3, 6), np.float32), 1)
+        ops.copy_channels(x, np.zeros((2, 3, 6), np.float32), 1)
     with pytest.raises(ValueError, match="at"):
-        _core.op_copy_channels(x, np.zeros((2, 3, 6), np.float32), 4)
+        ops.copy_channels(x, np.zeros((2, 3, 6), np.float32), 4)
     with pytest.raises(ValueError, match="flag"):
-        _core.op_blend(np.zeros((2, 1), np.float32), x[:1], x[:1])
+        ops.blend(np.zeros((2, 1), np.float32), x[:1], x[:1])
     read_only = x.copy()
     read_only.flags.writeable = False
     with pytest.raises(TypeError, match="into"):
-        _core.op_to_rows(x, read_only)
+        ops.to_rows(x, read_only)

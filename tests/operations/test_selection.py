@@ -5,9 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ps3c import _core
-
-from .support import TORCH, assert_close, assert_same, decode, encode, from_torch, generator, random
+from .support import TORCH, assert_close, assert_same, decode, encode, from_torch, generator, naive, ops, random
 
 # ---- cosine
 
@@ -19,19 +17,19 @@ def test_cosine(segments, tokens, channels, dtype, level):
     want = F.cosine_similarity(torch.from_numpy(features64), torch.from_numpy(prompt64)[:, None], dim=2).numpy()
     magnitude = (np.abs(features64) * np.abs(prompt64)[:, None]).sum(2)
     magnitude /= np.linalg.norm(features64, axis=2) * np.linalg.norm(prompt64, axis=1)[:, None]
-    got = _core.op_cosine(features, prompt, dtype=dtype, level=level)
+    got = ops.cosine(features, prompt, dtype=dtype, level=level)
     assert got.dtype == np.float32
     check_float32(got, want, magnitude, "cosine")
-    naive = _core.op_cosine(features, prompt, dtype=dtype, level="naive")
-    check_float32(got, naive.astype(np.float64), 2 * magnitude, "cosine")
+    against = naive("cosine", features, prompt, dtype=dtype)
+    check_float32(got, against.astype(np.float64), 2 * magnitude, "cosine")
     one = np.broadcast_to(prompt[:1], prompt.shape)
-    want = _core.op_cosine(features, np.ascontiguousarray(one), dtype=dtype, level=level)
-    assert_same(_core.op_cosine(features, one, dtype=dtype, level=level), want, "one prompt for all")
+    want = ops.cosine(features, np.ascontiguousarray(one), dtype=dtype, level=level)
+    assert_same(ops.cosine(features, one, dtype=dtype, level=level), want, "one prompt for all")
     apart = np.repeat(prompt[:, None], 3, axis=1)[:, 1]
-    assert_same(_core.op_cosine(features, apart, dtype=dtype, level=level), got, "prompts apart")
-    assert_same(_core.op_cosine(features, prompt, dtype=dtype, level=level, threads=2), got, "2 threads")
+    assert_same(ops.cosine(features, apart, dtype=dtype, level=level), got, "prompts apart")
+    assert_same(ops.cosine(features, prompt, dtype=dtype, level=level, threads=2), got, "2 threads")
     for s in range(segments):
-        alone = _core.op_cosine(features[s : s + 1], prompt[s : s + 1], dtype=dtype, level=level)
+        alone = ops.cosine(features[s : s + 1], prompt[s : s + 1], dtype=dtype, level=level)
         assert_same(alone, got[s : s + 1], f"segment {s}")
 
 
@@ -45,9 +43,9 @@ def test_cosine_of_nothing(dtype, level):
     features64[0, 0] = 0
     features64[0, 1, 2] = np.nan
     features, prompt = encode(features64, dtype), encode(np.ones((1, 4)), dtype)
-    got = _core.op_cosine(features, prompt, dtype=dtype, level=level)
+    got = ops.cosine(features, prompt, dtype=dtype, level=level)
     np.testing.assert_allclose(got, [[0, np.nan, 1]], rtol=1e-6)
-    got = _core.op_cosine(features[:, 2:].copy(), encode(np.zeros((1, 4)), dtype), dtype=dtype, level=level)
+    got = ops.cosine(features[:, 2:].copy(), encode(np.zeros((1, 4)), dtype), dtype=dtype, level=level)
     assert np.array_equal(got, [[0]])
 
 
@@ -55,7 +53,7 @@ def test_cosine_of_equal_rows_is_equal(dtype, level):
     """Ties of probability must be ties here, wherever the token lies in a panel."""
     row, _ = random((1, 1, 100), dtype, "row")
     prompt, _ = random((1, 100), dtype, "prompt")
-    got = _core.op_cosine(np.repeat(row, 97, axis=1), prompt, dtype=dtype, level=level)
+    got = ops.cosine(np.repeat(row, 97, axis=1), prompt, dtype=dtype, level=level)
     assert np.unique(got).size == 1
 
 
@@ -65,11 +63,11 @@ def test_cosine_of_equal_rows_is_equal(dtype, level):
 @pytest.mark.parametrize("size, out", [((54, 54), (27, 27)), ((54, 54), (27, 16)), ((54, 54), (5, 7)), ((3, 5), (7, 9)), ((1, 1), (4, 4)), ((13, 1), (3, 1))])
 def test_max_pool(size, out, level):
     x = generator(size, out).normal(size=(2, *size)).astype(np.float32)
-    got = _core.op_max_pool(x, *out, level=level)
+    got = ops.max_pool(x, *out, level=level)
     assert_same(got, F.adaptive_max_pool2d(torch.from_numpy(x), out).numpy())
-    assert_same(_core.op_max_pool(x, *out, level=level, threads=2), got)
+    assert_same(ops.max_pool(x, *out, level=level, threads=2), got)
     x[0, 0, 0], x[1, -1, -1] = np.nan, -np.inf
-    got = _core.op_max_pool(x, *out, level=level)
+    got = ops.max_pool(x, *out, level=level)
     want = F.adaptive_max_pool2d(torch.from_numpy(x), out).numpy()
     assert np.array_equal(got, want, equal_nan=True)
 
@@ -84,21 +82,21 @@ def test_probability(dtype, level):
     for argument in (None, highres):
         logit = x.astype(np.float64) if argument is None else (x.astype(np.float64) + argument) / 2
         want = 1 / (1 + np.exp(-np.clip(5 * logit, -10, 10)))
-        got = _core.op_probability(x, argument, dtype=dtype, level=level)
+        got = ops.probability(x, argument, dtype=dtype, level=level)
         assert_same(got, decode(encode(got, dtype), dtype).astype(np.float32), "values of the dtype")
         assert_close(encode(got, dtype), want, want, "probability", dtype)
-        assert_same(_core.op_probability(x, argument, dtype=dtype, level=level, threads=2), got)
+        assert_same(ops.probability(x, argument, dtype=dtype, level=level, threads=2), got)
 
 
 def test_probability_of_nan_is_nan(dtype, level):
     x = np.array([0, np.nan, 1], np.float32)
-    assert np.array_equal(np.isnan(_core.op_probability(x, dtype=dtype, level=level)), [False, True, False])
-    got = _core.op_probability(np.zeros(3, np.float32), x, dtype=dtype, level=level)
+    assert np.array_equal(np.isnan(ops.probability(x, dtype=dtype, level=level)), [False, True, False])
+    got = ops.probability(np.zeros(3, np.float32), x, dtype=dtype, level=level)
     assert np.array_equal(np.isnan(got), [False, True, False])
 
 
 def test_equal_logits_have_equal_probabilities(dtype, level):
-    got = _core.op_probability(np.full(197, 0.137, np.float32), dtype=dtype, level=level)
+    got = ops.probability(np.full(197, 0.137, np.float32), dtype=dtype, level=level)
     assert np.unique(got).size == 1
 
 
@@ -140,17 +138,17 @@ def probabilities(shape, dtype):
 @pytest.mark.parametrize("size, out", GRIDS, ids=str)
 def test_expand(size, out, dtype, level):
     probs = probabilities((3, *size), dtype)
-    got = _core.op_expand(probs, *out, dtype=dtype, level=level)
+    got = ops.expand(probs, *out, dtype=dtype, level=level)
     assert_same(got, expand(probs, out, dtype))
-    assert_same(_core.op_expand(probs, *out, dtype=dtype, level=level, threads=2), got)
-    assert_same(_core.op_expand(probs[1:2], *out, dtype=dtype, level=level), got[1:2])
+    assert_same(ops.expand(probs, *out, dtype=dtype, level=level, threads=2), got)
+    assert_same(ops.expand(probs[1:2], *out, dtype=dtype, level=level), got[1:2])
 
 
 @pytest.mark.parametrize("size, out", GRIDS, ids=str)
 def test_smoothing(size, out, dtype, level):
     """Ties depend on these bits, so they are torch's own."""
     probs = probabilities((2, *size), dtype)
-    got = _core.op_expand(probs, *out, smooth=True, dtype=dtype, level=level)
+    got = ops.expand(probs, *out, smooth=True, dtype=dtype, level=level)
     assert_same(got, expand(probs, out, dtype, smooth=True))
 
 
@@ -171,10 +169,10 @@ def test_ground_truth(kind, shape, level):
     dtype = "float32"
     gt = ground_truth(kind, shape)
     probs = probabilities((2, 9, 9), dtype)
-    for first, out in [((18, 18), (18, 18)), ((18, 18), (36, 36)), ((18, 11), (90, 55))]:
-        got = _core.op_expand(probs, *out, gt=as_numpy(gt, kind), gt_rows=first[0], gt_cols=first[1], dtype=dtype, level=level)
+    for first, out in [((18, 18), (18, 18)), ((18, 18), (36, 36)), ((18, 11), (54, 33))]:
+        got = ops.expand(probs, *out, gt=as_numpy(gt, kind), gt_rows=first[0], gt_cols=first[1], dtype=dtype, level=level)
         assert_same(got, expand(probs, out, dtype, gt, first), f"{first} {out}")
-    got = _core.op_expand(
+    got = ops.expand(
         probs, 36, 36, gt=as_numpy(gt, kind), gt_rows=18, gt_cols=18, smooth=True, dtype=dtype, level=level
     )
     assert_same(got, expand(probs, (36, 36), dtype, gt, (18, 18), smooth=True), "smooth")
@@ -184,9 +182,9 @@ def test_ground_truth_of_any_strides(dtype, level):
     probs = probabilities((2, 4, 4), dtype)
     gt = ground_truth("float32", (2, 30, 40)).numpy()
     for view in (gt.transpose(0, 2, 1), gt[:, ::-1, 3:-4], np.broadcast_to(gt[:1], gt.shape), gt[:, ::2, ::3]):
-        got = _core.op_expand(probs, 16, 16, gt=view, gt_rows=8, gt_cols=8, dtype=dtype, level=level)
+        got = ops.expand(probs, 16, 16, gt=view, gt_rows=8, gt_cols=8, dtype=dtype, level=level)
         whole = np.ascontiguousarray(view)
-        want = _core.op_expand(probs, 16, 16, gt=whole, gt_rows=8, gt_cols=8, dtype=dtype, level=level)
+        want = ops.expand(probs, 16, 16, gt=whole, gt_rows=8, gt_cols=8, dtype=dtype, level=level)
         assert_same(got, want)
         assert_same(want, expand(probs, (16, 16), dtype, torch.from_numpy(whole), (8, 8)))
 
@@ -195,14 +193,14 @@ def test_nan_in_probabilities_and_ground_truth(dtype, level):
     """The reference multiplies: NaN probabilities stay NaN but in the ground truth's patches they do too."""
     probs = probabilities((1, 4, 4), dtype)
     probs[0, 1, 2] = np.nan
-    got = decode(_core.op_expand(probs, 8, 8, dtype=dtype, level=level), dtype)
+    got = decode(ops.expand(probs, 8, 8, dtype=dtype, level=level), dtype)
     want = np.zeros((1, 8, 8), bool)
     want[0, 2:4, 4:6] = True
     assert np.array_equal(np.isnan(got), want)
     gt = np.zeros((1, 8, 8), np.float32)
     gt[0, 0, 0] = np.nan
     probs = probabilities((1, 4, 4), dtype)
-    got = decode(_core.op_expand(probs, 8, 8, gt=gt, gt_rows=8, gt_cols=8, dtype=dtype, level=level), dtype)
+    got = decode(ops.expand(probs, 8, 8, gt=gt, gt_rows=8, gt_cols=8, dtype=dtype, level=level), dtype)
     assert got[0, 0, 0] == 0 and np.array_equal(got[0, 1:], decode(expand(probs, (8, 8), dtype), dtype)[0, 1:])
 
 
@@ -217,25 +215,25 @@ def test_gt_mask(kind, level):
     positions = generator(kind).integers(0, sum(counts), (3, 60)).astype(np.int32)
     want = (np.take_along_axis(flat, positions.astype(np.int64), 1) != 0).astype(np.uint8)
     want[~want.any(axis=1)] = 1
-    got = _core.op_gt_mask(as_numpy(gt, kind), scales, positions, level=level)
+    got = ops.gt_mask(as_numpy(gt, kind), scales, positions, level=level)
     assert_same(got, want)
     assert want[1].all() and (want[0] == 0).any() and (want[0] == 1).any()
-    assert_same(_core.op_gt_mask(as_numpy(gt[2:], kind), scales, positions[2:], level=level), want[2:])
+    assert_same(ops.gt_mask(as_numpy(gt[2:], kind), scales, positions[2:], level=level), want[2:])
 
 
 def test_bad_arguments():
     x = np.zeros((1, 2, 3), np.float32)
     with pytest.raises(ValueError, match="prompt"):
-        _core.op_cosine(x, np.zeros((1, 2), np.float32))
+        ops.cosine(x, np.zeros((1, 2), np.float32))
     with pytest.raises(ValueError, match="rows"):
-        _core.op_max_pool(x, 0, 1)
+        ops.max_pool(x, 0, 1)
     with pytest.raises(TypeError, match="logits"):
-        _core.op_probability(np.zeros(3))
+        ops.probability(np.zeros(3))
     with pytest.raises(ValueError, match="highres"):
-        _core.op_probability(np.zeros(3, np.float32), np.zeros(2, np.float32))
+        ops.probability(np.zeros(3, np.float32), np.zeros(2, np.float32))
     with pytest.raises(ValueError, match="gt"):
-        _core.op_expand(x, 2, 3, gt=np.zeros((2, 2, 3), np.float32))
+        ops.expand(x, 2, 3, gt=np.zeros((2, 2, 3), np.float32))
     with pytest.raises(TypeError, match="gt"):
-        _core.op_expand(x, 2, 3, gt=np.zeros((1, 2, 3), np.complex64))
+        ops.expand(x, 2, 3, gt=np.zeros((1, 2, 3), np.complex64))
     with pytest.raises(ValueError, match="positions"):
-        _core.op_gt_mask(x, [(2, 3, 2, 3)], np.array([[6]], np.int32))
+        ops.gt_mask(x, [(2, 3, 2, 3)], np.array([[6]], np.int32))

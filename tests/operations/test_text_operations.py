@@ -3,9 +3,7 @@
 import numpy as np
 import pytest
 
-from ps3c import _core
-
-from .support import assert_same, decode, encode, generator, random
+from .support import assert_same, decode, encode, generator, ops, random
 
 
 @pytest.mark.parametrize("batch, length, channels", [(1, 1, 1), (2, 7, 5), (3, 48, 16), (1, 49, 33), (2, 64, 72)])
@@ -21,16 +19,16 @@ def test_token_embedding(batch, length, channels, class_token, dtype, level):
         rows = np.concatenate([rows, np.broadcast_to(token64, (batch, 1, channels))], 1)
     want = encode((rows + positions64[: rows.shape[1]]).astype(np.float32), dtype)
     keywords = {"class_token": token if class_token else None, "dtype": dtype, "level": level}
-    got = _core.op_token_embedding(ids, table, positions, **keywords)
+    got = ops.token_embedding(ids, table, positions, **keywords)
     assert_same(got, want)
-    assert_same(_core.op_token_embedding(ids, table, positions, threads=2, **keywords), want)
+    assert_same(ops.token_embedding(ids, table, positions, threads=2, **keywords), want)
     for first in range(batch):
-        some = _core.op_token_embedding(ids, table, positions, first=first, segments=1, **keywords)
+        some = ops.token_embedding(ids, table, positions, first=first, segments=1, **keywords)
         assert_same(some, want[first : first + 1])
     wide = np.repeat(np.repeat(ids, 2, 0), 3, 1)[::2, 1::3]
-    assert_same(_core.op_token_embedding(wide, table, positions, **keywords), want, "strided")
-    flipped = _core.op_token_embedding(ids[::-1, ::-1], table, positions, **keywords)
-    assert_same(flipped, _core.op_token_embedding(ids[::-1, ::-1].copy(), table, positions, **keywords), "mirrored")
+    assert_same(ops.token_embedding(wide, table, positions, **keywords), want, "strided")
+    flipped = ops.token_embedding(ids[::-1, ::-1], table, positions, **keywords)
+    assert_same(flipped, ops.token_embedding(ids[::-1, ::-1].copy(), table, positions, **keywords), "mirrored")
 
 
 @pytest.mark.parametrize("bad", [-1, 50, 2**40, -(2**63), 2**63 - 1])
@@ -39,24 +37,24 @@ def test_ids_outside_the_vocabulary(bad, level):
     ids = np.ones((2, 6), np.int64)
     ids[1, 4] = bad
     with pytest.raises(ValueError, match=str(bad)):
-        _core.op_token_embedding(ids, table, positions, level=level)
-    assert _core.op_token_embedding(ids, table, positions, segments=1, level=level).shape == (1, 6, 4)
+        ops.token_embedding(ids, table, positions, level=level)
+    assert ops.token_embedding(ids, table, positions, segments=1, level=level).shape == (1, 6, 4)
 
 
 @pytest.mark.parametrize("segments, tokens, channels", [(1, 1, 1), (3, 7, 5), (2, 49, 16), (50, 3, 9)])
 def test_pool_tokens(segments, tokens, channels, dtype, level):
     x, _ = random((segments, tokens, channels), dtype, "x")
-    assert_same(_core.op_pool_tokens(x, "first", dtype=dtype, level=level), x[None, :, 0].copy())
-    assert_same(_core.op_pool_tokens(x, "last", dtype=dtype, level=level), x[None, :, -1].copy())
+    assert_same(ops.pool_tokens(x, "first", dtype=dtype, level=level), x[None, :, 0].copy())
+    assert_same(ops.pool_tokens(x, "last", dtype=dtype, level=level), x[None, :, -1].copy())
     ids = generator(tokens).integers(0, 5, (segments, tokens))
     want = x[np.arange(segments), ids.argmax(axis=1)][None]
-    assert_same(_core.op_pool_tokens(x, "argmax", ids=ids, dtype=dtype, level=level), want)
+    assert_same(ops.pool_tokens(x, "argmax", ids=ids, dtype=dtype, level=level), want)
     more = np.concatenate([ids[:1], ids])
-    assert_same(_core.op_pool_tokens(x, "argmax", ids=more, first=1, dtype=dtype, level=level), want, "first")
-    assert_same(_core.op_pool_tokens(x, "argmax", ids=np.asfortranarray(ids), dtype=dtype, level=level), want, "strides")
+    assert_same(ops.pool_tokens(x, "argmax", ids=more, first=1, dtype=dtype, level=level), want, "first")
+    assert_same(ops.pool_tokens(x, "argmax", ids=np.asfortranarray(ids), dtype=dtype, level=level), want, "strides")
     large = ids.copy()
     large[:, -1] = 2**62
-    assert_same(_core.op_pool_tokens(x, "argmax", ids=large, dtype=dtype, level=level), x[None, :, -1].copy(), "64 bits")
+    assert_same(ops.pool_tokens(x, "argmax", ids=large, dtype=dtype, level=level), x[None, :, -1].copy(), "64 bits")
 
 
 def test_class_mask(level):
@@ -64,22 +62,22 @@ def test_class_mask(level):
     ids = generator("mask").integers(0, 3, (4, 9))
     for pad in (0, 2, -1):
         want = np.concatenate([np.ones((4, 1)), ids != pad], 1).astype(np.uint8)
-        assert_same(_core.op_class_mask(ids, pad, level=level), want)
-        assert_same(_core.op_class_mask(ids, pad, first=1, segments=2, level=level), want[1:3])
-        assert_same(_core.op_class_mask(ids.T.copy().T, pad, level=level), want)
+        assert_same(ops.class_mask(ids, pad, level=level), want)
+        assert_same(ops.class_mask(ids, pad, first=1, segments=2, level=level), want[1:3])
+        assert_same(ops.class_mask(ids.T.copy().T, pad, level=level), want)
 
 
 def test_bad_arguments():
     ids, table = np.zeros((2, 3), np.int64), np.zeros((5, 4), np.float32)
     for error, words, call in [
-        (TypeError, "ids", lambda: _core.op_token_embedding(ids.astype(np.int32), table, table)),
-        (ValueError, "ids", lambda: _core.op_token_embedding(ids[0], table, table)),
-        (ValueError, "positions", lambda: _core.op_token_embedding(ids, table, table[:2])),
-        (ValueError, "first", lambda: _core.op_token_embedding(ids, table, table, first=2)),
-        (ValueError, "class_token", lambda: _core.op_token_embedding(ids, table, table, class_token=np.zeros(3, np.float32))),
-        (ValueError, "pool", lambda: _core.op_pool_tokens(np.zeros((1, 2, 3), np.float32), "mean")),
-        (ValueError, "ids", lambda: _core.op_pool_tokens(np.zeros((1, 2, 3), np.float32), "argmax")),
-        (ValueError, "first", lambda: _core.op_class_mask(ids, 0, first=-1)),
+        (TypeError, "ids", lambda: ops.token_embedding(ids.astype(np.int32), table, table)),
+        (ValueError, "ids", lambda: ops.token_embedding(ids[0], table, table)),
+        (ValueError, "positions", lambda: ops.token_embedding(ids, table, table[:2])),
+        (ValueError, "first", lambda: ops.token_embedding(ids, table, table, first=2)),
+        (ValueError, "class_token", lambda: ops.token_embedding(ids, table, table, class_token=np.zeros(3, np.float32))),
+        (ValueError, "pool", lambda: ops.pool_tokens(np.zeros((1, 2, 3), np.float32), "mean")),
+        (ValueError, "ids", lambda: ops.pool_tokens(np.zeros((1, 2, 3), np.float32), "argmax")),
+        (ValueError, "first", lambda: ops.class_mask(ids, 0, first=-1)),
     ]:
         with pytest.raises(error, match=words):
             call()
