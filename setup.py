@@ -133,7 +133,9 @@ class BuildCore(build_ext):
     def compilations(self, ext, compiler, openmp):
         # Debug and sanitized objects lie apart, so that changing a switch doesn't rebuild the other kind.
         kind = "sanitize" if switch("PS3C_SANITIZE") else "debug" if switch("PS3C_DEBUG") else "release"
-        folder = Path(self.build_temp, kind)
+        # pip gives an editable build a temporary folder; objects stay, so that the next one only compiles changes.
+        lasting = f"build/temp.{self.plat_name}-{sys.implementation.cache_tag}"
+        folder = Path(lasting if self.editable_mode else self.build_temp, kind)
         optimize = {"sanitize": ["-O1", "-g", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined"],
                     "debug": ["-O0", "-g"], "release": []}[kind]
         common = ["-std=gnu11", "-Wall", "-Wextra", "-fPIC", "-fvisibility=hidden", *self.sanitize_flags(), *openmp]
