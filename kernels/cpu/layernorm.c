@@ -2,7 +2,7 @@
  * deviations (two passes). torch.nn.functional.layer_norm, with an activation for the places where one follows.
  *
  * Tokens are in the lanes, so a token's sums are a lane's: no horizontal step. Three sweeps over a panel, the last two
- * from cache; several vectors abreast, so that the panel is read as one stream; four sums per lane for short chains.
+ * from cache; several vectors abreast, so that the panel is read as one stream.
  */
 #include "tile.h"
 
@@ -15,47 +15,65 @@ typedef struct norm_panel {
     ps3c_word *y;
 } norm_panel;
 
-INLINE vfloat add_term(bool square, vfloat sum, vfloat d)
+/* Four neighbouring channels of a vector of tokens. */
+INLINE void load_channels(ps3c_dtype dtype, const ps3c_word *x, vfloat v[SUMS])
 {
-    if (square)
-        return v_fma(d, d, sum);
-    return sum + d;
+    vfloat even;
+    if (dtype == PS3C_FLOAT32) {
+        UNROLL
+        for (int u = 0; u < SUMS; u++)
+            v[u] = v_load(x + u * PS3C_PANEL);
+        return;
+    }
+    v_unpack(dtype, v_load_word(x), &even, &v[1]);
+    v[0] = even;
+    v_unpack(dtype, v_load_word(x + PS3C_PANEL), &even, &v[3]);
+    v[2] = even;
 }
 
-/* Sums over channels of (x - mean) or its square, divided by their number. */
-INLINE void average(ps3c_dtype dtype, int vectors, const norm_panel *p, bool square, const vfloat *mean, vfloat *out)
+/* The mean over channels of x - mean and of its square, for each vector. */
+INLINE void average(ps3c_dtype dtype, int vectors, const norm_panel *p, const vfloat *mean, vfloat *first,
+                    vfloat *second)
 {
-    vfloat sum[ABREAST][SUMS];
-    int64_t channels = p->args->x->channels, step = dtype == PS3C_FLOAT32 ? 4 : 2, c = 0;
+    vfloat sum[ABREAST], square[ABREAST][SUMS];
+    const int64_t channels = p->args->x->channels, step = dtype == PS3C_FLOAT32 ? 4 : 2;
     const ps3c_word *x = p->x;
-    for (int j = 0; j < vectors; j++)
+    int64_t c = 0;
+    UNROLL
+    for (int j = 0; j < vectors; j++) {
+        sum[j] = v_splat(0);
+        UNROLL
         for (int u = 0; u < SUMS; u++)
-            sum[j][u] = v_splat(0);
+            square[j][u] = v_splat(0);
+    }
     for (; c + SUMS <= channels; c += SUMS, x += step * PS3C_PANEL) {
         UNROLL
-        for (int w = 0; w < step; w++)
-            UNROLL
         for (int j = 0; j < vectors; j++) {
-            vfloat v[2];
-            v_unpack(dtype, v_load_word(x + w * PS3C_PANEL + VECTOR * j), &v[0], &v[1]);
+            vfloat d[SUMS];
+            load_channels(dtype, x + VECTOR * j, d);
             UNROLL
-            for (int u = 0; u < SUMS / step; u++) {
-                vfloat d = v[u] - mean[j], *s = &sum[j][w * (SUMS / step) + u];
-                *s = add_term(square, *s, d);
+            for (int u = 0; u < SUMS; u++) {
+                d[u] -= mean[j];
+                square[j][u] = v_fma(d[u], d[u], square[j][u]);
             }
+            sum[j] += (d[0] + d[1]) + (d[2] + d[3]);
         }
     }
-    for (int w = 0; c < channels; w++, c += dtype == PS3C_FLOAT32 ? 1 : 2)
+    for (; c < channels; c += dtype == PS3C_FLOAT32 ? 1 : 2, x += PS3C_PANEL)
         for (int j = 0; j < vectors; j++) {
             vfloat v[2];
-            v_unpack(dtype, v_load_word(x + w * PS3C_PANEL + VECTOR * j), &v[0], &v[1]);
+            v_unpack(dtype, v_load_word(x + VECTOR * j), &v[0], &v[1]);
             for (int u = 0; u < (dtype == PS3C_FLOAT32 || c + 1 == channels ? 1 : 2); u++) {
                 vfloat d = v[u] - mean[j];
-                sum[j][u] = add_term(square, sum[j][u], d);
+                square[j][u] = v_fma(d, d, square[j][u]);
+                sum[j] += d;
             }
         }
-    for (int j = 0; j < vectors; j++)
-        out[j] = ((sum[j][0] + sum[j][1]) + (sum[j][2] + sum[j][3])) / (float)channels;
+    UNROLL
+    for (int j = 0; j < vectors; j++) {
+        first[j] = sum[j] / (float)channels;
+        second[j] = ((square[j][0] + square[j][1]) + (square[j][2] + square[j][3])) / (float)channels;
+    }
 }
 
 INLINE void normalize(ps3c_dtype dtype, int vectors, const norm_panel *p)
@@ -63,31 +81,36 @@ INLINE void normalize(ps3c_dtype dtype, int vectors, const norm_panel *p)
     const ps3c_activation_function act = p->args->act;
     const int64_t channels = p->args->x->channels;
     const int each = dtype == PS3C_FLOAT32 ? 1 : 2;
-    vfloat mean[ABREAST], factor[ABREAST];
+    vfloat mean[ABREAST], rest[ABREAST], factor[ABREAST];
     const ps3c_word *x = p->x;
     ps3c_word *y = p->y;
     for (int j = 0; j < vectors; j++)
         mean[j] = v_splat(0);
-    average(dtype, vectors, p, false, mean, factor);
+    average(dtype, vectors, p, mean, rest, factor); /* the squares of this sweep are not used */
     for (int j = 0; j < vectors; j++)
-        mean[j] = factor[j];
-    average(dtype, vectors, p, true, mean, factor);
-    for (int j = 0; j < vectors; j++)
-        factor[j] = 1.0f / v_sqrt(factor[j] + p->args->eps);
-    for (int64_t c = 0; c < channels; c += each, x += PS3C_PANEL, y += PS3C_PANEL)
-        UNROLL
+        mean[j] = rest[j];
+    /* What the first sweep's sum lost to rounding (a large mean) shows as the mean deviation: mean and variance take it in. */
+    average(dtype, vectors, p, mean, rest, factor);
     for (int j = 0; j < vectors; j++) {
-        vfloat v[2] = {v_splat(0), v_splat(0)};
-        v_unpack(dtype, v_load_word(x + VECTOR * j), &v[0], &v[1]);
-        v[0] = v_activate(act, v_fma((v[0] - mean[j]) * factor[j], v_splat(p->weight[c]), v_splat(p->bias[c])));
-        if (each == 2) {
-            vfloat odd = v_splat(0);
-            if (c + 1 < channels)
-                odd = v_activate(
-                    act, v_fma((v[1] - mean[j]) * factor[j], v_splat(p->weight[c + 1]), v_splat(p->bias[c + 1])));
-            v[1] = odd;
+        mean[j] += rest[j];
+        factor[j] = v_max(v_splat(0), factor[j] - rest[j] * rest[j]);
+        factor[j] = 1.0f / v_sqrt(factor[j] + p->args->eps);
+    }
+    for (int64_t c = 0; c < channels; c += each, x += PS3C_PANEL, y += PS3C_PANEL) {
+        UNROLL
+        for (int j = 0; j < vectors; j++) {
+            vfloat v[2] = {v_splat(0), v_splat(0)};
+            v_unpack(dtype, v_load_word(x + VECTOR * j), &v[0], &v[1]);
+            v[0] = v_activate(act, v_fma((v[0] - mean[j]) * factor[j], v_splat(p->weight[c]), v_splat(p->bias[c])));
+            if (each == 2) {
+                vfloat odd = v_splat(0);
+                if (c + 1 < channels)
+                    odd = v_activate(
+                        act, v_fma((v[1] - mean[j]) * factor[j], v_splat(p->weight[c + 1]), v_splat(p->bias[c + 1])));
+                v[1] = odd;
+            }
+            v_store_word(y + VECTOR * j, v_pack(dtype, v[0], v[1]));
         }
-        v_store_word(y + VECTOR * j, v_pack(dtype, v[0], v[1]));
     }
 }
 

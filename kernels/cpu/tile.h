@@ -50,10 +50,11 @@ INLINE void tile(int rows, int vectors, bool native, bool prefetch, const tile_o
     const ps3c_word *a = o->a, *b = o->b;
     const int64_t row = o->row, step = o->step;
     UNROLL
-    for (int r = 0; r < rows; r++)
+    for (int r = 0; r < rows; r++) {
         UNROLL
-    for (int j = 0; j < vectors; j++)
-        acc[r][j] = v_splat(0);
+        for (int j = 0; j < vectors; j++)
+            acc[r][j] = v_splat(0);
+    }
     for (int64_t s = 0; s < o->stretches; s++, a += o->stride) {
         const ps3c_word *ak = a;
         int64_t depth = s + 1 < o->stretches ? o->depth : o->last;

@@ -158,7 +158,9 @@ static const char *const dtype_names[] = {"float32", "float16", "bfloat16"};
 
 static inline bool level_available(int level)
 {
-#if defined(__x86_64__)
+#ifdef PS3C_EMULATE
+    return level < 5;
+#elif defined(__x86_64__)
     __builtin_cpu_init();
     bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
