@@ -15,6 +15,10 @@ ps3c_status ps3c_image_normalize(ps3c_context *context, const uint8_t *pixels, i
         return ps3c_fail(context, PS3C_ERROR_VALUE, "pixels is %lld x %lld, expected at least 1 x 1", (long long)height,
                          (long long)width);
     for (int c = 0; c < 3; c++)
+        if (std[c] == 0.0f)
+            return ps3c_fail(context, PS3C_ERROR_VALUE,
+                             "std: got 0 for channel %d, expected another number: it divides", c);
+    for (int c = 0; c < 3; c++)
         for (int v = 0; v < 256; v++) {
             float unit = (float)v / 255.0f, centred = unit - mean[c];
             table[c][v] = centred / std[c];
