@@ -1,0 +1,477 @@
+"""ps3c._core: runs on tiny models, what they refuse, plans, configurations, parameters by name, images."""
+
+import copy
+import gc
+import signal
+import sys
+import threading
+import time
+import weakref
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from core_support import VISION, core, random_weights, run, text_arguments, vision_arguments  # noqa: F401
+from ps3c import _core as installed
+
+# ---- runs ------------------------------------------------------------------------------------------------------------
+
+
+def test_vision_run(core):
+    plan, arguments = vision_arguments(core)
+    features = run(plan, arguments)
+    assert torch.isfinite(features).all() and features.std() > 0.1
+    assert [int(m.sum()) for m in arguments["selection_maps"]] == [2 * sum(t) for t in zip(*plan.takes[0])]
+    assert all(((p > 0) & (p < 1)).all() for p in arguments["selection_probs"])
+    again, arguments = vision_arguments(core, pixel_values=arguments["pixel_values"].permute(3, 2, 1, 0).contiguous())
+    arguments["pixel_values"] = arguments["pixel_values"].permute(3, 2, 1, 0)  # the same values, strided
+    assert torch.equal(run(again, arguments), features)
+
+
+def test_text_run(core):
+    plan, arguments = text_arguments(core)
+    pooled = run(plan, arguments).clone()
+    assert torch.isfinite(pooled).all() and torch.isfinite(arguments["prompt"]).all()
+    arguments["ids"] = arguments["ids"].repeat_interleave(2, dim=1)[:, ::2]
+    assert torch.equal(run(plan, arguments), pooled)
+
+
+def replaced(index, value):
+    def change(arguments):
+        arguments["weights"] = list(arguments["weights"])
+        arguments["weights"][index] = value(arguments["weights"][index])
+
+    return change
+
+
+def assigned(name, value):
+    def change(arguments):
+        arguments[name] = value(arguments[name]) if callable(value) else value
+
+    return change
+
+
+def item(name, index, value):
+    def change(arguments):
+        arguments[name] = list(arguments[name])
+        arguments[name][index] = value(arguments[name][index])
+
+    return change
+
+
+# change, exception, message: what came and what was expected
+VISION_FAULTS = {
+    "weights missing": (assigned("weights", lambda w: w[:-1]), ValueError, "argument weights: expected .* tensors, got"),
+    "weights not a list": (assigned("weights", 3), TypeError, "argument weights: expected a sequence of tensors, got int"),
+    "weight shape": (replaced(0, lambda w: w[:, 1:]), ValueError,
+                     r"weight trunk.pos_embed: expected shape \(1, 16, 32\), got \(1, 15, 32\)"),
+    "weight rank": (replaced(0, lambda w: w[0]), ValueError, r"weight trunk.pos_embed: .*got \(16, 32\)"),
+    "weight dtype": (replaced(0, lambda w: w.half()), TypeError,
+                     "weight trunk.pos_embed: expected dtype float32, got float16"),
+    "weight device": (replaced(0, lambda w: w.to("meta")), TypeError, "weight trunk.pos_embed: .*meta"),
+    "weight strides": (replaced(0, lambda w: w.transpose(1, 2).contiguous().transpose(1, 2)), TypeError,
+                       "weight trunk.pos_embed: expected a contiguous tensor, got strides"),
+    "weight kind": (replaced(0, lambda w: None), TypeError, "weight trunk.pos_embed: expected a torch.Tensor, got None"),
+    "pixels rank": (assigned("pixel_values", lambda x: x[0]), ValueError,
+                    r"argument pixel_values: expected shape \(2, 3, 128, 128\), got \(3, 128, 128\)"),
+    "pixels channels": (assigned("pixel_values", lambda x: x[:, :1]), ValueError, r"got \(2, 1, 128, 128\)"),
+    "pixels dtype": (assigned("pixel_values", lambda x: x.bfloat16()), TypeError,
+                     "argument pixel_values: expected dtype float32, got bfloat16"),
+    "pixels meta": (assigned("pixel_values", lambda x: x.to("meta")), TypeError, "argument pixel_values: .*meta"),
+    "prompt missing": (assigned("prompt", None), ValueError, "argument prompt: expected a tensor"),
+    "prompt width": (assigned("prompt", lambda x: x[:, :31]), ValueError,
+                     r"argument prompt: expected shape \(2, 32\), got \(2, 31\)"),
+    "prompt list": (assigned("prompt", [[1.0]]), TypeError, "argument prompt: expected a torch.Tensor, got list"),
+    "gt rank": (assigned("gt_maps", lambda x: x[0]), ValueError, r"argument gt_maps: .*any.*got \(6, 5\)"),
+    "gt complex": (assigned("gt_maps", lambda x: x.to(torch.complex64)), TypeError, "argument gt_maps: .*complex"),
+    "global text": (assigned("global_text", torch.zeros(2, 1)), ValueError, "argument global_text: expected None"),
+    "hidden count": (assigned("hidden_states", lambda x: x[:1]), ValueError,
+                     "argument hidden_states: expected 2 tensors, got 1"),
+    "hidden shape": (item("hidden_states", 1, lambda x: x[:, 1:]), ValueError, r"argument hidden_states\[1\]: .*shape"),
+    "hidden strides": (item("hidden_states", 1, lambda x: x.transpose(0, 1).contiguous().transpose(0, 1)), TypeError,
+                       r"argument hidden_states\[1\]: expected a contiguous tensor"),
+    "maps none": (assigned("selection_maps", None), ValueError, "argument selection_maps: expected 2 tensors, got 0"),
+    "maps swapped": (assigned("selection_maps", lambda x: x[::-1]), ValueError, r"argument selection_maps\[0\]: .*shape"),
+    "probs dtype": (item("selection_probs", 0, lambda x: x.double()), TypeError, r"argument selection_probs\[0\]: .*float64"),
+    "probs of the other mode": (assigned("bottomup_probs", lambda x: [torch.zeros(2, 8, 8)]), ValueError,
+                                "argument bottomup_probs: expected 0 tensors, got 1"),
+    "pooled unwanted": (assigned("pooled", lambda x: torch.zeros(2, 32)), ValueError, "argument pooled: expected None"),
+    "workspace small": (assigned("workspace", lambda x: x[:-1]), ValueError, "argument workspace: expected at least"),
+    "workspace dtype": (assigned("workspace", lambda x: x.view(torch.int8)), TypeError, "workspace: expected dtype uint8"),
+    "threads": (assigned("threads", -1), ValueError, "argument threads: expected 0 or more, got -1"),
+    "level": (assigned("level", "sse9"), ValueError, "sse9"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", VISION_FAULTS)
+def test_vision_faults(core, fault):
+    change, exception, message = VISION_FAULTS[fault]
+    plan, arguments = vision_arguments(core, global_text=None, bottomup_probs=(), pooled=None, threads=0, level=None)
+    good = run(plan, arguments).clone()
+    bad = dict(arguments)
+    change(bad)
+    with pytest.raises(exception, match=message):
+        run(plan, bad)
+    assert torch.equal(run(plan, arguments), good)
+
+
+TEXT_FAULTS = {
+    "ids dtype": (assigned("ids", lambda x: x.int()), TypeError, "argument ids: expected dtype int64, got int32"),
+    "ids shape": (assigned("ids", lambda x: x[:, 1:]), ValueError, r"argument ids: expected shape \(3, 8\), got \(3, 7\)"),
+    "ids range": (assigned("ids", lambda x: x + 40), ValueError, "ids"),
+    "ids negative": (assigned("ids", lambda x: x - 1), ValueError, "ids"),
+    "pooled shape": (assigned("pooled", lambda x: x[:1]), ValueError, r"argument pooled: expected shape \(3, 24\)"),
+    "prompt dtype": (assigned("prompt", lambda x: x.half()), TypeError, "argument prompt: expected dtype float32"),
+    "weight": (replaced(-1, lambda w: w[:1]), ValueError, "weight .*expected shape"),
+}
+
+
+@pytest.mark.parametrize("fault", TEXT_FAULTS)
+def test_text_faults(core, fault):
+    change, exception, message = TEXT_FAULTS[fault]
+    plan, arguments = text_arguments(core)
+    good = run(plan, arguments).clone()
+    bad = dict(arguments)
+    change(bad)
+    with pytest.raises(exception, match=message):
+        run(plan, bad)
+    assert torch.equal(run(plan, arguments), good)
+
+
+def test_missing_arguments():
+    plan, arguments = vision_arguments(installed)
+    del arguments["workspace"]
+    with pytest.raises(TypeError, match="missing required argument 'workspace'"):
+        run(plan, arguments)
+    plan, arguments = text_arguments(installed)
+    with pytest.raises(TypeError, match="missing required argument 'prompt'"):
+        plan.run(arguments["weights"], arguments["ids"], pooled=arguments["pooled"], workspace=arguments["workspace"])
+
+
+def test_runs_keep_nothing(core):
+    plan, arguments = vision_arguments(core)
+    arrays = [w.numpy().copy() for w in arguments["weights"]]
+    arguments["weights"] = [torch.from_numpy(a) for a in arrays]
+    bad = dict(arguments, workspace=arguments["workspace"][:1])
+    before = [sys.getrefcount(a) for a in arrays], [sys.getrefcount(w) for w in arguments["weights"]]
+    for _ in range(3):
+        run(plan, arguments)
+        with pytest.raises(ValueError):
+            run(plan, bad)
+    assert before == ([sys.getrefcount(a) for a in arrays], [sys.getrefcount(w) for w in arguments["weights"]])
+    del arguments, bad
+    gc.collect()
+    assert [sys.getrefcount(a) for a in arrays] == [count - 1 for count in before[0]]
+
+
+def test_weights_may_go_during_a_run(core):
+    """Another thread drops every weight from the list, and reuses its memory, while a run reads it."""
+    plan, arguments = vision_arguments(core)
+    expected = run(plan, arguments).clone()
+    weights = arguments["weights"]
+    stop = threading.Event()
+
+    def churn():
+        while not stop.is_set():
+            for i in range(len(weights)):
+                weights[i] = weights[i].clone()
+                torch.full_like(weights[i], float("nan"))
+
+    thread = threading.Thread(target=churn)
+    thread.start()
+    try:
+        for _ in range(30):
+            assert torch.equal(run(plan, arguments), expected)
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_threads_share_a_plan(core):
+    plan, arguments = vision_arguments(core)
+    expected = run(plan, arguments).clone()
+    failures = []
+
+    def work():
+        own = dict(arguments, workspace=torch.empty_like(arguments["workspace"]))
+        for name in ("hidden_states", "selection_maps", "selection_probs"):
+            own[name] = [torch.empty_like(t) for t in arguments[name]]
+        for _ in range(5):
+            if not torch.equal(run(plan, own), expected):
+                failures.append("different")
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+def test_plan_outlives_model():
+    plan, arguments = vision_arguments(installed)
+    gc.collect()
+    run(plan, arguments)
+
+
+def test_interrupt():
+    """Ctrl-C during a long run raises KeyboardInterrupt soon; the plan works afterwards."""
+    config = dict(VISION, width=128, heads=2, mlp_hidden=512, pool_width=128, pool_hidden=512, depth=6, select_layers=[5])
+    model = installed.VisionModel(config)
+    plan = model.plan(2, 128, 128, num_look_close="all")
+    tokens = plan.low_res_tokens + plan.selected_tokens
+
+    def maps():
+        return [torch.empty(2, h, w) for h, w in plan.grids[1:]]
+
+    arguments = dict(
+        weights=random_weights(model),
+        pixel_values=torch.zeros(2, 3, 128, 128),
+        hidden_states=[torch.empty(2, tokens, 128)],
+        selection_maps=maps(),
+        selection_probs=maps(),
+        workspace=torch.empty(plan.workspace_bytes, dtype=torch.uint8),
+    )
+    started = time.monotonic()
+    run(plan, dict(arguments, level="naive", threads=1))
+    whole = time.monotonic() - started
+    timer = threading.Timer(0.1 * whole, signal.raise_signal, [signal.SIGINT])
+    timer.start()
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run(plan, dict(arguments, level="naive", threads=1))
+    assert time.monotonic() - started < 0.7 * whole
+    timer.join()
+    run(plan, arguments)
+    assert torch.isfinite(arguments["hidden_states"][0]).all()
+
+
+# ---- configurations and plans ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change, exception, message",
+    [
+        ({"width": None}, TypeError, r"config\['width'\]: expected an integer, got NoneType"),
+        ({"width": 32.0}, TypeError, r"config\['width'\]: expected an integer, got float"),
+        ({"width": 1 << 70}, ValueError, r"config\['width'\]: expected an integer of 64 bits"),
+        ({"norm_eps": "x"}, TypeError, r"config\['norm_eps'\]: expected a number, got str"),
+        ({"scales": 3}, TypeError, r"config\['scales'\]: expected a list of integers, got int"),
+        ({"scales": list(range(17))}, ValueError, r"config\['scales'\]: expected at most 16 entries, got 17"),
+        ({"max_select_num": [1]}, ValueError, r"config\['max_select_num'\]: expected an entry for each of the 2 scales"),
+        ({"adapter": "v3"}, ValueError, r"config\['adapter'\]: expected one of 'none', 'v1', 'v2', got 'v3'"),
+        ({"adapter": 1}, TypeError, r"config\['adapter'\]: expected a str, got int"),
+        ({"num_scales": 2}, ValueError, r"config\['num_scales'\]: got 2, but the list has 3 entries"),
+        ({"colour": 1}, ValueError, "argument config: unknown key 'colour'"),
+        ({"heads": 5}, ValueError, "heads"),
+    ],
+)
+def test_config_faults(change, exception, message):
+    with pytest.raises(exception, match=message):
+        installed.VisionModel({**VISION, **change})
+
+
+def test_config_missing_key():
+    with pytest.raises(ValueError, match="argument config: key 'depth' is missing"):
+        installed.VisionModel({key: value for key, value in VISION.items() if key != "depth"})
+    with pytest.raises(TypeError, match="argument config: expected a dict, got list"):
+        installed.TextModel([])
+
+
+@pytest.mark.parametrize(
+    "change, exception, message",
+    [
+        ({"num_look_close": -1}, ValueError, "argument num_look_close: .*got -1"),
+        ({"num_look_close": -2}, ValueError, "argument num_look_close: .*got -2"),
+        ({"num_look_close": 1.5}, TypeError, "argument num_look_close: expected None, 'all' or an integer, got float"),
+        ({"num_look_close": "some"}, ValueError, "argument num_look_close: .*got 'some'"),
+        ({"num_token_look_close": [3]}, TypeError, "argument num_token_look_close: .*got list"),
+        ({"first_n_scales": [1]}, ValueError, "argument first_n_scales: expected an entry for each of the 2 images, got 1"),
+        ({"first_n_scales": 1}, TypeError, "argument first_n_scales"),
+        ({"first_n_scales": [1, 9]}, ValueError, "first_n_scale"),
+        ({"dtype": "int8"}, ValueError, "argument dtype: expected one of 'float32', 'float16', 'bfloat16', got 'int8'"),
+        ({"device": ("tpu", 0)}, ValueError, "argument device: expected one of 'cpu', 'cuda', got 'tpu'"),
+        ({"device": "cpu"}, TypeError, "argument device: expected a tuple"),
+        ({"device": ("cpu", 1)}, ValueError, "argument device: no device"),
+        ({"mode": "train"}, ValueError, "argument mode: expected one of"),
+        ({"workspace_limit": -1}, ValueError, "argument workspace_limit: expected 0 or more, got -1"),
+        ({"hidden_states": 9}, ValueError, "num_hidden_layers_to_return: got 9, expected 1 to 2"),
+    ],
+)
+def test_plan_faults(change, exception, message):
+    model = installed.VisionModel(VISION)
+    arguments = {**({} if "num_token_look_close" in change else {"num_look_close": 1}), **change}
+    with pytest.raises(exception, match=message):
+        model.plan(2, 128, 128, **arguments)
+    assert model.plan(2, 128, 128, num_look_close=1).looks == 1
+
+
+def test_models_and_plans_are_closed():
+    plan, _ = vision_arguments(installed)
+    for cls in (installed.VisionPlan, installed.TextPlan):
+        with pytest.raises(TypeError):
+            cls()
+    with pytest.raises(AttributeError):
+        plan.looks = 3
+    with pytest.raises(TypeError):
+        copy.deepcopy(plan)
+    with pytest.raises(TypeError):
+        type("Mine", (installed.VisionModel,), {})
+
+
+def test_no_memory_for_a_plan():
+    with pytest.raises((MemoryError, ValueError)):
+        installed.VisionModel(VISION).plan(1 << 55, 128, 128, num_look_close=1)
+
+
+# ---- parameters by name ----------------------------------------------------------------------------------------------
+
+
+def small_module():
+    module = nn.Module()
+    module.first = nn.Linear(2, 3)
+    module.inner = nn.Module()
+    module.inner.norm = nn.LayerNorm(3)
+    module.scale = nn.Parameter(torch.ones(1))
+    return module
+
+
+NAMES = ["inner.norm.bias", "scale", "first.weight", "inner.norm.weight"]
+
+
+def same_objects(found, module):
+    return all(a is module.get_parameter(name) for a, name in zip(found, NAMES, strict=True))
+
+
+def test_parameters_in_order():
+    module = small_module()
+    parameters = installed.Parameters(module, NAMES)
+    assert same_objects(parameters.collect(), module)
+    assert parameters.module is module and parameters.names == tuple(NAMES)
+
+
+def test_parameters_follow_changes():
+    module = small_module()
+    parameters = installed.Parameters(module, NAMES)
+    module.first.weight = nn.Parameter(torch.zeros(3, 2))
+    assert same_objects(parameters.collect(), module)
+    module.inner.norm = nn.LayerNorm(3)
+    assert same_objects(parameters.collect(), module)
+    other = nn.Module()
+    other.norm = nn.LayerNorm(3)
+    module.inner = other
+    assert same_objects(parameters.collect(), module)
+    module.half()
+    assert same_objects(parameters.collect(), module) and parameters.collect()[1].dtype == torch.float16
+
+
+def test_parameters_missing():
+    module = small_module()
+    parameters = installed.Parameters(module, NAMES)
+    for break_it, message in [
+        (lambda: delattr(module.first, "weight"), "Module has no parameter 'first.weight'"),
+        (lambda: delattr(module.inner, "norm"), "Module has no parameter 'inner.norm.bias'"),
+        (lambda: setattr(module, "inner", None), "Module has no parameter 'inner.norm.bias'"),
+    ]:
+        break_it()
+        with pytest.raises(AttributeError, match=message):
+            parameters.collect()
+        module.first, module.inner = small_module().first, small_module().inner
+        assert same_objects(parameters.collect(), module)
+    module.first.weight = None
+    with pytest.raises(TypeError, match="parameter 'first.weight' of Module: expected a tensor, got None"):
+        parameters.collect()
+    with pytest.raises(AttributeError, match="no parameter 'first.colour'"):
+        installed.Parameters(module, ["first.colour"]).collect()
+    with pytest.raises(TypeError, match="argument names: expected str, got int at 0"):
+        installed.Parameters(module, [1])
+    with pytest.raises((TypeError, AttributeError)):
+        installed.Parameters(3, NAMES)
+
+
+def test_parameters_parametrized():
+    class Double(nn.Module):
+        def forward(self, weight):
+            return 2 * weight
+
+    module = small_module()
+    parameters = installed.Parameters(module, NAMES)
+    plain = module.first.weight.detach().clone()
+    nn.utils.parametrize.register_parametrization(module.first, "weight", Double())
+    assert torch.equal(parameters.collect()[2], 2 * plain)
+
+
+def test_parameters_check():
+    module, seen = small_module(), []
+
+    def check(path, child):
+        seen.append(path)
+        if isinstance(child, nn.Identity):
+            raise ValueError(f"{path} is not what it was")
+
+    parameters = installed.Parameters(module, NAMES, check)
+    assert seen == ["inner", "inner.norm", "first"]
+    parameters.collect()
+    assert len(seen) == 3  # only when first met
+    module.inner.norm = nn.Identity()
+    with pytest.raises(ValueError, match="inner.norm is not what it was"):
+        parameters.collect()
+
+
+def test_parameters_die_with_their_module():
+    gone = []
+    module = small_module()
+    module.found = installed.Parameters(module, NAMES)  # a cycle
+    module.inner.register_buffer("x", torch.zeros(1))
+    weakref.finalize(module, gone.append, True)
+    del module
+    gc.collect()
+    assert gone == [True]
+
+
+def test_parameters_are_not_copied():
+    with pytest.raises(TypeError):
+        copy.deepcopy(installed.Parameters(small_module(), NAMES))
+
+
+# ---- images ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(5, 7, 3), (5, 7, 4), (1, 1, 3), (3, 1, 4)])
+def test_image_normalize(shape):
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    mean, std = [0.5, 0.4, 0.3], [0.5, 0.2, 0.25]
+    expected = (pixels[..., :3].astype(np.float32) / np.float32(255) - np.float32(mean)) / np.float32(std)
+    out = installed.image_normalize(pixels, mean, std)
+    assert out.dtype == np.float32 and np.array_equal(out, expected.transpose(2, 0, 1))
+    wide = np.zeros((shape[0], shape[1] + 3, shape[2]), np.uint8)
+    wide[:, 1:-2] = pixels
+    given = np.empty_like(out)
+    assert installed.image_normalize(wide[:, 1:-2], mean, std, given) is given and np.array_equal(given, out)
+    assert np.array_equal(installed.image_normalize(pixels[::-1], mean, std), out[:, ::-1])
+
+
+@pytest.mark.parametrize(
+    "arguments, exception, message",
+    [
+        ((np.zeros((4, 4, 3), np.float32), [0] * 3, [1] * 3), TypeError, "argument pixels: expected uint8 array"),
+        ((np.zeros((4, 4), np.uint8), [0] * 3, [1] * 3), ValueError, "argument pixels: expected shape"),
+        ((np.zeros((4, 4, 2), np.uint8), [0] * 3, [1] * 3), ValueError, "argument pixels: expected shape"),
+        ((np.zeros((4, 8, 3), np.uint8)[:, ::2], [0] * 3, [1] * 3), TypeError, "argument pixels: expected rows"),
+        (([[1]], [0] * 3, [1] * 3), TypeError, "argument pixels: expected a numpy.ndarray, got list"),
+        ((np.zeros((4, 4, 3), np.uint8), [0] * 2, [1] * 3), ValueError, "argument mean: expected 3 numbers"),
+        ((np.zeros((4, 4, 3), np.uint8), [0] * 3, 1), ValueError, "argument std: expected 3 numbers"),
+        ((np.zeros((4, 4, 3), np.uint8), [0] * 3, [1] * 3, np.zeros((3, 4, 5), np.float32)), ValueError, "argument out"),
+        ((np.zeros((4, 4, 3), np.uint8), [0] * 3, [1] * 3, np.zeros((3, 4, 4))), TypeError, "argument out"),
+    ],
+)
+def test_image_normalize_faults(arguments, exception, message):
+    with pytest.raises(exception, match=message):
+        installed.image_normalize(*arguments)
+
+
+def test_levels():
+    levels = installed.cpu_levels()
+    assert levels[-2:] == ["portable", "naive"] and installed.cpu_level() in levels
