@@ -1,0 +1,99 @@
+# ps3c: what there is to do. `make` alone says it.
+PYTHON ?= python3
+VENV ?= .venv
+CC ?= gcc
+CLANG ?= $(firstword $(foreach name,clang clang-19 clang-18 clang-17 clang-16 clang-15 clang-14,$(shell command -v $(name))))
+FORMAT ?= $(firstword $(foreach name,clang-format-14,$(shell command -v $(name))))
+ARGS ?=
+
+BIN := $(VENV)/bin
+C_FILES = $(shell find csrc kernels examples tests -name '*.[ch]')
+REFERENCE := .cache/reference/.ready
+ASAN := build/asan
+
+help:
+	@echo "make venv       environment in $(VENV), with ps3c built in place"
+	@echo "make demo       a real-size model with random weights, and the quick start on a photograph (demo-output/)"
+	@echo "make test       all tests, ps3-torch 0.1.3 aside as the reference; ARGS='-k words' goes to pytest"
+	@echo "make real-size  the published models' size against ps3-torch, once (minutes, 20 GB)"
+	@echo "make asan       tests on a build with the address and undefined-behaviour sanitizers"
+	@echo "make lint       formatting, and a build without warnings by gcc and clang"
+	@echo "make clean      removes what was built; 'make distclean' the environments too"
+
+# ---- environment and build ------------------------------------------------------------------------------------------
+
+# torch first: a transformers that comes before it would choose its own.
+$(VENV)/.ready: tests/requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q "$$(grep '^torch==' tests/requirements.txt)"
+	$(BIN)/python -m pip install -q -r tests/requirements.txt
+	$(BIN)/python -m pip install -q --no-build-isolation --no-deps -e .
+	touch $@
+
+venv: $(VENV)/.ready
+
+# Only what changed is compiled again.
+build: venv
+	$(BIN)/python setup.py -q build_ext --inplace
+
+$(REFERENCE): $(VENV)/.ready
+	rm -rf .cache/reference .cache/reference-packages
+	$(BIN)/python -m pip install -q --no-deps --target .cache/reference ps3-torch==0.1.3
+	$(BIN)/python -m pip install -q --no-deps --target .cache/reference-packages timm==1.0.15 einops==0.8.2 torchvision==0.28.0
+	touch $@
+
+reference: $(REFERENCE)
+
+# ---- tests ----------------------------------------------------------------------------------------------------------
+
+test: build reference
+	$(MAKE) -s -C tests/c BUILD=$(CURDIR)/build/tests-c check
+	$(BIN)/pytest tests $(ARGS)
+
+real-size: build reference
+	PS3C_REAL_SIZE=1 $(BIN)/pytest -s tests/test_real_size.py $(ARGS)
+
+# The module is built apart and found first through PYTHONPATH. Python itself is not instrumented, so libasan has to be
+# loaded before it; its allocator would hide errors. Leaks are judged by the C tests (LeakSanitizer) and by
+# tests/test_memory.py (memory in use): Python's own are too many.
+asan: build reference
+	$(MAKE) -s -C tests/c BUILD=$(CURDIR)/build/tests-c-asan SANITIZE=1 check
+	PS3C_SANITIZE=1 $(BIN)/python setup.py -q build --build-lib $(ASAN) --build-temp build/asan-objects
+	$(SANITIZED) $(BIN)/python -P -c "import ps3c._core as core; assert '$(ASAN)' in core.__file__, core.__file__"
+	$(SANITIZED) PS3C_ASAN=1 $(BIN)/pytest tests $(ARGS)
+
+SANITIZED = LD_PRELOAD="$$($(CC) -print-file-name=libasan.so)" PYTHONMALLOC=malloc PYTHONPATH=$(CURDIR)/$(ASAN) \
+	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1
+
+# ---- demo -----------------------------------------------------------------------------------------------------------
+
+DEMO := demo-output
+CHECKPOINT := $(DEMO)/PS3-1.5K-SigLIP2
+
+demo: build
+	$(BIN)/python examples/make_checkpoint.py $(CHECKPOINT)
+	$(BIN)/python examples/quickstart.py $(CHECKPOINT) --output $(DEMO)
+
+# ---- lint -----------------------------------------------------------------------------------------------------------
+
+lint: venv
+ifneq ($(FORMAT),)
+	$(FORMAT) --dry-run -Werror $(C_FILES)
+else
+	@echo "lint: no clang-format-14 here, formatting not checked"
+endif
+	CC=gcc PS3C_WERROR=1 $(BIN)/python setup.py -q build_ext --build-lib build/lint-gcc --build-temp build/lint-gcc
+ifneq ($(CLANG),)
+	CC=$(CLANG) PS3C_WERROR=1 $(BIN)/python setup.py -q build_ext --build-lib build/lint-clang --build-temp build/lint-clang
+else
+	@echo "lint: no clang here, warnings checked with gcc alone"
+endif
+
+clean:
+	rm -rf build dist *.egg-info ps3c/*.so $(DEMO) .pytest_cache .hypothesis
+	find ps3c python tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV) .venv-* .cache
+
+.PHONY: help venv build reference test real-size asan demo lint clean distclean

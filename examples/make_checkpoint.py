@@ -1,0 +1,145 @@
+"""Writes a checkpoint of PS3-1.5K-SigLIP2's shape with random weights: nothing has to be downloaded to try ps3c.
+
+    python examples/make_checkpoint.py FOLDER [--seed N]
+
+The folder holds what a published one does: config.json, model.safetensors (vision and text, bfloat16, 2.4 GB),
+preprocessor_config.json, tokenizer_config.json; and a small tokenizer made on the spot. The weights are "lively": norms
+near 1, matrices scaled by their fan-in, biases and position tables that are not zero, so that attention and selection
+have something to do. What such a model finds salient means nothing.
+"""
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+
+from ps3c import PS3Config, PS3Model, PS3TextConfig, PS3VisionConfig
+
+VISION = dict(
+    model_name="vit_so400m_patch14_siglip_378",
+    hidden_size=1152,
+    pool="map",
+    ps3_scales=[378, 756, 1512],
+    select_based_on_layer=[0, 9, 18, 26],
+    max_select_num=2560,
+    separate_pos_emb=True,
+    highres_selection_feature=True,
+    highres_selection_module_hidden_dim=512,
+    highres_selection_module_out_dim=512,
+    highres_selection_module_depth=3,
+    highres_selection_module_kernel_size=28,
+)
+TEXT = dict(
+    output_dim=1152,
+    prompt_proj_dim=1152,
+    context_length=64,
+    vocab_size=256000,
+    width=1152,
+    heads=16,
+    layers=27,
+    mlp_ratio=3.7362,
+    no_causal_mask=True,
+    pool_type="last",
+    proj_bias=True,
+    act_kwargs={"approximate": "tanh"},
+    norm_kwargs={"eps": 1e-6},
+)
+SENTENCES = [
+    "A tall spire with a cross at the top of the building.",
+    "A green rope on the green and red boat.",
+    "The officer's cap, the medals on her uniform and the flag behind her.",
+    "Small letters on a sign far away; a face in a crowd; the hands of a clock.",
+]
+NOISE = 16_777_259  # a prime: no row length divides it, so repeated noise never lines up
+
+
+class Noise:
+    """Normal noise, a block of it used over and over from random places: a billion numbers in seconds."""
+
+    def __init__(self, seed: int):
+        self.generator = torch.Generator().manual_seed(seed)
+        self.block = torch.randn(NOISE, generator=self.generator).to(torch.bfloat16)
+
+    def __call__(self, shape) -> torch.Tensor:
+        count = torch.Size(shape).numel()
+        first = int(torch.randint(NOISE, (1,), generator=self.generator))
+        turned = torch.cat([self.block[first:], self.block[:first]])
+        whole, rest = divmod(count, NOISE)
+        return torch.cat([turned] * whole + [turned[:rest]]).reshape(shape)
+
+
+def lively(name: str, shape, noise: Noise) -> torch.Tensor:
+    """A parameter of `shape`, bfloat16, as its name asks for."""
+    values = noise(shape)
+    if name.endswith("bias"):
+        return 0.1 * values
+    if ".blocks." in name and name.startswith("vision_model.highres") and name.split(".")[-2].isdigit():
+        return 0.5 + 0.1 * values  # the ConvNeXt blocks' layer scale
+    if values.ndim == 1 and name.endswith("weight"):
+        return 1.0 + 0.1 * values  # LayerNorm
+    if "pos_emb" in name or name.endswith("positional_embedding"):
+        return 0.3 * values
+    if name.endswith(("latent", "prior_prompt", "token_embedding.weight")):
+        return values
+    return values / values[0].numel() ** 0.5
+
+
+def write_weights(folder: Path, config: PS3Config, seed: int) -> int:
+    with torch.device("meta"):
+        shapes = {name: tensor.shape for name, tensor in PS3Model(config).state_dict().items()}
+    noise = Noise(seed)
+    tensors = {name: lively(name, shape, noise) for name, shape in shapes.items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return sum(tensor.numel() for tensor in tensors.values())
+
+
+def write_tokenizer(folder: Path) -> None:
+    """A byte-pair tokenizer of a few hundred pieces: any text has ids, and few of the 256,000 are in use."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    trainer = trainers.BpeTrainer(
+        vocab_size=512,
+        special_tokens=["<pad>", "<eos>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(SENTENCES, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A <eos>", special_tokens=[("<eos>", tokenizer.token_to_id("<eos>"))]
+    )
+    where = folder / "tokenizer"
+    where.mkdir(exist_ok=True)
+    tokenizer.save(str(where / "tokenizer.json"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "<pad>", "eos_token": "<eos>"}
+    (where / "tokenizer_config.json").write_text(json.dumps(settings, indent=2))
+    ours = {"tokenizer_name": os.path.abspath(where), "context_length": TEXT["context_length"], "clean": "canonicalize"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(ours, indent=2))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+
+    begin, folder = time.perf_counter(), arguments.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    config = PS3Config(
+        vision_config=PS3VisionConfig(**VISION).to_dict(), text_config=PS3TextConfig(**TEXT).to_dict()
+    )
+    config.architectures, config.torch_dtype = ["PS3Model"], "bfloat16"
+    config.save_pretrained(folder)
+    image = {"image_size": 1512, "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
+    (folder / "preprocessor_config.json").write_text(json.dumps(image, indent=2))
+    write_tokenizer(folder)
+    count = write_weights(folder, config, arguments.seed)
+    print(f"{folder}: {count / 1e9:.2f} billion parameters in {time.perf_counter() - begin:.1f} s")
+
+
+if __name__ == "__main__":
+    main()

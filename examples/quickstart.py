@@ -1,0 +1,105 @@
+"""The quick start of ps3-torch's README through ps3c: its calls, on the CPU, from a checkpoint folder.
+
+    python examples/quickstart.py FOLDER [--image FILE] [--output FOLDER] [--dtype float32]
+
+Bottom-up selection by number of looks and by number of patches, top-down selection by a text, feature maps. Writes the
+selection probabilities over the image as PNG files. Needs matplotlib, for its colours and, without --image, its photograph.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+from PIL import Image, ImageFilter
+
+from ps3 import PS3ImageProcessor, PS3TextModel, PS3Tokenizer, PS3VisionModel
+
+PHOTOGRAPH = Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg")
+
+
+class Timed:
+    """Prints how long a `with` block took."""
+
+    def __init__(self, what: str):
+        self.what = what
+
+    def __enter__(self):
+        self.begin = time.perf_counter()
+
+    def __exit__(self, *_):
+        print(f"{self.what}: {time.perf_counter() - self.begin:.1f} s", flush=True)
+
+
+def overlay(image: Image.Image, probability: torch.Tensor, blur: float = 6.0, strength: float = 0.45) -> Image.Image:
+    """image with a (h, w) map of probabilities over it, blue for the least and red for the most."""
+    values = probability.float().numpy()
+    values = (values - values.min()) / max(float(values.max() - values.min()), 1e-6)
+    grey = Image.fromarray((values * 255).astype(np.uint8)).resize(image.size, Image.Resampling.BICUBIC)
+    smooth = np.asarray(grey.filter(ImageFilter.GaussianBlur(blur)))
+    colours = (matplotlib.colormaps["jet"](smooth)[:, :, :3] * 255).astype(np.uint8)
+    return Image.blend(image.convert("RGB"), Image.fromarray(colours), strength)
+
+
+def save_heat_maps(probabilities, image: Image.Image, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, probability in enumerate(probabilities):
+        overlay(image, probability[0]).save(folder / f"selection_prob_scale_{index}.png")
+    print(f"  heat maps of {len(probabilities)} scales in {folder}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", help="a checkpoint folder")
+    parser.add_argument("--image", type=Path, default=PHOTOGRAPH)
+    parser.add_argument("--output", type=Path, default=Path("demo-output"))
+    parser.add_argument("--dtype", default="bfloat16", choices=["float32", "float16", "bfloat16"])
+    parser.add_argument("--text", default="The medals on her uniform and the flag behind her.")
+    arguments = parser.parse_args()
+    dtype = getattr(torch, arguments.dtype)
+
+    with Timed("vision model loaded"):
+        vision_model = PS3VisionModel.from_pretrained(arguments.folder, torch_dtype=dtype)
+        processor = PS3ImageProcessor.from_pretrained(arguments.folder)
+        vision_model.eval()
+    image = Image.open(arguments.image)
+    x = processor(image)["pixel_values"][0].unsqueeze(0).to(dtype)
+    print(f"image {image.size[0]} x {image.size[1]}, pixel_values {tuple(x.shape)}, {torch.get_num_threads()} threads, "
+          f"{arguments.dtype}")
+
+    print("\nbottom-up: two looks at what is salient")
+    with Timed("  num_look_close=2"):
+        outs = vision_model(x, num_look_close=2)
+    print("  features", tuple(outs.last_hidden_state.shape))
+    print("  probabilities", [tuple(p.shape) for p in outs.selection_probs])
+    save_heat_maps(outs.selection_probs, image, arguments.output / "bottom_up")
+
+    print("\nbottom-up: 3000 patches")
+    with Timed("  num_token_look_close=3000"):
+        outs = vision_model(x, num_token_look_close=3000)
+    print("  features", tuple(outs.last_hidden_state.shape))
+
+    print(f"\ntop-down: {arguments.text!r}")
+    with Timed("  text model loaded"):
+        tokenizer = PS3Tokenizer.from_pretrained(arguments.folder)
+        text_model = PS3TextModel.from_pretrained(arguments.folder, torch_dtype=dtype)
+        text_model.eval()
+    with Timed("  text"):
+        prompt = text_model(tokenizer([arguments.text])).prompt
+    print("  prompt", tuple(prompt.shape))
+    with Timed("  num_look_close=2, prompt=prompt"):
+        outs = vision_model(x, num_look_close=2, prompt=prompt)
+    print("  features", tuple(outs.last_hidden_state.shape))
+    save_heat_maps(outs.selection_probs, image, arguments.output / "top_down")
+
+    print("\nfeature maps")
+    feature_maps = vision_model.vision_model.format_features_into_feature_maps(outs.last_hidden_state, outs.selection_maps)
+    print(" ", [tuple(feature_map.shape) for feature_map in feature_maps])
+    selected = [int((feature_map != 0).any(dim=1).sum()) for feature_map in feature_maps]
+    print("  patches with features", selected)
+
+
+if __name__ == "__main__":
+    main()
