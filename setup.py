@@ -84,7 +84,7 @@ class Compilation:
         result = subprocess.run(self.command, capture_output=True, text=True)
         sys.stderr.write(result.stderr)
         if result.returncode != 0:
-            raise CompileError(f"{self.source}: compiler failed with status {result.returncode}:\n{result.stderr}")
+            raise CompileError(f"{self.source}: the compiler failed with status {result.returncode}")
         self.object.with_suffix(".cmd").write_text(self.stamp())
 
 

@@ -68,8 +68,10 @@ static int ps3c_core_clear(PyObject *module)
     Py_CLEAR(state->tensor_type);
     Py_CLEAR(state->is_neg);
     Py_CLEAR(state->to_dlpack);
-    while (state->known_count > 0)
-        Py_CLEAR(state->known[--state->known_count].type);
+    while (state->known_count > 0) {
+        PyTypeObject *type = state->known[--state->known_count].type; /* Py_CLEAR may evaluate its argument twice */
+        Py_DECREF(type);
+    }
     return 0;
 }
 
