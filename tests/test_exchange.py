@@ -1,6 +1,7 @@
 """Tensors between torch and the engine: what is read, what is refused and how it is named, who keeps what alive."""
 
 import gc
+import os
 import resource
 import sys
 
@@ -191,7 +192,8 @@ def test_no_leak(core):
 
     def rounds(count):
         for _ in range(count):
-            core.TensorView(tensor)
+            for _ in range(200):
+                core.TensorView(tensor)
             for other in refused:
                 with pytest.raises(TypeError):
                     core.TensorView(other)
@@ -199,5 +201,7 @@ def test_no_leak(core):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     warm = rounds(20)
-    assert rounds(100) - warm < 1024  # KiB; 100 rounds that each kept 13 small objects would need more
+    grown = rounds(100) - warm
+    if "libasan" not in os.environ.get("LD_PRELOAD", ""):  # the sanitizer keeps freed memory for a while
+        assert grown < 1024  # KiB; 52 bytes lost by each of the 20000 views would be as much
     assert (sys.getrefcount(tensor), sys.getrefcount(array)) == before
