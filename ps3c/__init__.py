@@ -1,5 +1,6 @@
 """ps3c: NVIDIA's PS3 vision encoder and text tower, computed in C behind ps3-torch's Python API."""
 
+from . import _auto
 from .configuration_ps3 import PS3Config, PS3TextConfig, PS3VisionConfig
 from .image_processing_ps3 import PS3ImageProcessor
 from .modeling_ps3 import PS3Model, PS3TextModel, PS3VisionEncoder, PS3VisionModel
@@ -18,3 +19,5 @@ __all__ = [
     "PS3VisionEncoder",
     "PS3VisionModel",
 ]
+
+_auto.register()

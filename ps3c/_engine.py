@@ -196,7 +196,8 @@ def check_tensor(name: str, value: Any) -> torch.Tensor:
 
 
 def check_weights(tensors: Sequence[torch.Tensor]) -> torch.dtype:
-    """dtype of a model's weights."""
+    """dtype of a model's weights. TypeError: one that cannot be computed with, or weights without memory."""
+    check_tensor("weights", tensors[0])
     dtype = tensors[0].dtype
     if dtype not in DTYPES:
         raise TypeError(f"weights: got {dtype}, expected torch.float32, torch.float16 or torch.bfloat16")

@@ -15,6 +15,10 @@ TRANSFORMERS = Version(Version(transformers.__version__).base_version)
 _TAKES_DTYPE = TRANSFORMERS >= Version("4.56")  # from_pretrained's dtype=, before that torch_dtype=
 
 
+# Up to 4.46 transformers renames every "gamma" of a checkpoint to "weight"; LayerScale takes it under that name too.
+_RENAMES_GAMMA = TRANSFORMERS < Version("4.48")
+
+
 class PretrainedBase(PreTrainedModel):
     supports_gradient_checkpointing = True
     # The engine has one attention of its own, so that no choice of another is an error.
@@ -23,6 +27,8 @@ class PretrainedBase(PreTrainedModel):
     _supports_flash_attn_2 = True
     _supports_flex_attn = True
     _supports_attention_backend = True
+
+    _keys_to_ignore_on_load_missing = [r"\.ls_[12]\.gamma$"] if _RENAMES_GAMMA else []
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
@@ -37,10 +43,21 @@ class PretrainedBase(PreTrainedModel):
                 kwargs[theirs] = kwargs.pop(ours)
         kwargs.pop("attn_implementation", None)
         default = torch.get_default_dtype()
+        load = super().from_pretrained
         try:
-            return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+            return load(pretrained_model_name_or_path, *model_args, **kwargs)
         except SafetensorError as error:
             raise OSError(f"{_unreadable(pretrained_model_name_or_path)} cannot be read: {error}") from error
+        except RuntimeError as error:
+            if "ignore_mismatched_sizes" not in str(error) or "size mismatch" in str(error):
+                raise
+            # transformers 5 names the parameters in its log only.
+            kwargs.update(ignore_mismatched_sizes=True, output_loading_info=True)
+            _, info = load(pretrained_model_name_or_path, *model_args, **kwargs)
+            lines = [f"{name}: got {tuple(got)}, expected {tuple(wanted)}" for name, got, wanted in
+                     sorted(info["mismatched_keys"])]
+            raise RuntimeError(f"{pretrained_model_name_or_path}: size mismatch of parameters of {cls.__name__}: "
+                               + "; ".join(lines)) from error
         finally:
             torch.set_default_dtype(default)  # transformers 4.46 leaves it changed after an error
 

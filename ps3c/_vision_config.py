@@ -47,9 +47,8 @@ def scales_of(config: PS3VisionConfig, patch: int) -> List[int]:
     if not isinstance(config.ps3_scales, (list, tuple)) or len(config.ps3_scales) < 2:
         raise ValueError(f"ps3_scales: got {config.ps3_scales!r}, expected a list of two sizes or more")
     scales = sorted(_arguments.positive("ps3_scales", scale, patch) for scale in config.ps3_scales)
-    for scale in scales:
-        if scale % patch:
-            raise ValueError(f"ps3_scales: got {scale}, expected multiples of the patch size, {patch}")
+    if scales[0] % patch:
+        raise ValueError(f"ps3_scales: got a lowest scale of {scales[0]}, expected a multiple of the patch size, {patch}")
     return scales
 
 

@@ -135,6 +135,8 @@ class TextTransformer(ParameterHolder):
         model = self._engine_model()
         weights = model.parameters.collect()
         dtype = _engine.check_weights(weights)
+        if ids.device != weights[0].device:
+            raise RuntimeError(f"text: got a tensor on {ids.device}, expected {weights[0].device}, where the weights are")
         _engine.check_grad({}, self.training, weights)
         batch, length = ids.shape
         plan = model.plan(batch, length, dtype=_engine.DTYPES[dtype], device=_engine.device_of(weights[0]))

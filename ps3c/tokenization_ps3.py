@@ -34,11 +34,20 @@ def canonicalize_text(text: str) -> str:
     return whitespace_clean(text.replace("_", " ").translate(_NO_PUNCTUATION).lower())
 
 
-_CLEAN = {
-    "canonicalize": lambda text: canonicalize_text(basic_clean(text)),
-    "lower": lambda text: whitespace_clean(basic_clean(text)).lower(),
-    "whitespace": lambda text: whitespace_clean(basic_clean(text)),
-}
+# Named functions, not lambdas: a tokenizer holds one and can be pickled.
+def _clean_canonicalize(text: str) -> str:
+    return canonicalize_text(basic_clean(text))
+
+
+def _clean_lower(text: str) -> str:
+    return whitespace_clean(basic_clean(text)).lower()
+
+
+def _clean_whitespace(text: str) -> str:
+    return whitespace_clean(basic_clean(text))
+
+
+_CLEAN = {"canonicalize": _clean_canonicalize, "lower": _clean_lower, "whitespace": _clean_whitespace}
 
 
 def get_clean_fn(clean: str) -> Callable[[str], str]:
