@@ -86,8 +86,6 @@ def random(shape, dtype, *key, scale=1.0, shift=0.0):
 
 def assert_close(got, want, magnitude, operation, dtype, times=1.0, what=""):
     """got: the operation's array. want, magnitude: float64, of its shape or broadcast to it."""
-    if operation + "_" + dtype in ARITHMETIC:
-        operation = operation + "_" + dtype
     got = decode(got, dtype)
     want = np.broadcast_to(want, got.shape)
     error = ARITHMETIC[operation] * np.broadcast_to(magnitude, got.shape)

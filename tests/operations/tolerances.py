@@ -15,28 +15,30 @@ SMALLEST = {"float32": 2.0**-150, "float16": 2.0**-25, "bfloat16": 2.0**-134}
 UNIT = 2.0**-24
 
 ARITHMETIC = {
-    # Sums of up to 576 float32 products at a time, then sums of those; random signs make it far less than 576 units.
-    # Measured: 3.5 units. GELU by polynomial: 1e-7 of max(1, |x|).
+    # Sums of up to 576 float32 products at a time, then sums of those; random signs make it far less than 576 units
+    # (3.7 measured). GELU by polynomial: 1e-7 of max(1, |x|).
     "gemm": 6 * UNIT,
     # exp by polynomial (1.5e-7), scores and sums in float32; the magnitude contains the size of the scores.
     "attention": 8 * UNIT,
-    # 16-bit types: each weight of a value may be rounded to the type before its product.
-    "attention_float16": 8 * UNIT + ROUNDING["float16"],
-    "attention_bfloat16": 8 * UNIT + ROUNDING["bfloat16"],
     # Two sums over the channels, a square root, a division; GELU as above.
-    "layernorm": 8 * UNIT,
+    "layernorm": 6 * UNIT,
+    # A sum of squares, a square root, a division.
     "l2_normalize": 8 * UNIT,
     # Sixteen products; torch's own float32 result differs in the order of its sums.
     "patch_gather": 8 * UNIT,
     # Two passes of up to 4 * scale products; as above.
-    "position_add": 12 * UNIT,
+    "position_add": 4 * UNIT,
     # 49 products.
-    "depthwise": 8 * UNIT,
-    "cosine": 12 * UNIT,
-    # Two exponentials and a division, of arguments up to 10.
-    "probability": 24 * UNIT,
-    # Softmax over tokens of one query.
-    "attention_pool": 12 * UNIT,
+    "depthwise": 6 * UNIT,
+    # Three sums over the channels.
+    "cosine": 4 * UNIT,
+    # An argument of up to 10, rounded, makes 10 units of its exponential.
+    "probability": 16 * UNIT,
+    # As attention, for one query.
+    "attention_pool": 4 * UNIT,
     # One product, one sum.
     "blend": 2 * UNIT,
 }
+
+# Attention multiplies values by softmax weights that it may round to the run's dtype before: relative to sum p |v|.
+ATTENTION_WEIGHTS = {"float32": 0.0, "float16": ROUNDING["float16"], "bfloat16": ROUNDING["bfloat16"]}
