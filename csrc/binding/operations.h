@@ -89,8 +89,8 @@ typedef enum ps3c_element_kind {
     PS3C_ELEMENT_ANY, /* whatever the array has; uint16 stands for bfloat16 */
 } ps3c_element_kind;
 
-/* Checks name's array for kind and ndim, refuses an empty one, and copies the memory it spans, strides kept (so a step or a broadcast
- * reaches the operation as it is). view->data points into the copy. object None gives view->data NULL. */
+/* Checks name's array for kind and ndim, refuses an empty one, and copies the memory it spans, strides kept (so a step
+ * or a broadcast reaches the operation as it is). view->data points into the copy. None gives view->data NULL. */
 int ps3c_operation_tensor(ps3c_operation *operation, const char *name, PyObject *object, ps3c_element_kind kind,
                           int ndim, ps3c_tensor *view);
 /* The same, C-contiguous. shape: [ndim], -1 takes any length; NULL takes any shape. NULL with an exception. */
@@ -106,7 +106,7 @@ PyObject *ps3c_operation_result(const void *data, ps3c_dtype dtype, int ndim, co
 
 /* ---- activations ----------------------------------------------------------------------------------------- */
 
-/* From rows (segments, tokens, channels), through the backend's from_rows; spare tokens become NaN, which cpu.h allows. */
+/* From rows (segments, tokens, channels), through the backend's from_rows; spare tokens become NaN, as cpu.h allows. */
 int ps3c_operation_activation(ps3c_operation *operation, const char *name, PyObject *rows, ps3c_activation *out);
 /* A new one, filled with NaN. */
 int ps3c_operation_output(ps3c_operation *operation, int64_t segments, int64_t tokens, int64_t channels,

@@ -12,7 +12,6 @@ from ps3c import _core
 from .tolerances import ARITHMETIC, ROUNDING, SMALLEST
 
 
-
 class _Operations:
     """ops.gemm is _core.op_gemm on one thread, where the call does not name threads."""
 
@@ -46,7 +45,13 @@ def encode(values, dtype):
     """Rounds to dtype, as the operations take it: float32, float16, or uint16 for bfloat16."""
     values = np.asarray(values)
     if dtype == "bfloat16":
-        return torch.from_numpy(np.ascontiguousarray(values, np.float32)).bfloat16().view(torch.int16).numpy().view(np.uint16)
+        return (
+            torch.from_numpy(np.ascontiguousarray(values, np.float32))
+            .bfloat16()
+            .view(torch.int16)
+            .numpy()
+            .view(np.uint16)
+        )
     with np.errstate(over="ignore"):
         return values.astype(dtype)
 
@@ -97,8 +102,8 @@ def assert_close(got, want, magnitude, operation, dtype, times=1.0, what=""):
         with np.errstate(invalid="ignore", divide="ignore"):
             ratio = np.nanmax(np.abs(got - want) / allowed)
         raise AssertionError(
-            f"{operation} {dtype} {what}: {wrong.sum()} of {got.size} values wrong, first at {at}: got {got[at]}, expected "
-            f"{want[at]} within {allowed[at]:.3g}; at most {ratio:.3g} times the tolerance"
+            f"{operation} {dtype} {what}: {wrong.sum()} of {got.size} values wrong, first at {at}: got {got[at]}, "
+            f"expected {want[at]} within {allowed[at]:.3g}; at most {ratio:.3g} times the tolerance"
         )
 
 
@@ -106,6 +111,8 @@ def assert_same(got, want, what=""):
     """Bit for bit, whatever the values."""
     assert got.dtype == want.dtype and got.shape == want.shape, (what, got.dtype, want.dtype, got.shape, want.shape)
     if got.tobytes() != want.tobytes():
-        differ = np.ascontiguousarray(got).reshape(-1).view(np.uint8) != np.ascontiguousarray(want).reshape(-1).view(np.uint8)
+        differ = np.ascontiguousarray(got).reshape(-1).view(np.uint8) != np.ascontiguousarray(want).reshape(-1).view(
+            np.uint8
+        )
         at = np.unravel_index(np.flatnonzero(differ)[0] // got.itemsize, got.shape)
         raise AssertionError(f"{what}: first difference at {tuple(map(int, at))}: {got[at]} and {want[at]}")

@@ -111,7 +111,7 @@ def test_last_query_mask(tokens, causal, dtype, level):
     (q, k, v), values = qkv(3, tokens, 32, dtype)
     mask = np.zeros((3, tokens), np.uint8)
     mask[0] = 1
-    mask[1, :: 3] = 1
+    mask[1, ::3] = 1
     mask[2, 0] = 1
     want, magnitude = exact(*values, 2, causal=causal, mask=mask, dtype=dtype)
     got = ops.attention(q, k, v, heads=2, causal=causal, last_query_mask=mask, dtype=dtype, level=level)
@@ -154,14 +154,14 @@ def test_equal_scores_give_the_mean(dtype, level):
 def test_nan_stays_where_it_is_seen(special, dtype, level):
     (q, k, v), (q64, k64, v64) = qkv(2, 55, 32, dtype)
     poisoned = q64.copy()
-    poisoned[1, 3, 2] = special          # head 0 of one query
+    poisoned[1, 3, 2] = special  # head 0 of one query
     got = decode(ops.attention(encode(poisoned, dtype), k, v, heads=2, dtype=dtype, level=level), dtype)
     plain = decode(ops.attention(q, k, v, heads=2, dtype=dtype, level=level), dtype)
     assert np.isnan(got[1, 3, :16]).all()
     got[1, 3, :16] = plain[1, 3, :16]
     assert np.array_equal(got, plain)
     poisoned = v64.copy()
-    poisoned[0, 54, 17] = np.nan         # one channel of head 1, all queries of the segment
+    poisoned[0, 54, 17] = np.nan  # one channel of head 1, all queries of the segment
     got = decode(ops.attention(q, k, encode(poisoned, dtype), heads=2, dtype=dtype, level=level), dtype)
     assert np.isnan(got[0, :, 17]).all()
     got[0, :, 17] = plain[0, :, 17]
@@ -193,7 +193,11 @@ def test_bad_arguments():
         ("k", (x, x[:, :2].copy(), x[:, :2].copy()), {"heads": 1}),
         ("v", (x, x, x[:, :2].copy()), {"heads": 1}),
         ("q", (x[:, :, :8].copy(), x, x), {"heads": 1}),
-        ("cached_k", (x, x, x), {"heads": 1, "cached_k": np.zeros((3, 1, 16), np.float32), "cached_v": np.zeros((3, 1, 16), np.float32)}),
+        (
+            "cached_k",
+            (x, x, x),
+            {"heads": 1, "cached_k": np.zeros((3, 1, 16), np.float32), "cached_v": np.zeros((3, 1, 16), np.float32)},
+        ),
         ("last_query_mask", (x, x, x), {"heads": 1, "last_query_mask": np.zeros((2, 2), np.uint8)}),
     ]:
         with pytest.raises(ValueError, match=words):

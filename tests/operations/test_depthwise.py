@@ -10,7 +10,10 @@ from .support import assert_close, assert_same, decode, encode, naive, ops, rand
 def exact(x, weight, bias, rows, cols):
     """float64 result, and the sum of |products|."""
     maps = np.pad(x.reshape(-1, rows, cols, x.shape[2]), ((0, 0), (3, 3), (3, 3), (0, 0)))
-    y, magnitude = np.zeros((len(x), rows, cols, x.shape[2])) + bias, np.zeros((len(x), rows, cols, x.shape[2])) + np.abs(bias)
+    y, magnitude = (
+        np.zeros((len(x), rows, cols, x.shape[2])) + bias,
+        np.zeros((len(x), rows, cols, x.shape[2])) + np.abs(bias),
+    )
     for dy in range(7):
         for dx in range(7):
             product = maps[:, dy : dy + rows, dx : dx + cols] * weight[:, 0, dy, dx]
@@ -24,11 +27,31 @@ def test_oracle_is_torchs():
     x, weight, bias = (random(shape, "float32")[1] for shape in [(2, 30, 3), (3, 1, 7, 7), (3,)])
     image = torch.from_numpy(x).reshape(2, 5, 6, 3).permute(0, 3, 1, 2)
     want = torch.nn.functional.conv2d(image, torch.from_numpy(weight), torch.from_numpy(bias), padding=3, groups=3)
-    np.testing.assert_allclose(exact(x, weight, bias, 5, 6)[0], want.permute(0, 2, 3, 1).reshape(x.shape).numpy(), atol=1e-12)
+    np.testing.assert_allclose(
+        exact(x, weight, bias, 5, 6)[0], want.permute(0, 2, 3, 1).reshape(x.shape).numpy(), atol=1e-12
+    )
 
 
-MAPS = [(1, 1), (1, 9), (9, 1), (2, 3), (3, 3), (4, 4), (6, 8), (7, 7), (5, 10), (8, 12), (1, 48), (48, 1), (3, 16), (1, 49), (7, 14),
-        (9, 11), (13, 13), (10, 54)]
+MAPS = [
+    (1, 1),
+    (1, 9),
+    (9, 1),
+    (2, 3),
+    (3, 3),
+    (4, 4),
+    (6, 8),
+    (7, 7),
+    (5, 10),
+    (8, 12),
+    (1, 48),
+    (48, 1),
+    (3, 16),
+    (1, 49),
+    (7, 14),
+    (9, 11),
+    (13, 13),
+    (10, 54),
+]
 
 
 @pytest.mark.parametrize("rows, cols", MAPS)

@@ -74,7 +74,9 @@ def test_epilogue(act, parts, dtype, level):
         got = ops.gemm(x, weight, act=act, dtype=dtype, level=level, **arrays)
         assert_close(got, want, magnitude, "gemm", dtype)
         if "r" in parts:
-            assert_same(ops.gemm(x, weight, act=act, dtype=dtype, level=level, in_place=True, **arrays), got, "in place")
+            assert_same(
+                ops.gemm(x, weight, act=act, dtype=dtype, level=level, in_place=True, **arrays), got, "in place"
+            )
 
 
 @pytest.mark.parametrize("act", ["gelu", "gelu_tanh", "relu"])
@@ -130,13 +132,25 @@ def test_weights_at_any_element(offset, dtype, level):
 
 def test_values(dtype, level):
     """Outputs in the layout of attention values hold the same numbers."""
-    for tokens, n, values_from, out_channel in [(5, 24, 16, 0), (48, 16, 0, 0), (97, 48, 32, 0), (49, 32, 16, 8), (50, 21, 8, 2)]:
+    for tokens, n, values_from, out_channel in [
+        (5, 24, 16, 0),
+        (48, 16, 0, 0),
+        (97, 48, 32, 0),
+        (49, 32, 16, 8),
+        (50, 21, 8, 2),
+    ]:
         x, _ = random((2, tokens, 20), dtype, "x")
         weight, _ = random((n, 20), dtype, "weight")
         bias, _ = random((n,), dtype, "bias")
         plain = ops.gemm(x, weight, bias, dtype=dtype, level=level)
         got = ops.gemm(
-            x, weight, bias, values_from=values_from, out_channel=out_channel, dtype=dtype, level=level,
+            x,
+            weight,
+            bias,
+            values_from=values_from,
+            out_channel=out_channel,
+            dtype=dtype,
+            level=level,
             into=encode(np.zeros((2, tokens, out_channel + n)), dtype),
         )
         assert_same(np.ascontiguousarray(got[:, :, out_channel:]), plain, f"values from {values_from}")
@@ -151,7 +165,9 @@ def test_into_channels(dtype, level):
         got = ops.gemm(x, weight, into=into, out_channel=channel, dtype=dtype, level=level)
         plain = ops.gemm(x, weight, dtype=dtype, level=level)
         if n % 2 == 0:
-            assert_same(np.delete(got, np.s_[channel : channel + n], 2), np.delete(into, np.s_[channel : channel + n], 2))
+            assert_same(
+                np.delete(got, np.s_[channel : channel + n], 2), np.delete(into, np.s_[channel : channel + n], 2)
+            )
         else:
             assert_same(got[:, :, :channel], into[:, :, :channel])
         assert_same(np.ascontiguousarray(got[:, :, channel : channel + n]), plain)

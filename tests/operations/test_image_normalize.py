@@ -1,4 +1,4 @@
-"""image_normalize: uint8 pixels to float32 planes, each step rounded as torchvision's to_tensor and normalize round it."""
+"""image_normalize: uint8 pixels to float32 planes, each step rounded as by torchvision's."""
 
 import numpy as np
 import pytest

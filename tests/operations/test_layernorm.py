@@ -16,7 +16,9 @@ ACTS = {
 
 def exact(x, weight, bias, eps, act="none"):
     channels = x.shape[-1]
-    y = torch.nn.functional.layer_norm(*map(torch.from_numpy, (x,)), (channels,), torch.from_numpy(weight), torch.from_numpy(bias), eps)
+    y = torch.nn.functional.layer_norm(
+        *map(torch.from_numpy, (x,)), (channels,), torch.from_numpy(weight), torch.from_numpy(bias), eps
+    )
     deviation = np.sqrt(x.var(axis=-1, keepdims=True) + eps)
     # Each deviation from the mean carries a rounding of the greatest |x|.
     magnitude = np.abs(weight) * (1 + np.abs(x).max(axis=-1, keepdims=True) / deviation) + np.abs(bias)

@@ -72,10 +72,18 @@ def random_case(rng, batch, grids, looks, levels=5):
     return probs, quotas
 
 
-@pytest.mark.parametrize("batch, grids, looks", [
-    (1, [(1, 1)], 1), (1, [(4, 4)], 3), (2, [(6, 6), (12, 12)], 2), (3, [(4, 3), (8, 6), (20, 15)], 4), (1, [(27, 27), (54, 54)], 2),
-    (2, [(3, 9), (2, 2), (1, 7), (5, 5)], 6),
-], ids=str)
+@pytest.mark.parametrize(
+    "batch, grids, looks",
+    [
+        (1, [(1, 1)], 1),
+        (1, [(4, 4)], 3),
+        (2, [(6, 6), (12, 12)], 2),
+        (3, [(4, 3), (8, 6), (20, 15)], 4),
+        (1, [(27, 27), (54, 54)], 2),
+        (2, [(3, 9), (2, 2), (1, 7), (5, 5)], 6),
+    ],
+    ids=str,
+)
 def test_random(batch, grids, looks, dtype, level):
     probs, quotas = random_case(generator(batch, looks), batch, grids, looks)
     check(probs, grids, quotas, dtype, level)

@@ -1,10 +1,10 @@
-"""op_position_add: position tables, resampled as torch's interpolate(mode="bicubic", antialias=True) does or cropped."""
+"""op_position_add: position tables, cropped or resampled as by torch's interpolate(mode="bicubic", antialias=True)."""
 
 import numpy as np
 import pytest
 import torch
 
-from .support import DTYPES, assert_close, assert_same, decode, encode, generator, naive, ops, random, to_torch
+from .support import assert_close, assert_same, decode, encode, generator, naive, ops, random, to_torch
 from .tolerances import ARITHMETIC, ROUNDING
 
 
@@ -44,7 +44,9 @@ def check(x, table, scales, dtype, level, crop=False, residual=None, positions=N
         assert_close(got, total, np.abs(x64) + np.abs(rows[positions]) + np.abs(extra[positions]), "blend", dtype)
         return got
     # The row is rounded to dtype before it is added, and an arithmetic error may round it the other way.
-    flips = (np.abs(rows[positions]) + greatest * ARITHMETIC["position_add"]) * ROUNDING[dtype] / ARITHMETIC["position_add"]
+    flips = (
+        (np.abs(rows[positions]) + greatest * ARITHMETIC["position_add"]) * ROUNDING[dtype] / ARITHMETIC["position_add"]
+    )
     magnitude = greatest + (np.abs(x64) + np.abs(extra[positions])) / 4 + (flips if dtype != "float32" else 0)
     assert_close(got, x64 + rows[positions] + extra[positions], magnitude, "position_add", dtype)
     return got
@@ -54,10 +56,22 @@ def square(side, channels, dtype, *key):
     return random((side * side, channels), dtype, "table", *key)[0]
 
 
-@pytest.mark.parametrize("side, grids", [
-    (4, [(8, 8)]), (7, [(3, 3), (14, 14), (28, 28)]), (5, [(4, 5), (5, 3), (9, 2)]), (16, [(5, 7), (3, 3)]), (1, [(1, 1), (4, 3)]),
-    (27, [(27, 27), (54, 40), (1, 27)]), (2, [(1, 1), (3, 3)]), (3, [(40, 1)]), (31, [(2, 2)]), (40, [(1, 1)]),
-], ids=str)
+@pytest.mark.parametrize(
+    "side, grids",
+    [
+        (4, [(8, 8)]),
+        (7, [(3, 3), (14, 14), (28, 28)]),
+        (5, [(4, 5), (5, 3), (9, 2)]),
+        (16, [(5, 7), (3, 3)]),
+        (1, [(1, 1), (4, 3)]),
+        (27, [(27, 27), (54, 40), (1, 27)]),
+        (2, [(1, 1), (3, 3)]),
+        (3, [(40, 1)]),
+        (31, [(2, 2)]),
+        (40, [(1, 1)]),
+    ],
+    ids=str,
+)
 def test_resampled(side, grids, dtype, level):
     scales = [(rows, cols, rows, cols) for rows, cols in grids]
     table = square(side, 10, dtype, side)
@@ -139,6 +153,3 @@ def test_bad_arguments():
     ]:
         with pytest.raises(ValueError, match=words):
             ops.position_add(*arguments, **keywords)
-
-
-assert set(DTYPES) <= set(ROUNDING)

@@ -23,7 +23,11 @@ def check(probs, dtype, level):
     assert_same(ops.rank(probs, dtype=dtype, level=level), want)
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 2), (2, 3, 3), (1, 7, 9), (3, 16, 16), (1, 5, 51), (1, 1, 257), (2, 54, 33), (1, 108, 61)], ids=str)
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 1, 1), (1, 1, 2), (2, 3, 3), (1, 7, 9), (3, 16, 16), (1, 5, 51), (1, 1, 257), (2, 54, 33), (1, 108, 61)],
+    ids=str,
+)
 def test_random(shape, dtype, level):
     check(encode(generator(shape).uniform(size=shape), dtype), dtype, level)
 
@@ -37,7 +41,9 @@ def test_ties(dtype, level):
 
 
 def test_special_values(dtype, level):
-    values = np.array([0.0, -0.0, np.nan, -np.nan, np.inf, -np.inf, 1, -1, 6e-8, -6e-8, 1e-40, -1e-40, 0.0, np.nan, 6e4, -6e4])
+    values = np.array(
+        [0.0, -0.0, np.nan, -np.nan, np.inf, -np.inf, 1, -1, 6e-8, -6e-8, 1e-40, -1e-40, 0.0, np.nan, 6e4, -6e4]
+    )
     for seed in range(10):
         shuffled = generator(seed).choice(values, (2, 6, 7))
         probs = encode(shuffled, dtype)

@@ -6,10 +6,24 @@ These move bits: everything is compared exactly.
 import numpy as np
 import pytest
 
-from .support import assert_close, assert_same, decode, encode, generator, ops, random
+from .support import assert_close, assert_same, encode, generator, ops, random
 
-SHAPES = [(1, 1, 1), (2, 3, 2), (1, 7, 3), (3, 47, 5), (1, 48, 8), (2, 49, 9), (1, 95, 16), (3, 96, 1), (2, 97, 17), (1, 13, 47),
-          (1, 50, 48), (2, 8, 49), (1, 100, 64), (1, 5, 1153)]
+SHAPES = [
+    (1, 1, 1),
+    (2, 3, 2),
+    (1, 7, 3),
+    (3, 47, 5),
+    (1, 48, 8),
+    (2, 49, 9),
+    (1, 95, 16),
+    (3, 96, 1),
+    (2, 97, 17),
+    (1, 13, 47),
+    (1, 50, 48),
+    (2, 8, 49),
+    (1, 100, 64),
+    (1, 5, 1153),
+]
 
 
 def bits(shape, dtype, *key):
@@ -28,7 +42,9 @@ def test_round_trip(shape, dtype, level):
     assert_same(ops.to_rows(rows, np.empty_like(rows), dtype=dtype, level=level), rows)
 
 
-@pytest.mark.parametrize("segments, batch, tokens, channels", [(1, 1, 5, 3), (6, 2, 49, 7), (4, 4, 97, 16), (3, 1, 48, 33)])
+@pytest.mark.parametrize(
+    "segments, batch, tokens, channels", [(1, 1, 5, 3), (6, 2, 49, 7), (4, 4, 97, 16), (3, 1, 48, 33)]
+)
 def test_rows_to_their_places(segments, batch, tokens, channels, dtype, level):
     """Looks into the final order: out[segment % batch][first_row + row_of]. Nothing else is written."""
     rows = bits((segments, tokens, channels), dtype)
@@ -54,7 +70,9 @@ def test_strided_destination(dtype, level):
     assert_same(base, want)
 
 
-@pytest.mark.parametrize("width, channels, at", [(8, 4, 0), (8, 4, 4), (9, 4, 2), (9, 5, 4), (7, 7, 0), (64, 16, 30), (6, 3, 2), (6, 1, 4)])
+@pytest.mark.parametrize(
+    "width, channels, at", [(8, 4, 0), (8, 4, 4), (9, 4, 2), (9, 5, 4), (7, 7, 0), (64, 16, 30), (6, 3, 2), (6, 1, 4)]
+)
 def test_copy_channels(width, channels, at, dtype, level):
     for segments, tokens in [(1, 1), (2, 49), (1, 96)]:
         x = bits((segments, tokens, channels), dtype, "x")

@@ -10,7 +10,9 @@ from .support import TORCH, assert_close, assert_same, decode, encode, from_torc
 # ---- cosine
 
 
-@pytest.mark.parametrize("segments, tokens, channels", [(1, 1, 1), (2, 5, 3), (1, 48, 16), (3, 49, 17), (2, 97, 577), (1, 9, 1152)])
+@pytest.mark.parametrize(
+    "segments, tokens, channels", [(1, 1, 1), (2, 5, 3), (1, 48, 16), (3, 49, 17), (2, 97, 577), (1, 9, 1152)]
+)
 def test_cosine(segments, tokens, channels, dtype, level):
     features, features64 = random((segments, tokens, channels), dtype, "features", scale=3)
     prompt, prompt64 = random((segments, channels), dtype, "prompt", scale=0.2)
@@ -60,7 +62,17 @@ def test_cosine_of_equal_rows_is_equal(dtype, level):
 # ---- max pool
 
 
-@pytest.mark.parametrize("size, out", [((54, 54), (27, 27)), ((54, 54), (27, 16)), ((54, 54), (5, 7)), ((3, 5), (7, 9)), ((1, 1), (4, 4)), ((13, 1), (3, 1))])
+@pytest.mark.parametrize(
+    "size, out",
+    [
+        ((54, 54), (27, 27)),
+        ((54, 54), (27, 16)),
+        ((54, 54), (5, 7)),
+        ((3, 5), (7, 9)),
+        ((1, 1), (4, 4)),
+        ((13, 1), (3, 1)),
+    ],
+)
 def test_max_pool(size, out, level):
     x = generator(size, out).normal(size=(2, *size)).astype(np.float32)
     got = ops.max_pool(x, *out, level=level)
@@ -76,7 +88,9 @@ def test_max_pool(size, out, level):
 
 
 def test_probability(dtype, level):
-    x = np.concatenate([np.linspace(-3, 3, 999), [0.0, -2.0, 2.0, 1e-8, 1e30, -1e30, np.inf, -np.inf]]).astype(np.float32)
+    x = np.concatenate([np.linspace(-3, 3, 999), [0.0, -2.0, 2.0, 1e-8, 1e30, -1e30, np.inf, -np.inf]]).astype(
+        np.float32
+    )
     highres = generator("highres").normal(size=x.size).astype(np.float32)
     highres[-4:] = 0
     for argument in (None, highres):
@@ -102,12 +116,27 @@ def test_equal_logits_have_equal_probabilities(dtype, level):
 
 # ---- expand, ground truth
 
-GRIDS = [((27, 27), (54, 54)), ((27, 27), (108, 54)), ((27, 16), (54, 33)), ((5, 7), (5, 7)), ((3, 4), (2, 9)), ((27, 27), (270, 160)),
-         ((1, 1), (1, 1)), ((8, 8), (6, 6))]
+GRIDS = [
+    ((27, 27), (54, 54)),
+    ((27, 27), (108, 54)),
+    ((27, 16), (54, 33)),
+    ((5, 7), (5, 7)),
+    ((3, 4), (2, 9)),
+    ((27, 27), (270, 160)),
+    ((1, 1), (1, 1)),
+    ((8, 8), (6, 6)),
+]
 
 GT_DTYPES = {
-    "float32": torch.float32, "float64": torch.float64, "float16": torch.float16, "bfloat16": torch.bfloat16,
-    "bool": torch.bool, "uint8": torch.uint8, "int8": torch.int8, "int16": torch.int16, "int32": torch.int32,
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "bool": torch.bool,
+    "uint8": torch.uint8,
+    "int8": torch.int8,
+    "int16": torch.int16,
+    "int32": torch.int32,
     "int64": torch.int64,
 }
 
@@ -170,7 +199,9 @@ def test_ground_truth(kind, shape, level):
     gt = ground_truth(kind, shape)
     probs = probabilities((2, 9, 9), dtype)
     for first, out in [((18, 18), (18, 18)), ((18, 18), (36, 36)), ((18, 11), (54, 33))]:
-        got = ops.expand(probs, *out, gt=as_numpy(gt, kind), gt_rows=first[0], gt_cols=first[1], dtype=dtype, level=level)
+        got = ops.expand(
+            probs, *out, gt=as_numpy(gt, kind), gt_rows=first[0], gt_cols=first[1], dtype=dtype, level=level
+        )
         assert_same(got, expand(probs, out, dtype, gt, first), f"{first} {out}")
     got = ops.expand(
         probs, 36, 36, gt=as_numpy(gt, kind), gt_rows=18, gt_cols=18, smooth=True, dtype=dtype, level=level
@@ -210,8 +241,11 @@ def test_gt_mask(kind, level):
     counts = [rows * cols for _, _, rows, cols in scales]
     gt = ground_truth(kind, (3, 45, 50))
     gt[1] = 0
-    flat = torch.cat([area(gt, (rows, cols)).reshape(3, -1) for _, _, rows, cols in scales], 1).numpy(force=True) \
-        if kind != "bfloat16" else torch.cat([area(gt, s[2:]).float().reshape(3, -1) for s in scales], 1).numpy()
+    flat = (
+        torch.cat([area(gt, (rows, cols)).reshape(3, -1) for _, _, rows, cols in scales], 1).numpy(force=True)
+        if kind != "bfloat16"
+        else torch.cat([area(gt, s[2:]).float().reshape(3, -1) for s in scales], 1).numpy()
+    )
     positions = generator(kind).integers(0, sum(counts), (3, 60)).astype(np.int32)
     want = (np.take_along_axis(flat, positions.astype(np.int64), 1) != 0).astype(np.uint8)
     want[~want.any(axis=1)] = 1

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from .support import assert_same, decode, encode, generator, ops, random
+from .support import assert_same, encode, generator, ops, random
 
 
 @pytest.mark.parametrize("batch, length, channels", [(1, 1, 1), (2, 7, 5), (3, 48, 16), (1, 49, 33), (2, 64, 72)])
@@ -74,13 +74,14 @@ def test_bad_arguments():
         (ValueError, "ids", lambda: ops.token_embedding(ids[0], table, table)),
         (ValueError, "positions", lambda: ops.token_embedding(ids, table, table[:2])),
         (ValueError, "first", lambda: ops.token_embedding(ids, table, table, first=2)),
-        (ValueError, "class_token", lambda: ops.token_embedding(ids, table, table, class_token=np.zeros(3, np.float32))),
+        (
+            ValueError,
+            "class_token",
+            lambda: ops.token_embedding(ids, table, table, class_token=np.zeros(3, np.float32)),
+        ),
         (ValueError, "pool", lambda: ops.pool_tokens(np.zeros((1, 2, 3), np.float32), "mean")),
         (ValueError, "ids", lambda: ops.pool_tokens(np.zeros((1, 2, 3), np.float32), "argmax")),
         (ValueError, "first", lambda: ops.class_mask(ids, 0, first=-1)),
     ]:
         with pytest.raises(error, match=words):
             call()
-
-
-assert decode(encode(np.ones(1), "bfloat16"), "bfloat16") == 1
