@@ -23,25 +23,25 @@
 
 /* What every operation receives. */
 typedef struct ps3c_run {
-    ps3c_context *context;        /* for ps3c_fail */
-    ps3c_dtype dtype;             /* of activations and weights: float32, float16, bfloat16 */
-    int threads;                  /* CPU */
-    int32_t device_index;         /* CUDA */
-    void *stream;                 /* CUDA */
-    void *scratch;                /* 64-byte aligned; free for any operation, holds nothing between operations */
-    size_t scratch_bytes;         /* at least the backend's scratch_bytes() for every operation of the run */
+    ps3c_context *context; /* for ps3c_fail */
+    ps3c_dtype dtype;      /* of activations and weights: float32, float16, bfloat16 */
+    int threads;           /* CPU */
+    int32_t device_index;  /* CUDA */
+    void *stream;          /* CUDA */
+    void *scratch;         /* 64-byte aligned; free for any operation, holds nothing between operations */
+    size_t scratch_bytes;  /* at least the backend's scratch_bytes() for every operation of the run */
 } ps3c_run;
 
 typedef struct ps3c_activation {
-    void *data;                   /* 64-byte aligned (CUDA: 256) */
+    void *data; /* 64-byte aligned (CUDA: 256) */
     int64_t segments, tokens, channels;
 } ps3c_activation;
 
 /* A scale of the image: resampled to height x width pixels, cut into rows x cols patches. */
 typedef struct ps3c_scale {
-    int64_t height, width;        /* pixels */
-    int64_t rows, cols;           /* patches; a remainder of pixels beyond rows * patch is never read */
-    int64_t first;                /* position index of this scale's first patch */
+    int64_t height, width; /* pixels */
+    int64_t rows, cols;    /* patches; a remainder of pixels beyond rows * patch is never read */
+    int64_t first;         /* position index of this scale's first patch */
 } ps3c_scale;
 
 /* Positions. A patch is named by one int32: scale.first + row * cols + col, where `first` counts the patches of the
@@ -50,30 +50,30 @@ typedef struct ps3c_scale {
 
 typedef enum ps3c_activation_function {
     PS3C_ACT_NONE = 0,
-    PS3C_ACT_GELU_ERF,            /* x / 2 (1 + erf(x / sqrt 2)) */
+    PS3C_ACT_GELU_ERF, /* x / 2 (1 + erf(x / sqrt 2)) */
     PS3C_ACT_GELU_TANH,
     PS3C_ACT_RELU,
 } ps3c_activation_function;
 
 /* y = (act(x W^T + bias)) * scale + residual. */
 typedef struct ps3c_gemm_args {
-    const void *weight;           /* (n, k), rows ldw elements apart; transposed: (k, n), rows ldw apart; used in place */
+    const void *weight; /* (n, k), rows ldw elements apart; transposed: (k, n), rows ldw apart; used in place */
     int64_t n, k, ldw;
     bool transposed;
-    const void *bias;             /* [n] or NULL */
+    const void *bias; /* [n] or NULL */
     ps3c_activation_function act;
-    const void *scale;            /* [n] or NULL: layer scale */
-    const ps3c_activation *x;     /* k channels */
-    const ps3c_activation *residual;  /* NULL, or n channels; may be y */
-    const ps3c_activation *y;     /* at least out_channel + n channels; never x */
-    int64_t out_channel;          /* y's channel of output 0; even */
-    int64_t values_from;          /* outputs from here on are attention values, which the backend may lay out as its
+    const void *scale;               /* [n] or NULL: layer scale */
+    const ps3c_activation *x;        /* k channels */
+    const ps3c_activation *residual; /* NULL, or n channels; may be y */
+    const ps3c_activation *y;        /* at least out_channel + n channels; never x */
+    int64_t out_channel;             /* y's channel of output 0; even */
+    int64_t values_from;             /* outputs from here on are attention values, which the backend may lay out as its
                                      attention likes; n: none. Multiple of 8; excludes residual */
 } ps3c_gemm_args;
 
 /* y = act(LayerNorm(x)) over channels; two-pass variance. y may be x. */
 typedef struct ps3c_layernorm_args {
-    const void *weight, *bias;    /* [channels] */
+    const void *weight, *bias; /* [channels] */
     float eps;
     ps3c_activation_function act;
     const ps3c_activation *x, *y;
@@ -85,25 +85,26 @@ typedef struct ps3c_attention_args {
     int64_t heads, head_dim;      /* head_dim: any multiple of 8 */
     const ps3c_activation *query; /* channels from query_channel on: [heads][head_dim] */
     int64_t query_channel;
-    const ps3c_activation *own;   /* same segments and tokens as query; from own_channel on: keys, then values
+    const ps3c_activation *own; /* same segments and tokens as query; from own_channel on: keys, then values
                                      (written by gemm with values_from) */
     int64_t own_channel;
-    const ps3c_activation *cached;/* NULL: none. Segment s of query reads segment s % cached->segments */
+    const ps3c_activation *cached; /* NULL: none. Segment s of query reads segment s % cached->segments */
     int64_t cached_channel;
-    bool causal;                  /* query i sees own keys 0..i (cached keys all) */
-    const uint8_t *last_query_mask;   /* NULL, or [segments][tokens]: own keys that the segment's LAST query may see (1) */
-    const ps3c_activation *out;   /* heads * head_dim channels; may not alias its inputs */
+    bool causal; /* query i sees own keys 0..i (cached keys all) */
+    const uint8_t
+        *last_query_mask;       /* NULL, or [segments][tokens]: own keys that the segment's LAST query may see (1) */
+    const ps3c_activation *out; /* heads * head_dim channels; may not alias its inputs */
 } ps3c_attention_args;
 
 /* Patches of the image, resampled from the source (bicubic, a = -0.75, half-pixel centres, clamped borders, no
  * antialias, float32, rounded to dtype: torch's interpolate(mode="bicubic")), as 3 * patch * patch channels in (channel, y, x)
  * order. Only the patches named are ever computed. */
 typedef struct ps3c_patch_gather_args {
-    const ps3c_tensor *pixels;    /* (B, 3, H, W), any strides, run's dtype */
+    const ps3c_tensor *pixels; /* (B, 3, H, W), any strides, run's dtype */
     int64_t patch;
     const ps3c_scale *scales;
     int64_t num_scales;
-    const int32_t *positions;     /* [segments][tokens], or NULL */
+    const int32_t *positions; /* [segments][tokens], or NULL */
     const ps3c_activation *out;
 } ps3c_patch_gather_args;
 
@@ -112,7 +113,7 @@ typedef struct ps3c_patch_gather_args {
  * antialias=True): a = -0.5, support scaled when shrinking, horizontal pass first, float32), rounded to dtype, then
  * cropped to rows x cols; with crop it is only cropped. When rows == cols == grid it is used as it is. */
 typedef struct ps3c_position_add_args {
-    const void *table;            /* (grid * grid, channels), contiguous */
+    const void *table; /* (grid * grid, channels), contiguous */
     int64_t grid;
     bool crop;
     const ps3c_scale *scales;
@@ -125,32 +126,32 @@ typedef struct ps3c_position_add_args {
 
 /* 7x7 depthwise convolution, padding 3, over a segment's tokens as a rows x cols map. y is never x. */
 typedef struct ps3c_depthwise_args {
-    const void *weight;           /* (channels, 1, 7, 7), contiguous */
-    const void *bias;             /* [channels] */
+    const void *weight; /* (channels, 1, 7, 7), contiguous */
+    const void *bias;   /* [channels] */
     int64_t rows, cols;
     const ps3c_activation *x, *y;
 } ps3c_depthwise_args;
 
 /* Cosine of each token's features with its image's prompt: f / max(|f|, 1e-12) . p / max(|p|, 1e-12). */
 typedef struct ps3c_cosine_args {
-    const ps3c_activation *features;  /* segment b: image b */
-    const void *prompt;           /* [segments][channels], rows prompt_stride elements apart (0: one for all) */
+    const ps3c_activation *features; /* segment b: image b */
+    const void *prompt;              /* [segments][channels], rows prompt_stride elements apart (0: one for all) */
     int64_t prompt_stride;
-    float *logits;                /* [segments][tokens] */
+    float *logits; /* [segments][tokens] */
 } ps3c_cosine_args;
 
 /* torch's adaptive_max_pool2d. NaN wins. */
 typedef struct ps3c_max_pool_args {
-    const float *in;              /* [batch][in_rows][in_cols] */
-    float *out;                   /* [batch][rows][cols] */
+    const float *in; /* [batch][in_rows][in_cols] */
+    float *out;      /* [batch][rows][cols] */
     int64_t batch, in_rows, in_cols, rows, cols;
 } ps3c_max_pool_args;
 
 /* probs = softmax over {clamp(5 x, -10, 10), 0} of x = logits, or (logits + highres) / 2; rounded to the run's dtype. */
 typedef struct ps3c_probability_args {
-    const float *logits;          /* [count] */
-    const float *highres;         /* [count] or NULL */
-    float *probs;                 /* [count] */
+    const float *logits;  /* [count] */
+    const float *highres; /* [count] or NULL */
+    float *probs;         /* [count] */
     int64_t count;
 } ps3c_probability_args;
 
@@ -159,19 +160,19 @@ typedef struct ps3c_probability_args {
  * bool: not 0), nearest to this grid; probability 1 where > 0.
  * smooth: area to 6 x 6, rounded to dtype, nearest back. */
 typedef struct ps3c_expand_args {
-    const float *probs;           /* [batch][in_rows][in_cols], values of the run's dtype */
+    const float *probs; /* [batch][in_rows][in_cols], values of the run's dtype */
     int64_t batch, in_rows, in_cols;
-    const ps3c_tensor *gt;        /* (B, any, any), any strides, or NULL */
-    int64_t gt_rows, gt_cols;     /* first high-res grid */
+    const ps3c_tensor *gt;    /* (B, any, any), any strides, or NULL */
+    int64_t gt_rows, gt_cols; /* first high-res grid */
     bool smooth;
-    const ps3c_tensor *out;       /* (B, rows, cols), contiguous, run's dtype */
+    const ps3c_tensor *out; /* (B, rows, cols), contiguous, run's dtype */
 } ps3c_expand_args;
 
 /* rank[b][i] = place of probability i in a stable descending order: 0 the greatest, lowest index first among equals,
  * NaN after everything else (in index order). */
 typedef struct ps3c_rank_args {
-    const ps3c_tensor *probs;     /* (B, rows, cols), contiguous, run's dtype */
-    int32_t *rank;                /* [B][rows * cols] */
+    const ps3c_tensor *probs; /* (B, rows, cols), contiguous, run's dtype */
+    int32_t *rank;            /* [B][rows * cols] */
 } ps3c_rank_args;
 
 /* From ranks to looks. Look l takes ranks ends[b][l - 1] .. ends[b][l] - 1 of image b at each scale.
@@ -179,25 +180,25 @@ typedef struct ps3c_rank_args {
  * all selected patches of the image in (scale, row, col) order. Writes the 0/1 maps. */
 typedef struct ps3c_assign_looks_args {
     int64_t batch, looks, num_scales;
-    const ps3c_scale *scales;     /* [num_scales], high-res only; first counts from 0 at the first of them */
-    const int32_t *const *rank;   /* [num_scales]: [batch][rows * cols] */
-    const int32_t *ends;          /* host memory, [batch][num_scales][looks]: cumulated patches after each look */
-    const int64_t *look_first;    /* host memory, [looks]: index in positions/row_of of look l's first entry;
+    const ps3c_scale *scales;   /* [num_scales], high-res only; first counts from 0 at the first of them */
+    const int32_t *const *rank; /* [num_scales]: [batch][rows * cols] */
+    const int32_t *ends;        /* host memory, [batch][num_scales][looks]: cumulated patches after each look */
+    const int64_t *look_first;  /* host memory, [looks]: index in positions/row_of of look l's first entry;
                                      image b's entries follow at look_first[l] + b * look_tokens[l] */
-    const int64_t *look_tokens;   /* host memory, [looks]: tokens of a look, the same for every image */
-    int32_t *positions;           /* [sum over looks of batch * tokens] */
-    int32_t *row_of;              /* likewise */
-    const ps3c_tensor *maps;      /* [num_scales]: (B, rows, cols) contiguous, run's dtype */
+    const int64_t *look_tokens; /* host memory, [looks]: tokens of a look, the same for every image */
+    int32_t *positions;         /* [sum over looks of batch * tokens] */
+    int32_t *row_of;            /* likewise */
+    const ps3c_tensor *maps;    /* [num_scales]: (B, rows, cols) contiguous, run's dtype */
 } ps3c_assign_looks_args;
 
 /* Rows of an activation into a plain tensor: out[segment % batch][first_row + row_of[segment][token]][:] . */
 typedef struct ps3c_to_rows_args {
     const ps3c_activation *x;
-    const int32_t *row_of;        /* [segments][tokens], or NULL: the token's own number */
-    int64_t batch;                /* of out */
+    const int32_t *row_of; /* [segments][tokens], or NULL: the token's own number */
+    int64_t batch;         /* of out */
     int64_t first_row;
-    void *out;                    /* (batch, rows, channels), run's dtype, channels contiguous */
-    int64_t row_stride, batch_stride;   /* elements */
+    void *out;                        /* (batch, rows, channels), run's dtype, channels contiguous */
+    int64_t row_stride, batch_stride; /* elements */
 } ps3c_to_rows_args;
 
 /* Plain rows (segments * tokens, channels), contiguous, into an activation. */
@@ -215,20 +216,20 @@ typedef struct ps3c_copy_channels_args {
 /* Row ids[b][t] of the table (+ position t); class token, when there is one, as token `length`.
  * ERROR_VALUE (CPU) for an id outside the vocabulary, naming it. */
 typedef struct ps3c_token_embedding_args {
-    const ps3c_tensor *ids;       /* (batch, length) int64, any strides; segment s: text first + s */
+    const ps3c_tensor *ids; /* (batch, length) int64, any strides; segment s: text first + s */
     int64_t first;
     int64_t vocab_size;
-    const void *table;            /* (vocab_size, channels), contiguous */
-    const void *positions;        /* (>= tokens, channels) */
-    const void *class_token;      /* [channels] or NULL */
-    const ps3c_activation *out;   /* tokens: length, + 1 with a class token */
+    const void *table;          /* (vocab_size, channels), contiguous */
+    const void *positions;      /* (>= tokens, channels) */
+    const void *class_token;    /* [channels] or NULL */
+    const ps3c_activation *out; /* tokens: length, + 1 with a class token */
 } ps3c_token_embedding_args;
 
 /* One token of each segment: out is 1 segment of x->segments tokens. ARGMAX: at the first greatest id. */
 typedef struct ps3c_pool_tokens_args {
     const ps3c_activation *x;
-    ps3c_text_pool pool;          /* FIRST, LAST, ARGMAX */
-    const ps3c_tensor *ids;       /* ARGMAX: (batch, length) int64 */
+    ps3c_text_pool pool;    /* FIRST, LAST, ARGMAX */
+    const ps3c_tensor *ids; /* ARGMAX: (batch, length) int64 */
     int64_t first;
     const ps3c_activation *out;
 } ps3c_pool_tokens_args;
@@ -250,28 +251,29 @@ typedef struct ps3c_class_mask_args {
 /* 0/1 for each token of the only look: is the area-resized ground truth of its patch (cast to gt's dtype as in
  * expand, but resized to each token's own scale) not 0? All 1 for an image that would have none. */
 typedef struct ps3c_gt_mask_args {
-    const ps3c_tensor *gt;        /* (B, any, any) */
+    const ps3c_tensor *gt; /* (B, any, any) */
     const ps3c_scale *scales;
     int64_t num_scales;
-    const int32_t *positions;     /* [batch][tokens] */
+    const int32_t *positions; /* [batch][tokens] */
     int64_t batch, tokens;
-    uint8_t *mask;                /* [batch][tokens] */
+    uint8_t *mask; /* [batch][tokens] */
 } ps3c_gt_mask_args;
 
 /* Attention of one query per head over each segment's tokens. */
 typedef struct ps3c_attention_pool_args {
     int64_t heads, head_dim;
     const ps3c_activation *query; /* 1 segment, 1 token, heads * head_dim channels */
-    const ps3c_activation *keys_values;   /* keys, then values (gemm without values_from), 2 * heads * head_dim channels */
-    const uint8_t *mask;          /* [segments][tokens] or NULL */
-    const ps3c_activation *out;   /* 1 segment of keys_values->segments tokens */
+    const ps3c_activation
+        *keys_values;           /* keys, then values (gemm without values_from), 2 * heads * head_dim channels */
+    const uint8_t *mask;        /* [segments][tokens] or NULL */
+    const ps3c_activation *out; /* 1 segment of keys_values->segments tokens */
 } ps3c_attention_pool_args;
 
 /* y = flag * low + (flag == 0) * y, token by token. */
 typedef struct ps3c_blend_args {
-    const ps3c_tensor *flag;      /* (B, 1) float32, any strides; token t: image first + t */
+    const ps3c_tensor *flag; /* (B, 1) float32, any strides; token t: image first + t */
     int64_t first;
-    const ps3c_activation *low, *y;   /* 1 segment */
+    const ps3c_activation *low, *y; /* 1 segment */
 } ps3c_blend_args;
 
 typedef struct ps3c_backend {

@@ -7,9 +7,9 @@
 
 struct ps3c_context {
     char message[1024];
-    int threads;                  /* 0: OpenMP's choice */
-    const char *level;            /* static memory; NULL: the best */
-    char unknown_level[32];       /* what PS3C_CPU_LEVEL held, when it names no level here */
+    int threads;            /* 0: OpenMP's choice */
+    const char *level;      /* static memory; NULL: the best */
+    char unknown_level[32]; /* what PS3C_CPU_LEVEL held, when it names no level here */
     int (*interrupt)(void *data);
     void *interrupt_data;
 };

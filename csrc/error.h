@@ -12,11 +12,11 @@ ps3c_status ps3c_fail(ps3c_context *context, ps3c_status status, const char *for
     ;
 
 /* Returns from the caller with any status but PS3C_OK. */
-#define PS3C_TRY(call)                            \
-    do {                                          \
-        ps3c_status ps3c_try_status = (call);     \
-        if (ps3c_try_status != PS3C_OK)           \
-            return ps3c_try_status;               \
+#define PS3C_TRY(call)                        \
+    do {                                      \
+        ps3c_status ps3c_try_status = (call); \
+        if (ps3c_try_status != PS3C_OK)       \
+            return ps3c_try_status;           \
     } while (0)
 
 #endif

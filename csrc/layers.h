@@ -9,7 +9,7 @@
 typedef struct ps3c_pass {
     const ps3c_backend *backend;
     ps3c_run run;
-    const ps3c_tensor *weights;   /* all of the model's */
+    const ps3c_tensor *weights; /* all of the model's */
 } ps3c_pass;
 
 /* y = act(x W^T + b): weight number `weight`, (n, x->channels), bias the next number. */
@@ -25,16 +25,16 @@ ps3c_status ps3c_norm(const ps3c_pass *pass, int64_t weight, float eps, ps3c_act
 /* A pre-norm transformer block (Dosovitskiy et al. 2021):
  * x += attention(norm1(x)); x += fc2(gelu(fc1(norm2(x)))), each addend times a layer scale where there is one. */
 typedef struct ps3c_block_args {
-    int64_t weights;              /* number of the first of PS3C_BLOCK_WEIGHTS (or PS3C_SCALED_BLOCK_WEIGHTS) */
+    int64_t weights; /* number of the first of PS3C_BLOCK_WEIGHTS (or PS3C_SCALED_BLOCK_WEIGHTS) */
     bool layer_scale;
-    int64_t heads, hidden;        /* hidden: of the MLP */
+    int64_t heads, hidden; /* hidden: of the MLP */
     float eps;
     ps3c_activation_function act;
-    const ps3c_activation *x;     /* in and out */
-    void *normed;                 /* as large as x */
-    void *wide;                   /* as large as x with max(3 * channels, hidden) channels */
-    const ps3c_activation *cached;/* keys and values that queries see before their own, or NULL */
-    const ps3c_activation *keep;  /* where this block's own keys and values go (2 * channels), or NULL: nowhere */
+    const ps3c_activation *x;      /* in and out */
+    void *normed;                  /* as large as x */
+    void *wide;                    /* as large as x with max(3 * channels, hidden) channels */
+    const ps3c_activation *cached; /* keys and values that queries see before their own, or NULL */
+    const ps3c_activation *keep;   /* where this block's own keys and values go (2 * channels), or NULL: nowhere */
     bool causal;
     const uint8_t *last_query_mask;
 } ps3c_block_args;

@@ -48,26 +48,26 @@ extern "C" {
 #endif
 
 #define PS3C_MAX_DIMS 8
-#define PS3C_MAX_SCALES 16        /* low resolution included */
+#define PS3C_MAX_SCALES 16 /* low resolution included */
 #define PS3C_MAX_SELECT_LAYERS 64
-#define PS3C_MAX_BLOCKS 64        /* of the convolution and of the adapter */
-#define PS3C_NAME_BYTES 96        /* a weight's name, terminating zero included */
+#define PS3C_MAX_BLOCKS 64 /* of the convolution and of the adapter */
+#define PS3C_NAME_BYTES 96 /* a weight's name, terminating zero included */
 
 typedef enum ps3c_status {
     PS3C_OK = 0,
-    PS3C_ERROR_VALUE,             /* an argument has a value that cannot be used */
-    PS3C_ERROR_TYPE,              /* an argument has a dtype, layout or device that cannot be used */
+    PS3C_ERROR_VALUE, /* an argument has a value that cannot be used */
+    PS3C_ERROR_TYPE,  /* an argument has a dtype, layout or device that cannot be used */
     PS3C_ERROR_RUNTIME,
     PS3C_ERROR_MEMORY,
     PS3C_ERROR_NOT_IMPLEMENTED,
-    PS3C_ERROR_INTERRUPTED,       /* the context's interrupt function asked to stop */
+    PS3C_ERROR_INTERRUPTED, /* the context's interrupt function asked to stop */
 } ps3c_status;
 
 typedef enum ps3c_dtype {
     PS3C_FLOAT32 = 0,
     PS3C_FLOAT16,
     PS3C_BFLOAT16,
-    PS3C_FLOAT64,                 /* from here on: only where an argument says so */
+    PS3C_FLOAT64, /* from here on: only where an argument says so */
     PS3C_BOOL,
     PS3C_UINT8,
     PS3C_INT8,
@@ -85,7 +85,7 @@ typedef enum ps3c_device_type { PS3C_CPU = 0, PS3C_CUDA } ps3c_device_type;
 
 typedef struct ps3c_device {
     ps3c_device_type type;
-    int32_t index;                /* 0 on the CPU */
+    int32_t index; /* 0 on the CPU */
 } ps3c_device;
 
 /* A view of the caller's memory. Strides are in elements. */
@@ -125,30 +125,30 @@ typedef enum ps3c_adapter { PS3C_ADAPTER_NONE = 0, PS3C_ADAPTER_V1, PS3C_ADAPTER
 
 typedef struct ps3c_vision_config {
     /* trunk */
-    int64_t width;                /* C */
-    int64_t depth;                /* blocks */
-    int64_t heads;                /* head dim: width / heads, a multiple of 8 */
+    int64_t width; /* C */
+    int64_t depth; /* blocks */
+    int64_t heads; /* head dim: width / heads, a multiple of 8 */
     int64_t mlp_hidden;
-    int64_t patch;                /* pixels */
-    int64_t grid;                 /* side of the position table */
+    int64_t patch; /* pixels */
+    int64_t grid;  /* side of the position table */
     float norm_eps;
-    bool tanh_gelu;               /* blocks (and attention pool, unless there is an adapter): tanh form, else erf */
-    bool crop_positions;          /* C-RADIO: the table is cropped, not resampled */
-    bool final_norm;              /* a LayerNorm after the blocks */
+    bool tanh_gelu;      /* blocks (and attention pool, unless there is an adapter): tanh form, else erf */
+    bool crop_positions; /* C-RADIO: the table is cropped, not resampled */
+    bool final_norm;     /* a LayerNorm after the blocks */
     /* scales, ascending; scales[0] is the low resolution */
     int64_t num_scales;
     int64_t scales[PS3C_MAX_SCALES];
-    int64_t max_select_num[PS3C_MAX_SCALES];      /* patches a look takes of scale i + 1 */
-    bool separate_positions;      /* pos_emb_residual */
+    int64_t max_select_num[PS3C_MAX_SCALES]; /* patches a look takes of scale i + 1 */
+    bool separate_positions;                 /* pos_emb_residual */
     /* selection */
     int64_t num_select_layers;
     int64_t select_layers[PS3C_MAX_SELECT_LAYERS];
-    bool highres_features;        /* the convolution network over the 1512 x 1512 image */
+    bool highres_features; /* the convolution network over the 1512 x 1512 image */
     int64_t conv_width, conv_out, conv_depth, conv_kernel;
     /* after the blocks */
     ps3c_adapter adapter;
     int64_t adapter_hidden, adapter_out, adapter_blocks;
-    int64_t pool_width, pool_heads, pool_hidden;  /* attention pool */
+    int64_t pool_width, pool_heads, pool_hidden; /* attention pool */
     float pool_eps;
 } ps3c_vision_config;
 
@@ -172,9 +172,9 @@ ps3c_status ps3c_vision_weight_info(ps3c_context *context, const ps3c_vision_con
 #define PS3C_ALL (-2)
 
 typedef enum ps3c_vision_mode {
-    PS3C_VISION_FEATURES = 0,     /* hidden states of low-res and selected patches */
-    PS3C_VISION_PRETRAIN,         /* one look, pooled */
-    PS3C_VISION_LOW_RES,          /* low-res pooled vector and hidden states, nothing else */
+    PS3C_VISION_FEATURES = 0, /* hidden states of low-res and selected patches */
+    PS3C_VISION_PRETRAIN,     /* one look, pooled */
+    PS3C_VISION_LOW_RES,      /* low-res pooled vector and hidden states, nothing else */
 } ps3c_vision_mode;
 
 typedef struct ps3c_vision_request {
@@ -182,17 +182,17 @@ typedef struct ps3c_vision_request {
     ps3c_dtype dtype;             /* of pixel_values, prompt and weights: float32, float16 or bfloat16 */
     ps3c_device device;
     ps3c_vision_mode mode;
-    int64_t num_look_close;       /* looks; PS3C_NONE, PS3C_ALL */
-    int64_t num_token_look_close; /* patches; PS3C_NONE, PS3C_ALL */
-    const int64_t *first_n_scales;/* [batch]: take (nearly) only the first n high-res scales; NULL: all. Copied. */
-    bool prompt;                  /* a prompt will come */
-    bool gt_maps;                 /* gt_selection_maps will come */
-    bool smooth;                  /* smooth_selection_prob */
-    bool pool_gt_only;            /* PRETRAIN: pool only tokens inside the ground truth */
-    bool global_text;             /* PRETRAIN: is_global_text will come */
-    int64_t hidden_states;        /* last layers to return, 1..depth; FEATURES without looks returns all,
+    int64_t num_look_close;        /* looks; PS3C_NONE, PS3C_ALL */
+    int64_t num_token_look_close;  /* patches; PS3C_NONE, PS3C_ALL */
+    const int64_t *first_n_scales; /* [batch]: take (nearly) only the first n high-res scales; NULL: all. Copied. */
+    bool prompt;                   /* a prompt will come */
+    bool gt_maps;                  /* gt_selection_maps will come */
+    bool smooth;                   /* smooth_selection_prob */
+    bool pool_gt_only;             /* PRETRAIN: pool only tokens inside the ground truth */
+    bool global_text;              /* PRETRAIN: is_global_text will come */
+    int64_t hidden_states;         /* last layers to return, 1..depth; FEATURES without looks returns all,
                                      LOW_RES returns this many, 0 included */
-    size_t workspace_limit;       /* bytes to stay under where grouping of looks and images allows; 0: default */
+    size_t workspace_limit;        /* bytes to stay under where grouping of looks and images allows; 0: default */
 } ps3c_vision_request;
 
 typedef struct ps3c_vision_plan ps3c_vision_plan;
@@ -203,16 +203,16 @@ ps3c_status ps3c_vision_plan_create(ps3c_context *context, const ps3c_vision_con
 void ps3c_vision_plan_free(ps3c_vision_plan *plan);
 
 typedef struct ps3c_vision_plan_info {
-    size_t workspace_bytes;       /* aligned to 64 bytes by the caller, or any: the run aligns */
-    int64_t hidden_states;        /* layers that a run writes */
+    size_t workspace_bytes; /* aligned to 64 bytes by the caller, or any: the run aligns */
+    int64_t hidden_states;  /* layers that a run writes */
     int64_t low_res_tokens;
-    int64_t selected_tokens;      /* an image, all looks */
+    int64_t selected_tokens; /* an image, all looks */
     int64_t looks;
-    int64_t pooled_width;         /* 0: no pooled output */
-    int64_t num_high_scales;      /* S */
-    int64_t image_size[PS3C_MAX_SCALES][2];       /* pixels (H, W) of each scale, scale 0 first */
-    int64_t grid[PS3C_MAX_SCALES][2];             /* patches (h, w) of each scale */
-    bool selection_maps;          /* false: a run writes none (no looks) */
+    int64_t pooled_width;                   /* 0: no pooled output */
+    int64_t num_high_scales;                /* S */
+    int64_t image_size[PS3C_MAX_SCALES][2]; /* pixels (H, W) of each scale, scale 0 first */
+    int64_t grid[PS3C_MAX_SCALES][2];       /* patches (h, w) of each scale */
+    bool selection_maps;                    /* false: a run writes none (no looks) */
 } ps3c_vision_plan_info;
 
 void ps3c_vision_plan_describe(const ps3c_vision_plan *plan, ps3c_vision_plan_info *info);
@@ -222,20 +222,20 @@ int64_t ps3c_vision_plan_take(const ps3c_vision_plan *plan, int64_t image, int64
 /* Tensors of one run. Inputs may have any strides unless it says contiguous; outputs are contiguous.
  * dtype: the request's, unless it says otherwise. All on the request's device. */
 typedef struct ps3c_vision_io {
-    const ps3c_tensor *pixel_values;      /* (B, 3, H, W) */
-    const ps3c_tensor *prompt;            /* (B, C), or NULL */
-    const ps3c_tensor *gt_maps;           /* (B, any, any), any dtype of ps3c_dtype, or NULL */
-    const ps3c_tensor *global_text;       /* (B, 1) float32, or NULL */
-    const ps3c_tensor *weights;           /* [ps3c_vision_weight_count], contiguous */
-    ps3c_tensor *hidden_states;           /* [hidden_states]: (B, low_res_tokens + selected_tokens, C) each */
-    ps3c_tensor *selection_maps;          /* [S]: (B, h, w), 0 or 1; unused (may be NULL) without looks */
-    ps3c_tensor *selection_probs;         /* [S]: (B, h, w); NULL in LOW_RES */
-    ps3c_tensor *bottomup_probs;          /* [S]: (B, h, w), PRETRAIN */
-    ps3c_tensor *topdown_probs;           /* [S]: (B, h, w), PRETRAIN with a prompt */
-    ps3c_tensor *pooled;                  /* (B, pooled_width), PRETRAIN and LOW_RES */
+    const ps3c_tensor *pixel_values; /* (B, 3, H, W) */
+    const ps3c_tensor *prompt;       /* (B, C), or NULL */
+    const ps3c_tensor *gt_maps;      /* (B, any, any), any dtype of ps3c_dtype, or NULL */
+    const ps3c_tensor *global_text;  /* (B, 1) float32, or NULL */
+    const ps3c_tensor *weights;      /* [ps3c_vision_weight_count], contiguous */
+    ps3c_tensor *hidden_states;      /* [hidden_states]: (B, low_res_tokens + selected_tokens, C) each */
+    ps3c_tensor *selection_maps;     /* [S]: (B, h, w), 0 or 1; unused (may be NULL) without looks */
+    ps3c_tensor *selection_probs;    /* [S]: (B, h, w); NULL in LOW_RES */
+    ps3c_tensor *bottomup_probs;     /* [S]: (B, h, w), PRETRAIN */
+    ps3c_tensor *topdown_probs;      /* [S]: (B, h, w), PRETRAIN with a prompt */
+    ps3c_tensor *pooled;             /* (B, pooled_width), PRETRAIN and LOW_RES */
     void *workspace;
     size_t workspace_bytes;
-    void *stream;                         /* cudaStream_t, or NULL on the CPU */
+    void *stream; /* cudaStream_t, or NULL on the CPU */
 } ps3c_vision_io;
 
 ps3c_status ps3c_vision_run(ps3c_context *context, const ps3c_vision_plan *plan, const ps3c_vision_io *io);
@@ -246,16 +246,16 @@ typedef enum ps3c_text_pool { PS3C_POOL_FIRST = 0, PS3C_POOL_LAST, PS3C_POOL_ARG
 
 typedef struct ps3c_text_config {
     int64_t width, depth, heads, mlp_hidden;
-    int64_t context_length;       /* positions, without the class token */
+    int64_t context_length; /* positions, without the class token */
     int64_t vocab_size;
     int64_t output_dim, prompt_dim;
     float norm_eps;
     bool causal;
-    bool class_token;             /* appended; it overrides pool */
+    bool class_token; /* appended; it overrides pool */
     int64_t pad_id;
     bool layer_scale;
-    bool tanh_gelu;               /* tanh approximation, else erf */
-    bool projection_linear;       /* Linear(width, output_dim), else a bare (width, output_dim) matrix */
+    bool tanh_gelu;         /* tanh approximation, else erf */
+    bool projection_linear; /* Linear(width, output_dim), else a bare (width, output_dim) matrix */
     bool projection_bias;
     ps3c_text_pool pool;
 } ps3c_text_config;
@@ -276,10 +276,10 @@ size_t ps3c_text_plan_workspace_bytes(const ps3c_text_plan *plan);
 int64_t ps3c_text_plan_pooled_tokens(const ps3c_text_plan *plan);
 
 typedef struct ps3c_text_io {
-    const ps3c_tensor *ids;       /* (B, length) int64; ERROR_VALUE on the CPU for an id outside the vocabulary */
-    const ps3c_tensor *weights;   /* [ps3c_text_weight_count], contiguous */
-    ps3c_tensor *pooled;          /* (B, output_dim), or (B, length, output_dim) with POOL_NONE */
-    ps3c_tensor *prompt;          /* (B, prompt_dim), or (B, length, prompt_dim) */
+    const ps3c_tensor *ids;     /* (B, length) int64; ERROR_VALUE on the CPU for an id outside the vocabulary */
+    const ps3c_tensor *weights; /* [ps3c_text_weight_count], contiguous */
+    ps3c_tensor *pooled;        /* (B, output_dim), or (B, length, output_dim) with POOL_NONE */
+    ps3c_tensor *prompt;        /* (B, prompt_dim), or (B, length, prompt_dim) */
     void *workspace;
     size_t workspace_bytes;
     void *stream;
@@ -292,7 +292,8 @@ ps3c_status ps3c_text_run(ps3c_context *context, const ps3c_text_plan *plan, con
 /* out[c][y][x] = (pixels[y][x][c] / 255 - mean[c]) / std[c], float32, each step rounded as torchvision does.
  * pixels: H rows of `row_bytes` bytes, `channels` (3 or 4; the fourth is skipped) bytes a pixel. out: (3, H, W) contiguous. */
 ps3c_status ps3c_image_normalize(ps3c_context *context, const uint8_t *pixels, int64_t height, int64_t width,
-                                 int64_t row_bytes, int64_t channels, const float mean[3], const float std[3], float *out);
+                                 int64_t row_bytes, int64_t channels, const float mean[3], const float std[3],
+                                 float *out);
 
 #ifdef __cplusplus
 }

@@ -16,8 +16,8 @@ void ps3c_look_takes(const ps3c_vision_config *config, int64_t tokens, int64_t f
 
 typedef struct ps3c_looks {
     int64_t count;
-    int64_t first_tokens;         /* tokens of the first look, or PS3C_NONE: its whole quota */
-    int64_t last_tokens;          /* of the last look when count > 1 */
+    int64_t first_tokens; /* tokens of the first look, or PS3C_NONE: its whole quota */
+    int64_t last_tokens;  /* of the last look when count > 1 */
 } ps3c_looks;
 
 /* How many looks the arguments ask for; patches: high-res patches within reach. */

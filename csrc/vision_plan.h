@@ -20,10 +20,10 @@ typedef struct ps3c_vision_buffers {
     size_t x, normed, wide;
     /* selection */
     size_t select_hidden, select_out;
-    size_t conv_x, conv_y, conv_wide, conv_out;   /* of one image */
-    size_t prompt, prompt_high;                   /* (1, c, C), (1, c, conv out) */
-    size_t prompt_rows[2];                        /* rows of prompt_high: prior prompt's, prompt's */
-    size_t logits, high_logits, high_pooled[2];   /* float [c][N], [conv tokens], [c][N] as prompt_rows */
+    size_t conv_x, conv_y, conv_wide, conv_out; /* of one image */
+    size_t prompt, prompt_high;                 /* (1, c, C), (1, c, conv out) */
+    size_t prompt_rows[2];                      /* rows of prompt_high: prior prompt's, prompt's */
+    size_t logits, high_logits, high_pooled[2]; /* float [c][N], [conv tokens], [c][N] as prompt_rows */
     /* pooling, beside x */
     size_t adapted[3], kv, mask;
     size_t latent, pool_query, pool_a, pool_b, pool_hidden;
@@ -32,25 +32,25 @@ typedef struct ps3c_vision_buffers {
 
 struct ps3c_vision_plan {
     ps3c_vision_config config;
-    ps3c_vision_request request;  /* first_n_scales points into this plan */
-    int64_t *first_n;             /* [batch], or NULL */
+    ps3c_vision_request request; /* first_n_scales points into this plan */
+    int64_t *first_n;            /* [batch], or NULL */
     ps3c_vision_index index;
-    int64_t num_high;             /* high-res scales */
+    int64_t num_high; /* high-res scales */
     ps3c_scale low;
     ps3c_scale high[PS3C_MAX_SCALES];
-    ps3c_scale conv;              /* the 1512 x 1512 image in conv_kernel patches */
+    ps3c_scale conv; /* the 1512 x 1512 image in conv_kernel patches */
     int64_t looks;
-    int32_t *takes;               /* [batch][looks][num_high] */
-    int32_t *ends;                /* [batch][num_high][looks], cumulated over looks */
-    int64_t *look_tokens;         /* [looks] */
-    int64_t *look_first;          /* [looks], tokens of the looks before */
-    int64_t *look_entry;          /* [2][looks]: look_first in entries of a whole chunk's positions, of the last chunk's */
-    int64_t selected;             /* tokens of all looks */
+    int32_t *takes;       /* [batch][looks][num_high] */
+    int32_t *ends;        /* [batch][num_high][looks], cumulated over looks */
+    int64_t *look_tokens; /* [looks] */
+    int64_t *look_first;  /* [looks], tokens of the looks before */
+    int64_t *look_entry;  /* [2][looks]: look_first in entries of a whole chunk's positions, of the last chunk's */
+    int64_t selected;     /* tokens of all looks */
     int64_t hidden_states;
-    bool pooled, low_pooled;      /* some pooled output; the low-res one in it */
-    int64_t chunk;                /* images that run together */
-    int64_t group_tokens;         /* tokens of looks that run together, unless one look has more */
-    int threads;                  /* what scratch is planned for */
+    bool pooled, low_pooled; /* some pooled output; the low-res one in it */
+    int64_t chunk;           /* images that run together */
+    int64_t group_tokens;    /* tokens of looks that run together, unless one look has more */
+    int threads;             /* what scratch is planned for */
     ps3c_vision_buffers at;
 };
 

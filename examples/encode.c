@@ -26,7 +26,8 @@ static float *read_floats(const char *path, int64_t count)
 {
     FILE *file = fopen(path, "rb");
     float *values = malloc((size_t)count * sizeof *values);
-    bool read = file && values && fread(values, sizeof *values, (size_t)count, file) == (size_t)count && fgetc(file) == EOF;
+    bool read =
+        file && values && fread(values, sizeof *values, (size_t)count, file) == (size_t)count && fgetc(file) == EOF;
     if (file)
         fclose(file);
     if (read)
@@ -41,17 +42,30 @@ static bool set_field(ps3c_vision_config *c, const char *name, const double *v, 
     const struct {
         const char *name;
         int64_t *value;
-    } sizes[] = {{"width", &c->width}, {"depth", &c->depth}, {"heads", &c->heads}, {"mlp_hidden", &c->mlp_hidden},
-                 {"patch", &c->patch}, {"grid", &c->grid}, {"conv_width", &c->conv_width}, {"conv_out", &c->conv_out},
-                 {"conv_depth", &c->conv_depth}, {"conv_kernel", &c->conv_kernel}, {"pool_width", &c->pool_width},
-                 {"pool_heads", &c->pool_heads}, {"pool_hidden", &c->pool_hidden},
-                 {"adapter_hidden", &c->adapter_hidden}, {"adapter_out", &c->adapter_out},
+    } sizes[] = {{"width", &c->width},
+                 {"depth", &c->depth},
+                 {"heads", &c->heads},
+                 {"mlp_hidden", &c->mlp_hidden},
+                 {"patch", &c->patch},
+                 {"grid", &c->grid},
+                 {"conv_width", &c->conv_width},
+                 {"conv_out", &c->conv_out},
+                 {"conv_depth", &c->conv_depth},
+                 {"conv_kernel", &c->conv_kernel},
+                 {"pool_width", &c->pool_width},
+                 {"pool_heads", &c->pool_heads},
+                 {"pool_hidden", &c->pool_hidden},
+                 {"adapter_hidden", &c->adapter_hidden},
+                 {"adapter_out", &c->adapter_out},
                  {"adapter_blocks", &c->adapter_blocks}};
     const struct {
         const char *name;
         bool *value;
-    } switches[] = {{"tanh_gelu", &c->tanh_gelu}, {"crop_positions", &c->crop_positions}, {"final_norm", &c->final_norm},
-                    {"separate_positions", &c->separate_positions}, {"highres_features", &c->highres_features}};
+    } switches[] = {{"tanh_gelu", &c->tanh_gelu},
+                    {"crop_positions", &c->crop_positions},
+                    {"final_norm", &c->final_norm},
+                    {"separate_positions", &c->separate_positions},
+                    {"highres_features", &c->highres_features}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         if (!strcmp(name, sizes[i].name))
             return *sizes[i].value = (int64_t)v[0], true;
@@ -163,8 +177,12 @@ static int encode(ps3c_context *context, const ps3c_vision_config *config, const
             probs[s] = tensor_of(at + map[1] * map[2], 3, map);
             at += 2 * map[1] * map[2];
         }
-        const ps3c_vision_io io = {.pixel_values = &pixels, .weights = weights, .hidden_states = hidden,
-                                   .selection_maps = maps, .selection_probs = probs, .workspace = workspace,
+        const ps3c_vision_io io = {.pixel_values = &pixels,
+                                   .weights = weights,
+                                   .hidden_states = hidden,
+                                   .selection_maps = maps,
+                                   .selection_probs = probs,
+                                   .workspace = workspace,
                                    .workspace_bytes = info.workspace_bytes};
         if (ps3c_vision_run(context, plan, &io) != PS3C_OK) {
             failed = fail("run", ps3c_context_message(context));
@@ -194,7 +212,8 @@ static int encode(ps3c_context *context, const ps3c_vision_config *config, const
 int main(int argc, char **argv)
 {
     ps3c_vision_config config = {0};
-    ps3c_vision_request request = {.batch = 1, .dtype = PS3C_FLOAT32, .num_token_look_close = PS3C_NONE, .hidden_states = 1};
+    ps3c_vision_request request = {
+        .batch = 1, .dtype = PS3C_FLOAT32, .num_token_look_close = PS3C_NONE, .hidden_states = 1};
     ps3c_context *context = ps3c_context_create();
     ps3c_tensor *weights = NULL;
     float *values = NULL, *image = NULL;
@@ -214,7 +233,8 @@ int main(int argc, char **argv)
         request.num_look_close = strcmp(argv[6], "all") ? atoll(argv[6]) : PS3C_ALL;
         free(weights_of(context, &config, NULL, &floats));
         values = read_floats(argv[2], floats);
-        image = request.height > 0 && request.width > 0 ? read_floats(argv[3], 3 * request.height * request.width) : NULL;
+        image =
+            request.height > 0 && request.width > 0 ? read_floats(argv[3], 3 * request.height * request.width) : NULL;
         weights = weights_of(context, &config, values, &floats);
         if (!values || !image || !weights)
             fail(!values ? argv[2] : argv[3], "cannot be read, or has another size than the model wants");

@@ -49,54 +49,15 @@ class Cache:
 class Parameters:
     """A module's parameters in the engine's order, looked up anew at each call.
 
-    Paths are resolved once; each call then checks that the modules on them are still the same and takes what they
-    hold now, so weights that were replaced, cast, moved or edited are honoured, and a replaced module is noticed.
+    Weights that were replaced, cast, moved or edited are honoured, and a replaced module is noticed.
     """
 
     def __init__(self, root: nn.Module, names: Sequence[str]):
-        self._root = root
-        self._names = list(names)
-        self._resolved = self._resolve()
-
-    def _resolve(self):
-        # links: (a module's children, name, child) on the way; slots: (module, its parameters, name).
-        links: List[Tuple[dict, str, nn.Module]] = []
-        slots: List[Tuple[nn.Module, dict, str]] = []
-        seen: Dict[str, nn.Module] = {"": self._root}
-
-        def owner_of(path: str) -> nn.Module:
-            if path in seen:
-                return seen[path]
-            parent_path, _, key = path.rpartition(".")
-            parent = owner_of(parent_path)
-            child = parent._modules.get(key)
-            if child is None:
-                raise RuntimeError(f"{path}: the module is missing; ps3c needs it as it was constructed")
-            _check_module(path, child)
-            links.append((parent._modules, key, child))
-            seen[path] = child
-            return child
-
-        for name in self._names:
-            path, _, leaf = name.rpartition(".")
-            owner = owner_of(path)
-            slots.append((owner, owner._parameters, leaf))
-        return links, slots
+        self._parameters = _core.Parameters(root, names, _check_module)
 
     def collect(self) -> List[torch.Tensor]:
         """The tensors, contiguous, in order."""
-        links, slots = self._resolved
-        for modules, key, child in links:
-            if modules.get(key) is not child:
-                self._resolved = links, slots = self._resolve()
-                break
-        tensors = []
-        for owner, parameters, leaf in slots:
-            tensor = parameters.get(leaf)
-            if tensor is None:
-                tensor = getattr(owner, leaf)  # a parametrisation computes it
-            tensors.append(tensor if tensor.is_contiguous() else tensor.contiguous())
-        return tensors
+        return [tensor if tensor.is_contiguous() else tensor.contiguous() for tensor in self._parameters.collect()]
 
 
 def _check_module(path: str, module: nn.Module) -> None:

@@ -19,8 +19,8 @@
 enum { PS3C_KNOWN_TYPES = 8 };
 
 typedef struct ps3c_known_type {
-    PyTypeObject *type;                   /* strong */
-    const ps3c_dl_exchange *exchange;     /* NULL: this type goes by capsule */
+    PyTypeObject *type;               /* strong */
+    const ps3c_dl_exchange *exchange; /* NULL: this type goes by capsule */
 } ps3c_known_type;
 
 /* How torch lends a tensor; dlpack.c. */
@@ -29,12 +29,12 @@ typedef enum ps3c_route { PS3C_ROUTE_EXCHANGE = 0, PS3C_ROUTE_MANAGED, PS3C_ROUT
 typedef struct ps3c_state {
     PyTypeObject *vision_model, *vision_plan, *text_model, *text_plan, *parameters, *tensor_view;
     /* torch, looked up when the first tensor comes; NULL before */
-    PyObject *tensor_type;                /* torch.Tensor */
-    PyObject *is_neg;                     /* torch.Tensor.is_neg */
-    PyObject *to_dlpack;                  /* torch.utils.dlpack.to_dlpack */
+    PyObject *tensor_type; /* torch.Tensor */
+    PyObject *is_neg;      /* torch.Tensor.is_neg */
+    PyObject *to_dlpack;   /* torch.utils.dlpack.to_dlpack */
     ps3c_known_type known[PS3C_KNOWN_TYPES];
     int known_count;
-    ps3c_route route;                     /* PS3C_DLPACK: the fastest way that may be used */
+    ps3c_route route; /* PS3C_DLPACK: the fastest way that may be used */
 } ps3c_state;
 
 static inline ps3c_state *ps3c_state_of(PyObject *module) { return PyModule_GetState(module); }
@@ -52,8 +52,8 @@ PyObject *ps3c_python_error(const ps3c_context *context, ps3c_status status);
 /* One engine call: its context, and what it needs to ask for signals while the GIL is released. */
 typedef struct ps3c_call {
     ps3c_context *context;
-    PyThreadState *thread;                /* NULL while the GIL is held */
-    int64_t next_check;                   /* monotonic ns */
+    PyThreadState *thread; /* NULL while the GIL is held */
+    int64_t next_check;    /* monotonic ns */
 } ps3c_call;
 
 /* threads: 0 for the default. level: NULL for the best. */
@@ -66,10 +66,10 @@ void ps3c_call_end(ps3c_call *call);
  *     PS3C_ENGINE_END(call)
  */
 #define PS3C_ENGINE_BEGIN(call) (call).thread = PyEval_SaveThread();
-#define PS3C_ENGINE_END(call)                   \
-    do {                                        \
-        PyEval_RestoreThread((call).thread);    \
-        (call).thread = NULL;                   \
+#define PS3C_ENGINE_END(call)                \
+    do {                                     \
+        PyEval_RestoreThread((call).thread); \
+        (call).thread = NULL;                \
     } while (0);
 
 /* ---- dlpack.c: torch tensors on loan ----------------------------------------------------------------------- */
@@ -77,8 +77,8 @@ void ps3c_call_end(ps3c_call *call);
 /* How messages name a tensor: "prompt", "hidden_states[2]", "weight trunk.norm.bias". */
 typedef struct ps3c_label {
     const char *argument;
-    Py_ssize_t index;                     /* -1: none */
-    const char *weight;                   /* NULL: none; then it alone names the tensor */
+    Py_ssize_t index;   /* -1: none */
+    const char *weight; /* NULL: none; then it alone names the tensor */
 } ps3c_label;
 
 static inline ps3c_label ps3c_argument(const char *name) { return (ps3c_label){name, -1, NULL}; }
@@ -89,9 +89,9 @@ enum { PS3C_LABEL_BYTES = 160 };
 
 /* What keeps a borrowed tensor alive until it is given back. */
 typedef struct ps3c_loan {
-    PyObject *object;                     /* strong */
-    ps3c_dl_versioned *versioned;         /* by the route "managed", else NULL */
-    ps3c_dl_managed *managed;             /* by "capsule", else NULL */
+    PyObject *object;             /* strong */
+    ps3c_dl_versioned *versioned; /* by the route "managed", else NULL */
+    ps3c_dl_managed *managed;     /* by "capsule", else NULL */
 } ps3c_loan;
 
 /* Borrows a torch tensor. TypeError: not a tensor, or of a kind that cannot be read as plain memory; ValueError:
@@ -102,13 +102,13 @@ void ps3c_loan_return(ps3c_loan *loan);
 
 /* ---- expect.c: what a tensor must be ------------------------------------------------------------------------ */
 
-enum { PS3C_ANY = -1 };                   /* a dimension of any size */
+enum { PS3C_ANY = -1 }; /* a dimension of any size */
 
 typedef struct ps3c_expectation {
-    int dtype;                            /* a ps3c_dtype, or PS3C_ANY */
+    int dtype; /* a ps3c_dtype, or PS3C_ANY */
     ps3c_device device;
     int ndim;
-    const int64_t *shape;                 /* [ndim], PS3C_ANY allowed */
+    const int64_t *shape; /* [ndim], PS3C_ANY allowed */
     bool contiguous;
 } ps3c_expectation;
 
@@ -138,8 +138,8 @@ int ps3c_parse_text_config(PyObject *dict, ps3c_text_config *config);
 typedef struct ps3c_bag {
     ps3c_state *state;
     Py_ssize_t count, room;
-    ps3c_loan *loans;                     /* [count] */
-    ps3c_tensor *tensors;                 /* [count]; stays in place until closed */
+    ps3c_loan *loans;     /* [count] */
+    ps3c_tensor *tensors; /* [count]; stays in place until closed */
 } ps3c_bag;
 
 int ps3c_bag_open(ps3c_bag *bag, ps3c_state *state, Py_ssize_t room);
@@ -167,12 +167,12 @@ PyObject *ps3c_weights_list(const ps3c_weight_info *infos, int64_t count);
 
 /* ---- types and method tables, for module.c ------------------------------------------------------------------------ */
 
-extern PyType_Spec ps3c_vision_model_spec, ps3c_vision_plan_spec;     /* vision.c */
-extern PyType_Spec ps3c_text_model_spec, ps3c_text_plan_spec;         /* text.c */
-extern PyType_Spec ps3c_parameters_spec;                              /* parameters.c */
-extern PyType_Spec ps3c_tensor_view_spec;                             /* tensor_view.c */
+extern PyType_Spec ps3c_vision_model_spec, ps3c_vision_plan_spec; /* vision.c */
+extern PyType_Spec ps3c_text_model_spec, ps3c_text_plan_spec;     /* text.c */
+extern PyType_Spec ps3c_parameters_spec;                          /* parameters.c */
+extern PyType_Spec ps3c_tensor_view_spec;                         /* tensor_view.c */
 
-extern PyMethodDef ps3c_cpu_methods[];                                /* cpu.c */
-extern PyMethodDef ps3c_image_methods[];                              /* image.c */
+extern PyMethodDef ps3c_cpu_methods[];   /* cpu.c */
+extern PyMethodDef ps3c_image_methods[]; /* image.c */
 
 #endif

@@ -8,8 +8,15 @@
 
 #include <stdint.h>
 
-enum { PS3C_DL_CPU = 1, PS3C_DL_CUDA = 2 };                   /* device types; others are refused */
-enum { PS3C_DL_INT = 0, PS3C_DL_UINT = 1, PS3C_DL_FLOAT = 2, PS3C_DL_BFLOAT = 4, PS3C_DL_COMPLEX = 5, PS3C_DL_BOOL = 6 };
+enum { PS3C_DL_CPU = 1, PS3C_DL_CUDA = 2 }; /* device types; others are refused */
+enum {
+    PS3C_DL_INT = 0,
+    PS3C_DL_UINT = 1,
+    PS3C_DL_FLOAT = 2,
+    PS3C_DL_BFLOAT = 4,
+    PS3C_DL_COMPLEX = 5,
+    PS3C_DL_BOOL = 6
+};
 
 typedef struct ps3c_dl_tensor {
     void *data;
@@ -23,9 +30,9 @@ typedef struct ps3c_dl_tensor {
         uint8_t bits;
         uint16_t lanes;
     } dtype;
-    int64_t *shape;               /* [ndim], may be NULL when ndim is 0 */
-    int64_t *strides;             /* [ndim] in elements; NULL: contiguous (before 1.2) */
-    uint64_t byte_offset;         /* from data to the first element */
+    int64_t *shape;       /* [ndim], may be NULL when ndim is 0 */
+    int64_t *strides;     /* [ndim] in elements; NULL: contiguous (before 1.2) */
+    uint64_t byte_offset; /* from data to the first element */
 } ps3c_dl_tensor;
 
 /* Unversioned; travels in a capsule named "dltensor". The consumer renames the capsule to "used_dltensor" and then
@@ -58,7 +65,7 @@ typedef struct ps3c_dl_exchange {
                     void (*set_error)(void *error_context, const char *kind, const char *message));
     int (*managed_from_object)(void *object, ps3c_dl_versioned **out);
     int (*managed_to_object)(ps3c_dl_versioned *tensor, void **out);
-    int (*tensor_from_object)(void *object, ps3c_dl_tensor *out);     /* borrowed while the GIL is held; may be NULL */
+    int (*tensor_from_object)(void *object, ps3c_dl_tensor *out); /* borrowed while the GIL is held; may be NULL */
     int (*current_stream)(int32_t device_type, int32_t device_id, void **stream);
 } ps3c_dl_exchange;
 

@@ -27,7 +27,7 @@ int omp_get_thread_num(void);
 static inline int omp_get_thread_num(void) { return 0; }
 #endif
 
-enum { PS3C_PANEL = 48 };         /* tokens of a panel; a multiple of every vector length */
+enum { PS3C_PANEL = 48 }; /* tokens of a panel; a multiple of every vector length */
 
 typedef uint32_t __attribute__((may_alias)) ps3c_word;
 
@@ -67,8 +67,8 @@ static inline uint16_t ps3c_float_to_bf16(float f)
         return (uint16_t)((u >> 16) | 0x40);
     return (uint16_t)((u + 0x7fffu + ((u >> 16) & 1)) >> 16);
 }
-float ps3c_f16_to_float(uint16_t h);      /* half.c */
-uint16_t ps3c_float_to_f16(float f);      /* round to nearest even; overflow to infinity */
+float ps3c_f16_to_float(uint16_t h); /* half.c */
+uint16_t ps3c_float_to_f16(float f); /* round to nearest even; overflow to infinity */
 
 static inline float ps3c_half_to_float(ps3c_dtype dtype, uint16_t h)
 {
@@ -116,7 +116,8 @@ static inline int64_t ps3c_element(const ps3c_activation *a, ps3c_dtype dtype, i
         return 2 * word + channel * PS3C_PANEL + lane;
     return 2 * (word + channel / 2 * PS3C_PANEL + lane) + channel % 2;
 }
-static inline float ps3c_get(const ps3c_activation *a, ps3c_dtype dtype, int64_t segment, int64_t token, int64_t channel)
+static inline float ps3c_get(const ps3c_activation *a, ps3c_dtype dtype, int64_t segment, int64_t token,
+                             int64_t channel)
 {
     return ps3c_load(dtype, a->data, ps3c_element(a, dtype, segment, token, channel, false));
 }
@@ -137,19 +138,21 @@ static inline void ps3c_set(const ps3c_activation *a, ps3c_dtype dtype, int64_t 
 /* Every operation X has ps3c_X_naive (X_naive.c, compiled once). Those of the first list also have a fast version
  * (X.c, compiled once per level as ps3c_X_<level>); dispatch.c's tables name the naive one at every level for the rest.
  * To give an operation a fast version: write X.c, move its name to the first list. */
-#define PS3C_CPU_FAST_OPERATIONS(OP) \
-    OP(gemm) OP(layernorm) OP(attention) \
-    OP(patch_gather) OP(position_add) OP(depthwise) OP(cosine) OP(rank) OP(to_rows) OP(from_rows) OP(copy_channels) \
-    OP(attention_pool)
-#define PS3C_CPU_PLAIN_OPERATIONS(OP) \
-    OP(max_pool) OP(probability) OP(expand) OP(assign_looks) OP(token_embedding) OP(pool_tokens) OP(l2_normalize) \
-    OP(class_mask) OP(gt_mask) OP(blend)
+#define PS3C_CPU_FAST_OPERATIONS(OP)                                                                            \
+    OP(gemm)                                                                                                    \
+    OP(layernorm) OP(attention) OP(patch_gather) OP(position_add) OP(depthwise) OP(cosine) OP(rank) OP(to_rows) \
+        OP(from_rows) OP(copy_channels) OP(attention_pool)
+#define PS3C_CPU_PLAIN_OPERATIONS(OP)                                                                               \
+    OP(max_pool)                                                                                                    \
+    OP(probability) OP(expand) OP(assign_looks) OP(token_embedding) OP(pool_tokens) OP(l2_normalize) OP(class_mask) \
+        OP(gt_mask) OP(blend)
 
 #define PS3C_CPU_DECLARE(op, level) ps3c_status ps3c_##op##_##level(const ps3c_run *run, const ps3c_##op##_args *args);
 #define PS3C_CPU_DECLARE_NAIVE(op) PS3C_CPU_DECLARE(op, naive)
-#define PS3C_CPU_DECLARE_LEVELS(op) \
-    PS3C_CPU_DECLARE(op, naive) PS3C_CPU_DECLARE(op, portable) PS3C_CPU_DECLARE(op, avx2) \
-    PS3C_CPU_DECLARE(op, avx512) PS3C_CPU_DECLARE(op, avx512bf16)
+#define PS3C_CPU_DECLARE_LEVELS(op)                                                        \
+    PS3C_CPU_DECLARE(op, naive)                                                            \
+    PS3C_CPU_DECLARE(op, portable) PS3C_CPU_DECLARE(op, avx2) PS3C_CPU_DECLARE(op, avx512) \
+        PS3C_CPU_DECLARE(op, avx512bf16)
 PS3C_CPU_FAST_OPERATIONS(PS3C_CPU_DECLARE_LEVELS)
 PS3C_CPU_PLAIN_OPERATIONS(PS3C_CPU_DECLARE_NAIVE)
 
