@@ -88,7 +88,9 @@ static unsigned char *allocate_block(ps3c_operation *operation, size_t bytes, si
     block->bytes = bytes;
     memset(block->base, PS3C_GUARD_BYTE, before);
     memset(block->data, 0xff, bytes);
+#if PS3C_GUARD
     memset(block->data + bytes, PS3C_GUARD_BYTE, PS3C_GUARD);
+#endif
     block->next = operation->blocks;
     operation->blocks = block;
     return block->data;
@@ -101,9 +103,11 @@ static bool guards_intact(const ps3c_operation_block *block)
     for (const unsigned char *p = block->base; p < block->data; p++)
         if (*p != PS3C_GUARD_BYTE)
             return false;
+#if PS3C_GUARD
     for (size_t i = 0; i < PS3C_GUARD; i++)
         if (block->data[block->bytes + i] != PS3C_GUARD_BYTE)
             return false;
+#endif
     return true;
 }
 
