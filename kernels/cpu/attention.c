@@ -98,20 +98,29 @@ INLINE void exponentials(const attention_block *b, int vectors, bool native, int
         v_store(t->scaled_max + at, max[j]);
         sum[j] = v_splat(0);
     }
-    for (int64_t i = 0; i < b->count; i += 1 + native) {
-        float *s = t->scores + i * PS3C_PANEL + lane, *out = native ? t->scores + i / 2 * PS3C_PANEL + lane : s;
+    for (int64_t i = 0; i + native < b->count; i += 1 + native) {
+        float *s = t->scores + i * PS3C_PANEL + lane;
         UNROLL
         for (int j = 0; j < vectors; j++) {
-            vfloat p = v_exp2(v_fma(v_load(s + VECTOR * j), scale, -max[j]), native ? 3 : 5), q = v_splat(0);
+            vfloat p = v_exp2(v_fma(v_load(s + VECTOR * j), scale, -max[j]), native ? 3 : 5), q;
             sum[j] += p;
             if (!native) {
-                v_store(out + VECTOR * j, p);
+                v_store(s + VECTOR * j, p);
                 continue;
             }
-            if (i + 1 < b->count)
-                q = v_exp2(v_fma(v_load(s + PS3C_PANEL + VECTOR * j), scale, -max[j]), 3);
+            q = v_exp2(v_fma(v_load(s + PS3C_PANEL + VECTOR * j), scale, -max[j]), 3);
             sum[j] += q;
-            v_store_word(out + VECTOR * j, v_pack(PS3C_BFLOAT16, p, q));
+            v_store_word(t->scores + i / 2 * PS3C_PANEL + lane + VECTOR * j, v_pack(PS3C_BFLOAT16, p, q));
+        }
+    }
+    if (native && b->count % 2) {
+        int64_t i = b->count - 1;
+        UNROLL
+        for (int j = 0; j < vectors; j++) {
+            vfloat p = v_load(t->scores + i * PS3C_PANEL + lane + VECTOR * j);
+            p = v_exp2(v_fma(p, scale, -max[j]), 3);
+            sum[j] += p;
+            v_store_word(t->scores + i / 2 * PS3C_PANEL + lane + VECTOR * j, v_pack(PS3C_BFLOAT16, p, v_splat(0)));
         }
     }
     UNROLL
