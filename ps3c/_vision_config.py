@@ -64,6 +64,16 @@ def select_layers_of(config: PS3VisionConfig, depth: int) -> List[int]:
     return [number % depth for number in numbers]
 
 
+def check_conv(config: PS3VisionConfig) -> None:
+    """Sizes of the convolution network. ValueError or TypeError names the one that cannot be used."""
+    if config.highres_selection_feature:
+        for part in ("hidden_dim", "out_dim", "kernel_size"):
+            name = f"highres_selection_module_{part}"
+            _arguments.positive(name, getattr(config, name))
+        name = "highres_selection_module_depth"
+        _arguments.positive(name, getattr(config, name), 0)
+
+
 def automatic_quotas(config: PS3VisionConfig, scales: List[int]) -> List[int]:
     """Patches that a look takes of each high-res scale: max_select_num shared out by numbers of pixels.
 

@@ -71,6 +71,7 @@ class PS3VisionEncoder(ParameterHolder):
         scales = _vision_config.scales_of(config, architecture.patch)
         high_scales = len(scales) - 1
         _vision_config.select_layers_of(config, architecture.depth)
+        _vision_config.check_conv(config)
         self.config = config
         self.architecture = architecture
         self.gradient_checkpointing = False
