@@ -1,4 +1,7 @@
-"""Settings for all tests: two threads, and the folder of the tests on the path for their shared modules."""
+"""Settings for all tests: two threads, and the folder of the tests on the path for their shared modules.
+
+Waiting threads sleep rather than spin: of two packages' short parallel loops in turn, spinning makes a crowd.
+"""
 
 import os
 import sys
@@ -6,6 +9,7 @@ from pathlib import Path
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import pytest  # noqa: E402

@@ -18,7 +18,7 @@ TINY = dict(
     model_name="vit_tiny_patch16_224", class_token=False, pool="map", img_size=64, hidden_size=192,
     ps3_scales=[64, 128, 256], select_based_on_layer=[0, 3, 6, 11], max_select_num=64, radio=False,
     highres_selection_module_hidden_dim=16, highres_selection_module_out_dim=24, highres_selection_module_depth=1,
-    highres_selection_module_kernel_size=108,
+    highres_selection_module_kernel_size=56,
 )  # fmt: skip
 
 RADIO = dict(
@@ -39,7 +39,7 @@ VISION = {
     "no_residual": dict(separate_pos_emb=False),
     "no_highres": dict(highres_selection_feature=False),
     "deep_highres": dict(highres_selection_module_depth=3, highres_selection_module_hidden_dim=40,
-                         highres_selection_module_kernel_size=56),
+                         highres_selection_module_kernel_size=100),
     "stride_28": dict(highres_selection_module_kernel_size=28, highres_selection_module_hidden_dim=16,
                       highres_selection_module_out_dim=16),
     "one_select_layer": dict(select_based_on_layer=[11]),
@@ -170,7 +170,9 @@ def build(package, kind: str, name: str) -> torch.nn.Module:
 
 @functools.lru_cache(maxsize=4)
 def _state(kind: str, name: str) -> dict:
-    return lively_state(build(reference.load(), kind, name), seed=sum(map(ord, kind + name)))
+    import ps3c
+
+    return lively_state(build(ps3c, kind, name), seed=sum(map(ord, kind + name)))
 
 
 @functools.lru_cache(maxsize=4)
@@ -184,11 +186,16 @@ def theirs(kind: str, name: str, dtype: torch.dtype = torch.float32, rounded: to
 @functools.lru_cache(maxsize=4)
 def ours(kind: str, name: str, dtype: torch.dtype = torch.float32):
     """ps3c's model with the same weights."""
+    return build_ours(kind, name).to(dtype)
+
+
+def build_ours(kind: str, name: str):
+    """As ours, float32, but a new one that the caller may change."""
     import ps3c
 
     model = build(ps3c, kind, name)
     model.load_state_dict(_state(kind, name))
-    return model.to(dtype)
+    return model
 
 
 # ---- inputs -------------------------------------------------------------------------------------------------------
