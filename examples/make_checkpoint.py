@@ -132,8 +132,8 @@ def main() -> None:
     config = PS3Config(
         vision_config=PS3VisionConfig(**VISION).to_dict(), text_config=PS3TextConfig(**TEXT).to_dict()
     )
-    config.architectures, config.torch_dtype = ["PS3Model"], "bfloat16"
-    config.save_pretrained(folder)
+    entries = {**config.to_dict(), "architectures": ["PS3Model"], "torch_dtype": "bfloat16"}
+    (folder / "config.json").write_text(json.dumps(entries, indent=2))
     image = {"image_size": 1512, "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
     (folder / "preprocessor_config.json").write_text(json.dumps(image, indent=2))
     write_tokenizer(folder)

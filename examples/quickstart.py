@@ -61,7 +61,7 @@ def main() -> None:
     dtype = getattr(torch, arguments.dtype)
 
     with Timed("vision model loaded"):
-        vision_model = PS3VisionModel.from_pretrained(arguments.folder, torch_dtype=dtype)
+        vision_model = PS3VisionModel.from_pretrained(arguments.folder, dtype=dtype)
         processor = PS3ImageProcessor.from_pretrained(arguments.folder)
         vision_model.eval()
     image = Image.open(arguments.image)
@@ -84,7 +84,7 @@ def main() -> None:
     print(f"\ntop-down: {arguments.text!r}")
     with Timed("  text model loaded"):
         tokenizer = PS3Tokenizer.from_pretrained(arguments.folder)
-        text_model = PS3TextModel.from_pretrained(arguments.folder, torch_dtype=dtype)
+        text_model = PS3TextModel.from_pretrained(arguments.folder, dtype=dtype)
         text_model.eval()
     with Timed("  text"):
         prompt = text_model(tokenizer([arguments.text])).prompt
