@@ -42,6 +42,7 @@ class PretrainedBase(PreTrainedModel):
             if ours in kwargs and (theirs == "dtype") == _TAKES_DTYPE:
                 kwargs[theirs] = kwargs.pop(ours)
         kwargs.pop("attn_implementation", None)
+        check_folder(pretrained_model_name_or_path)
         default = torch.get_default_dtype()
         load = super().from_pretrained
         try:
@@ -67,6 +68,12 @@ class PretrainedBase(PreTrainedModel):
 
     def init_weights(self) -> None:
         """Nothing to do: the modules' constructors have filled their parameters."""
+
+
+def check_folder(path) -> None:
+    """OSError for what can only be a folder and is none; transformers takes it for a repository's name."""
+    if (isinstance(path, os.PathLike) or os.path.isabs(str(path))) and not os.path.exists(path):
+        raise OSError(f"{path}: there is no such folder")
 
 
 def _unreadable(folder) -> str:

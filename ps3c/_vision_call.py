@@ -63,7 +63,7 @@ class VisionCall:
         width = self._encoder.width
         if prompt.dim() != 2 or prompt.shape[1] != width:
             raise ValueError(f"prompt: got shape {tuple(prompt.shape)}, expected (batch, {width})")
-        return self._check_batch("prompt", self._check_place("prompt", self._check_dtype("prompt", prompt)))
+        return self._check_batch("prompt", self._check_place("prompt", self._check_dtype("prompt", prompt))).contiguous()
 
     def _check_gt_maps(self, maps) -> Optional[torch.Tensor]:
         if maps is None:
@@ -80,7 +80,7 @@ class VisionCall:
         if tuple(is_global_text.shape) != (self._batch, 1):
             raise ValueError(f"is_global_text: got shape {tuple(is_global_text.shape)}, expected ({self._batch}, 1)")
         _engine.check_grad({"is_global_text": is_global_text}, False, ())
-        return self._check_place("is_global_text", is_global_text).to(torch.float32)
+        return self._check_place("is_global_text", is_global_text).to(torch.float32).contiguous()
 
     def _check_first_n(self, value) -> Optional[Tuple[int, ...]]:
         if value is None:

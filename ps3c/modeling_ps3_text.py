@@ -1,5 +1,6 @@
 """PS3's text tower."""
 
+import re
 from dataclasses import dataclass
 from typing import Any, Dict, Optional
 
@@ -147,7 +148,10 @@ class TextTransformer(ParameterHolder):
 
         pooled = output("pooled_output", self.output_dim)
         prompt = output("prompt", self.prompt_proj_dim)
-        plan.run(weights, ids, pooled=pooled, prompt=prompt, **_engine.run_arguments(plan, ids.device))
+        try:
+            plan.run(weights, ids, pooled=pooled, prompt=prompt, **_engine.run_arguments(plan, ids.device))
+        except ValueError as error:  # an id outside the vocabulary; the engine calls the argument ids
+            raise ValueError(re.sub(r"^ids\b", "text", str(error))) from None
         return PS3TextModelOutput(pooled_output=pooled, prompt=prompt)
 
     def _check_ids(self, text: torch.Tensor) -> torch.Tensor:
@@ -161,7 +165,7 @@ class TextTransformer(ParameterHolder):
             raise ValueError("text: got an empty batch, expected one text or more")
         if not 1 <= length <= self.context_length:
             raise ValueError(f"text: got texts of {length} tokens, expected 1 to context_length, {self.context_length}")
-        return ids.to(torch.int64)
+        return ids.to(torch.int64).contiguous()
 
 
 def _check_config(config: PS3TextConfig) -> None:

@@ -12,6 +12,8 @@ import torch
 from transformers import AutoTokenizer, PreTrainedTokenizer
 from transformers.utils import cached_file
 
+from ._loading import check_folder
+
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 DEFAULT_CONTEXT_LENGTH = 77
@@ -103,6 +105,7 @@ class PS3Tokenizer(PreTrainedTokenizer):
         """
         names = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
         where = {name: kwargs.pop(name) for name in names if name in kwargs}
+        check_folder(pretrained_model_name_or_path)
         path = cached_file(pretrained_model_name_or_path, CONFIG_FILE, **where)
         with open(path, encoding="utf-8") as file:
             config = {**json.load(file), **kwargs}
