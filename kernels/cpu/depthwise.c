@@ -90,7 +90,7 @@ INLINE void convolve_map(ps3c_dtype dtype, convolution *k, const ps3c_word *in, 
 static void convolve_word(convolution *k, const ps3c_depthwise_args *args, int64_t segment, int64_t word)
 {
     const int64_t panel_words = ps3c_panel_words(k->dtype, args->x->channels);
-    const int64_t first = ps3c_is16(k->dtype) ? 2 * word : word, spare = ps3c_panels(args->y->tokens) * PS3C_PANEL;
+    const int64_t first = ps3c_is16(k->dtype) ? 2 * word : word;
     const ps3c_word *in = ps3c_panel(args->x, k->dtype, segment, 0) + word * PS3C_PANEL;
     ps3c_word *out = ps3c_panel(args->y, k->dtype, segment, 0) + word * PS3C_PANEL;
     k->channels = ps3c_is16(k->dtype) && first + 1 < args->x->channels ? 2 : 1;
@@ -106,8 +106,6 @@ static void convolve_word(convolution *k, const ps3c_depthwise_args *args, int64
         convolve_map(PS3C_BFLOAT16, k, in, out, panel_words);
     else
         convolve_map(PS3C_FLOAT16, k, in, out, panel_words);
-    for (int64_t t = args->y->tokens; t < spare; t++) /* spare tokens must be finite */
-        out[t / PS3C_PANEL * panel_words + t % PS3C_PANEL] = 0;
 }
 
 ps3c_status PS3C_CPU(ps3c_depthwise)(const ps3c_run *run, const ps3c_depthwise_args *args)

@@ -78,9 +78,6 @@ ps3c_status PS3C_CPU(ps3c_from_rows)(const ps3c_run *run, const ps3c_from_rows_a
         const char *row = (const char *)args->rows + (s.segment * out->tokens + s.first) * row_bytes + s.word * 4;
         for (int64_t t = 0; t < s.tokens; t++, row += row_bytes)
             strip_from_row(s.lane + t, s.words, row, s.bytes);
-        for (int64_t t = s.tokens; t < PS3C_PANEL; t++) /* spare tokens must be finite */
-            for (int64_t w = 0; w < s.words; w++)
-                s.lane[w * PS3C_PANEL + t] = 0;
     }
     return PS3C_OK;
 }

@@ -24,7 +24,7 @@ static inline int64_t ps3c_activation_words(const ps3c_activation *a, ps3c_dtype
 {
     return a->segments * ps3c_panels(a->tokens) * ps3c_panel_words(dtype, a->channels);
 }
-/* Zeroes everything: spare tokens must be finite and the spare half word of an odd number of channels zero. */
+/* Zeroes everything: the spare half word of an odd number of channels must be zero. */
 static inline void ps3c_activation_clear(const ps3c_activation *a, ps3c_dtype dtype)
 {
     memset(a->data, 0, (size_t)ps3c_activation_words(a, dtype) * sizeof(ps3c_word));
