@@ -12,7 +12,8 @@
  * activations to stay near the caches. */
 enum { TOGETHER = 4096 };
 #define DEFAULT_WORKSPACE ((size_t)256 << 20)
-enum { CONV_SIZE = 1512 }; /* the convolution network's image, whatever the request's size */
+#define MOST_OUTPUT ((size_t)1 << 42) /* values */
+enum { CONV_SIZE = 1512 };            /* the convolution network's image, whatever the request's size */
 
 static int64_t largest(int64_t a, int64_t b) { return a > b ? a : b; }
 
@@ -119,6 +120,10 @@ static ps3c_status set_looks(ps3c_context *context, ps3c_vision_plan *plan)
     plan->looks = looks.count;
     if (!looks.count)
         return PS3C_OK;
+    /* A batch whose output no machine can hold is refused before the plan itself takes memory for each image. */
+    if (ps3c_bytes_product(batch * plan->low.rows * plan->low.cols, plan->config.width) > MOST_OUTPUT)
+        return ps3c_fail(context, PS3C_ERROR_MEMORY, "pixel_values: the features of %lld images do not fit memory",
+                         (long long)batch);
     entries = ps3c_bytes_product(batch * high, looks.count);
     if (entries > SIZE_MAX / 8)
         return ps3c_fail(context, PS3C_ERROR_MEMORY, "the plan of %lld looks of %lld images does not fit memory",
