@@ -110,8 +110,8 @@ typedef struct ps3c_patch_gather_args {
 
 /* x += table row (+ residual row) of each token's patch.
  * The table (grid * grid, channels) is resampled to max(rows, cols) squared (torch's interpolate(mode="bicubic",
- * antialias=True): a = -0.5, support scaled when shrinking, horizontal pass first, float32), rounded to dtype, then
- * cropped to rows x cols; with crop it is only cropped. When rows == cols == grid it is used as it is. */
+ * antialias=True): a = -0.5, support scaled when shrinking, horizontal pass first, float32), then
+ * cropped to rows x cols; with crop it is only cropped. The sum is rounded once. When rows == cols == grid it is used as it is. */
 typedef struct ps3c_position_add_args {
     const void *table; /* (grid * grid, channels), contiguous */
     int64_t grid;
