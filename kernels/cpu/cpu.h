@@ -140,19 +140,21 @@ static inline void ps3c_set(const ps3c_activation *a, ps3c_dtype dtype, int64_t 
  * To give an operation a fast version: write X.c, move its name to the first list. */
 #define PS3C_CPU_FAST_OPERATIONS(OP)                                                                            \
     OP(gemm)                                                                                                    \
-    OP(layernorm) OP(attention) OP(patch_gather) OP(position_add) OP(depthwise) OP(cosine) OP(rank) OP(to_rows) \
-        OP(from_rows) OP(copy_channels) OP(attention_pool)
-#define PS3C_CPU_PLAIN_OPERATIONS(OP)                                                                               \
-    OP(max_pool)                                                                                                    \
-    OP(probability) OP(expand) OP(assign_looks) OP(token_embedding) OP(pool_tokens) OP(l2_normalize) OP(class_mask) \
-        OP(gt_mask) OP(blend)
+    OP(layernorm)                                                                                               \
+    OP(attention) OP(patch_gather) OP(position_add) OP(depthwise) OP(cosine) OP(rank) OP(to_rows) OP(from_rows) \
+        OP(copy_channels) OP(attention_pool)
+#define PS3C_CPU_PLAIN_OPERATIONS(OP)                                                                           \
+    OP(max_pool)                                                                                                \
+    OP(probability)                                                                                             \
+    OP(expand) OP(assign_looks) OP(token_embedding) OP(pool_tokens) OP(l2_normalize) OP(class_mask) OP(gt_mask) \
+        OP(blend)
 
 #define PS3C_CPU_DECLARE(op, level) ps3c_status ps3c_##op##_##level(const ps3c_run *run, const ps3c_##op##_args *args);
 #define PS3C_CPU_DECLARE_NAIVE(op) PS3C_CPU_DECLARE(op, naive)
-#define PS3C_CPU_DECLARE_LEVELS(op)                                                        \
-    PS3C_CPU_DECLARE(op, naive)                                                            \
-    PS3C_CPU_DECLARE(op, portable) PS3C_CPU_DECLARE(op, avx2) PS3C_CPU_DECLARE(op, avx512) \
-        PS3C_CPU_DECLARE(op, avx512bf16)
+#define PS3C_CPU_DECLARE_LEVELS(op) \
+    PS3C_CPU_DECLARE(op, naive)     \
+    PS3C_CPU_DECLARE(op, portable)  \
+    PS3C_CPU_DECLARE(op, avx2) PS3C_CPU_DECLARE(op, avx512) PS3C_CPU_DECLARE(op, avx512bf16)
 PS3C_CPU_FAST_OPERATIONS(PS3C_CPU_DECLARE_LEVELS)
 PS3C_CPU_PLAIN_OPERATIONS(PS3C_CPU_DECLARE_NAIVE)
 
