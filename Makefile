@@ -1,13 +1,12 @@
 # ps3c: what there is to do. `make` alone says it.
 PYTHON ?= python3
 VENV ?= .venv
-CC ?= gcc
 CLANG ?= $(firstword $(foreach name,clang clang-19 clang-18 clang-17 clang-16 clang-15 clang-14,$(shell command -v $(name))))
 FORMAT ?= $(firstword $(foreach name,clang-format-14,$(shell command -v $(name))))
 ARGS ?=
 
 BIN := $(VENV)/bin
-C_FILES = $(shell find csrc kernels examples tests -name '*.[ch]')
+C_FILES = $(shell find csrc kernels examples tests -name "*.[ch]")
 REFERENCE := .cache/reference/.ready
 ASAN := build/asan
 
@@ -58,11 +57,11 @@ real-size: build reference
 # tests/test_memory.py (memory in use): Python's own are too many.
 asan: build reference
 	$(MAKE) -s -C tests/c BUILD=$(CURDIR)/build/tests-c-asan SANITIZE=1 check
-	PS3C_SANITIZE=1 $(BIN)/python setup.py -q build --build-lib $(ASAN) --build-temp build/asan-objects
+	CC=gcc PS3C_SANITIZE=1 $(BIN)/python setup.py -q build --build-lib $(ASAN) --build-temp build/asan-objects
 	$(SANITIZED) $(BIN)/python -P -c "import ps3c._core as core; assert '$(ASAN)' in core.__file__, core.__file__"
 	$(SANITIZED) PS3C_ASAN=1 $(BIN)/pytest tests $(ARGS)
 
-SANITIZED = LD_PRELOAD="$$($(CC) -print-file-name=libasan.so)" PYTHONMALLOC=malloc PYTHONPATH=$(CURDIR)/$(ASAN) \
+SANITIZED = LD_PRELOAD="$$(gcc -print-file-name=libasan.so)" PYTHONMALLOC=malloc PYTHONPATH=$(CURDIR)/$(ASAN) \
 	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1
 
 # ---- demo -----------------------------------------------------------------------------------------------------------

@@ -5,6 +5,8 @@ ps3c's selection, an error against float32 arithmetic (on the same rounded weigh
 ps3-torch's own in that dtype.
 """
 
+import os
+
 import pytest
 import torch
 
@@ -15,6 +17,8 @@ FLOAT32_ERROR = 5e-6
 HALF_RATIO = 1.2
 HALVES = [torch.float16, torch.bfloat16]
 BOTH = by_model(FEATURES) + by_model(PRETRAIN)
+# Under sanitizers fewer cases: those that are marked, in every dtype, and only float32 is compared.
+ASAN = "PS3C_ASAN" in os.environ
 PRETRAIN_IDS = {id(entry) for entry in PRETRAIN}
 
 
@@ -57,7 +61,7 @@ def assert_same_maps(ours, theirs):
         assert different == 0, f"scale {scale}: {different} of {mine.numel()} patches differ"
 
 
-@pytest.mark.parametrize("entry", BOTH, ids=str)
+@pytest.mark.parametrize("entry", [entry for entry in BOTH if entry.half or not ASAN], ids=str)
 def test_float32(entry):
     ours = forward(models.ours("vision", entry.model), entry, torch.float32)
     theirs = forward(models.theirs("vision", entry.model), entry, torch.float32)
@@ -72,6 +76,8 @@ def test_float32(entry):
 @pytest.mark.parametrize("entry", [entry for entry in BOTH if entry.half], ids=str)
 def test_half(entry, dtype):
     ours = forward(models.ours("vision", entry.model, dtype), entry, dtype)
+    if ASAN:
+        return
     theirs = reference_run(models.theirs("vision", entry.model, dtype), entry, dtype, dtype, ours)
     exact = reference_run(
         models.theirs("vision", entry.model, torch.float32, rounded=dtype), entry, dtype, torch.float32, ours
@@ -113,6 +119,7 @@ def reference_run(model, entry, dtype, arithmetic, ours):
     return output
 
 
+@pytest.mark.skipif(ASAN, reason="numbers only")
 @pytest.mark.parametrize("dtype", HALVES, ids=["float16", "bfloat16"])
 @pytest.mark.parametrize("name, batch", [("no_highres", 32), ("tiny", 6), ("patch14", 6)])
 def test_half_probabilities(name, batch, dtype):
