@@ -138,7 +138,7 @@ static inline void ps3c_set(const ps3c_activation *a, ps3c_dtype dtype, int64_t 
 /* Every operation X has ps3c_X_naive (X_naive.c, compiled once). Those of the first list also have a fast version
  * (X.c, compiled once per level as ps3c_X_<level>); dispatch.c's tables name the naive one at every level for the rest.
  * To give an operation a fast version: write X.c, move its name to the first list. */
-/* clang-format off: it takes the lists for statements */
+/* clang-format off */
 #define PS3C_CPU_FAST_OPERATIONS(OP) \
     OP(gemm) OP(layernorm) OP(attention) OP(patch_gather) OP(position_add) OP(depthwise) \
     OP(cosine) OP(rank) OP(to_rows) OP(from_rows) OP(copy_channels) OP(attention_pool)
