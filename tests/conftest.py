@@ -22,7 +22,8 @@ torch.set_num_threads(min(2, os.cpu_count() or 1))
 
 # Under the sanitizers, a few times slower, only tests that run C code of ps3c's which no other test runs.
 if "PS3C_ASAN" in os.environ:
-    collect_ignore = ["test_build.py", "test_c_example.py", "test_processor.py", "test_python_api.py", "test_tokenizer.py"]
+    names = ("build", "c_example", "processor", "python_api", "tokenizer")
+    collect_ignore = [f"test_{name}.py" for name in names]
 
 
 @pytest.fixture(autouse=True)
