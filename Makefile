@@ -53,7 +53,8 @@ real-size: build reference
 	PS3C_REAL_SIZE=1 $(BIN)/pytest -s tests/test_real_size.py $(ARGS)
 
 # The module is built apart and found first through PYTHONPATH. Python itself is not instrumented, so libasan has to be
-# loaded before it; its allocator would hide errors. Leaks are judged by the C tests (LeakSanitizer) and by
+# loaded before it, and libstdc++ with it, or the first C++ exception in torch ends the process; Python's allocator would
+# hide errors. Leaks are judged by the C tests (LeakSanitizer) and by
 # tests/test_memory.py (memory in use): Python's own are too many.
 asan: build reference
 	$(MAKE) -s -C tests/c BUILD=$(CURDIR)/build/tests-c-asan SANITIZE=1 check
@@ -61,7 +62,7 @@ asan: build reference
 	$(SANITIZED) $(BIN)/python -P -c "import ps3c._core as core; assert '$(ASAN)' in core.__file__, core.__file__"
 	$(SANITIZED) PS3C_ASAN=1 $(BIN)/pytest tests $(ARGS)
 
-SANITIZED = LD_PRELOAD="$$(gcc -print-file-name=libasan.so)" PYTHONMALLOC=malloc PYTHONPATH=$(CURDIR)/$(ASAN) \
+SANITIZED = LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" PYTHONMALLOC=malloc PYTHONPATH=$(CURDIR)/$(ASAN) \
 	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1
 
 # ---- demo -----------------------------------------------------------------------------------------------------------
