@@ -10,7 +10,7 @@
 
 #include "cuda.cuh"
 
-/* ---- the library's interface --------------------------------------------------------------------------------------- */
+/* ---- the library's interface ------------------------------------------------------------------------------------- */
 
 /* Opaque handles. */
 typedef struct ps3c_lt_context *ps3c_lt_handle;
@@ -96,7 +96,7 @@ struct ps3c_lt_api {
                                      cudaStream_t stream);
 };
 
-/* ---- ours ------------------------------------------------------------------------------------------------------- */
+/* ---- ours -------------------------------------------------------------------------------------------------------- */
 
 extern "C" {
 /* Folders to look for the library in, joined by colons; copied. NULL: none. To be called before the first product. */
