@@ -1,9 +1,9 @@
 /* y = act((x - mean) / sqrt(variance + eps) * weight + bias) over the channels of each token, in float32; the variance
  * from the deviations (two passes).
  *
- * A row is read once: it stays in registers, in its own dtype, while its mean and then its variance are made. A warp has
- * a row of up to 6 KiB, so that nothing but shuffles joins its lanes, and a block has a longer one; beyond what a
- * block's registers hold, the rest of the row is read again, from cache, at each pass.
+ * A row is read once: it stays in registers, in its own dtype, while its mean and then its variance are made. A warp
+ * has a row of up to 4.5 KiB (6 in float32), so that nothing but shuffles joins its lanes, and a block a longer one;
+ * beyond what a block's registers hold, the rest of the row is read again, from cache, at each pass.
  *
  * A mean far from zero: the plain sum's rounding error is as large as the deviations may be. The second pass sums the
  * deviations too: their mean is what the first missed, and corrects both mean and variance.
@@ -105,7 +105,9 @@ constexpr int WARPS = 4; /* rows of a block */
 
 /* x may be y: a lane reads its own packs before it writes them. */
 template <class T, int PACKS>
-__global__ void __launch_bounds__(WARPS * 32, 4)
+__global__ void __launch_bounds__(WARPS * 32, PACKS <= 5   ? 4
+                                              : PACKS <= 6 ? 3
+                                                           : 2)
     norm_warp(norm_args a, const T *x, const T *weight, const T *bias, T *y)
 {
     const int lane = threadIdx.x % 32;
@@ -159,7 +161,7 @@ __device__ __forceinline__ float block_sum(float x, float *parts)
 }
 
 template <class T>
-__global__ void __launch_bounds__(THREADS) norm_block(norm_args a, const T *x, const T *weight, const T *bias, T *y)
+__global__ void __launch_bounds__(THREADS, 2) norm_block(norm_args a, const T *x, const T *weight, const T *bias, T *y)
 {
     PS3C_SHARED(float, parts, [3][THREADS / 32]);
     constexpr int64_t STEP = (int64_t)THREADS * WIDE<T>;
@@ -234,8 +236,10 @@ template <class T> ps3c_status launch(const ps3c_run *run, const ps3c_layernorm_
         return launch_warps<T, 6>(run, args, a);
     if (packs <= 9)
         return launch_warps<T, 9>(run, args, a);
-    if (packs <= 12)
-        return launch_warps<T, 12>(run, args, a);
+    if constexpr (sizeof(T) == 4) { /* of 16-bit elements, 12 packs and their floats are too many for the registers */
+        if (packs <= 12)
+            return launch_warps<T, 12>(run, args, a);
+    }
     return launch_blocks<T>(run, args, a);
 }
 
