@@ -27,6 +27,8 @@ typedef struct ps3c_run {
     ps3c_dtype dtype;      /* of activations and weights: float32, float16, bfloat16 */
     int threads;           /* CPU */
     int32_t device_index;  /* CUDA */
+    int32_t caller_device; /* CUDA: the calling thread's, which end() makes current again */
+    bool tf32;             /* CUDA: products of float32 may round their factors to TF32 */
     void *stream;          /* CUDA */
     void *scratch;         /* 64-byte aligned; free for any operation, holds nothing between operations */
     size_t scratch_bytes;  /* at least the backend's scratch_bytes() for every operation of the run */
@@ -278,10 +280,17 @@ typedef struct ps3c_blend_args {
 
 typedef struct ps3c_backend {
     const char *name;
+    /* (optional) Around the operations of a run, on the calling thread: makes the run's device current, and the caller's
+     * again. end() follows every begin() that returned OK. */
+    ps3c_status (*begin)(ps3c_run *run);
+    void (*end)(ps3c_run *run);
+    /* What a plan aims at unless it is told: tokens that run together, and bytes of workspace. (optional: 0, NULL) */
+    int64_t tokens_together;
+    size_t (*default_workspace)(int32_t device_index);
     /* Bytes of an activation, a multiple of 64 (CUDA: 256). SIZE_MAX when it does not fit a size_t. */
     size_t (*activation_bytes)(ps3c_dtype dtype, int64_t segments, int64_t tokens, int64_t channels);
     /* Scratch that any operation of a run may need. tokens: the most an activation of the run has, segments * tokens;
-     * channels: the widest; positions: the most patches one rank call orders. */
+     * channels: the widest; positions: the most patches one rank call orders, all its images together. */
     size_t (*scratch_bytes)(ps3c_dtype dtype, int threads, int64_t tokens, int64_t channels, int64_t positions);
 
     ps3c_status (*gemm)(const ps3c_run *run, const ps3c_gemm_args *args);
@@ -307,6 +316,32 @@ typedef struct ps3c_backend {
     ps3c_status (*attention_pool)(const ps3c_run *run, const ps3c_attention_pool_args *args);
     ps3c_status (*blend)(const ps3c_run *run, const ps3c_blend_args *args);
 } ps3c_backend;
+
+/* ---- the CUDA backend, a library of its own ------------------------------------------------------------------------ */
+
+enum { PS3C_CUDA_ABI = 1 }; /* counts changes of anything that both sides of the library see */
+
+/* What the engine gives the library. */
+typedef struct ps3c_cuda_host {
+    int abi;             /* PS3C_CUDA_ABI */
+    size_t backend_size; /* sizeof(ps3c_backend): a library of another build is refused */
+    ps3c_status (*fail)(ps3c_context *context, ps3c_status status, const char *sentence);
+} ps3c_cuda_host;
+
+/* What the library gives the engine. */
+typedef struct ps3c_cuda_library {
+    const ps3c_backend *backend;
+    bool host_memory; /* the kernels run on the CPU (tests/cuda_on_cpu): device memory is the host's */
+    /* OK, or RUNTIME: no driver, no such device, no cuBLASLt; the sentence says which. */
+    ps3c_status (*check_device)(ps3c_context *context, int32_t device_index);
+    /* For tests of single operations: memory that both host and device reach, and waiting for the device. */
+    void *(*allocate_shared)(size_t bytes); /* 256-byte aligned; NULL: none */
+    void (*free_shared)(void *memory);
+    ps3c_status (*synchronize)(ps3c_context *context);
+} ps3c_cuda_library;
+
+/* The library's one exported symbol, "ps3c_cuda_open". NULL: the host is of another build. Static memory. */
+typedef const ps3c_cuda_library *ps3c_cuda_open_function(const ps3c_cuda_host *host);
 
 /* The CPU backend at a level ("naive", "portable", "avx2", "avx512", "avx512bf16"; NULL: the best this processor has).
  * NULL when the level is unknown, not built, or not available here. Static memory. */

@@ -1,6 +1,8 @@
 /* Contexts: where a call's error message, threads, instruction set and interruption live. */
 #include "context.h"
+#include "cuda.h"
 
+#include <ctype.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -55,6 +57,32 @@ ps3c_context *ps3c_context_create(void)
             snprintf(context->unknown_level, sizeof context->unknown_level, "%s", level);
     }
     return context;
+}
+
+/* "268435456", "256M", "2G": bytes; false when it is no such thing. */
+static bool parse_bytes(const char *text, size_t *bytes)
+{
+    static const char units[] = "KMG";
+    char *end;
+    const unsigned long long number = strtoull(text, &end, 10);
+    const char *unit = *end ? strchr(units, toupper((unsigned char)*end)) : NULL;
+    size_t factor = 1;
+    for (const char *u = units; unit && u <= unit; u++)
+        factor *= 1024;
+    *bytes = number > SIZE_MAX / 2 / factor ? SIZE_MAX / 2 : (size_t)number * factor;
+    return isdigit((unsigned char)*text) && number > 0 && (!*end || (unit && !end[1]));
+}
+
+ps3c_status ps3c_context_workspace_limit(ps3c_context *context, const ps3c_backend *backend, int32_t device_index,
+                                         size_t *limit)
+{
+    const char *asked = getenv("PS3C_WORKSPACE_LIMIT");
+    *limit = backend->default_workspace ? backend->default_workspace(device_index) : PS3C_DEFAULT_WORKSPACE;
+    if (asked && *asked && !parse_bytes(asked, limit))
+        return ps3c_fail(
+            context, PS3C_ERROR_VALUE,
+            "environment variable PS3C_WORKSPACE_LIMIT: got '%s', expected bytes, or a number with K, M or G", asked);
+    return PS3C_OK;
 }
 
 void ps3c_context_free(ps3c_context *context) { free(context); }
@@ -113,9 +141,7 @@ int ps3c_context_threads(const ps3c_context *context, int limit)
 ps3c_status ps3c_context_backend(ps3c_context *context, ps3c_device device, const ps3c_backend **backend)
 {
     if (device.type == PS3C_CUDA)
-        return ps3c_fail(context, PS3C_ERROR_RUNTIME,
-                         "device: got cuda:%d, but this build of ps3c has no CUDA backend; use tensors on the CPU",
-                         (int)device.index);
+        return ps3c_cuda_backend(context, device.index, backend);
     if (context->unknown_level[0])
         return unknown_level(context, "environment variable PS3C_CPU_LEVEL", context->unknown_level);
     *backend = ps3c_cpu_backend(context->level);

@@ -14,6 +14,13 @@ struct ps3c_context {
     void *interrupt_data;
 };
 
+#define PS3C_DEFAULT_WORKSPACE ((size_t)256 << 20) /* bytes, of backends that have no default of their own */
+
+/* Bytes of workspace that a plan without a limit of its own stays under: what PS3C_WORKSPACE_LIMIT says, else the
+ * backend's default. VALUE error when the variable holds no number. */
+ps3c_status ps3c_context_workspace_limit(ps3c_context *context, const ps3c_backend *backend, int32_t device_index,
+                                         size_t *limit);
+
 /* Threads that a CPU run may use at most, whatever a context asks: scratch is planned for that many. */
 int ps3c_threads_limit(void);
 /* Threads of a run of this context, at least 1. */

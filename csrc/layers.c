@@ -4,6 +4,17 @@
 #include "context.h"
 #include "weights.h"
 
+ps3c_status ps3c_pass_begin(ps3c_pass *pass)
+{
+    return pass->backend->begin ? pass->backend->begin(&pass->run) : PS3C_OK;
+}
+
+void ps3c_pass_end(ps3c_pass *pass)
+{
+    if (pass->backend->end)
+        pass->backend->end(&pass->run);
+}
+
 static ps3c_status linear(const ps3c_pass *pass, int64_t weight, ps3c_gemm_args *args)
 {
     args->weight = pass->weights[weight].data;

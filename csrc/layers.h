@@ -12,6 +12,10 @@ typedef struct ps3c_pass {
     const ps3c_tensor *weights; /* all of the model's */
 } ps3c_pass;
 
+/* Before a pass's first operation and, where that was OK, after its last. */
+ps3c_status ps3c_pass_begin(ps3c_pass *pass);
+void ps3c_pass_end(ps3c_pass *pass);
+
 /* y = act(x W^T + b): weight number `weight`, (n, x->channels), bias the next number. */
 ps3c_status ps3c_linear(const ps3c_pass *pass, int64_t weight, int64_t n, ps3c_activation_function act,
                         const ps3c_activation *x, const ps3c_activation *y);

@@ -192,7 +192,8 @@ typedef struct ps3c_vision_request {
     bool global_text;              /* PRETRAIN: is_global_text will come */
     int64_t hidden_states;         /* last layers to return, 1..depth; FEATURES without looks returns all,
                                      LOW_RES returns this many, 0 included */
-    size_t workspace_limit;        /* bytes to stay under where grouping of looks and images allows; 0: default */
+    size_t workspace_limit;        /* bytes to stay under where grouping of looks and images allows; 0: what the
+                                     environment variable PS3C_WORKSPACE_LIMIT says, else the backend's default */
 } ps3c_vision_request;
 
 typedef struct ps3c_vision_plan ps3c_vision_plan;
@@ -235,7 +236,8 @@ typedef struct ps3c_vision_io {
     ps3c_tensor *pooled;             /* (B, pooled_width), PRETRAIN and LOW_RES */
     void *workspace;
     size_t workspace_bytes;
-    void *stream; /* cudaStream_t, or NULL on the CPU */
+    void *stream; /* cudaStream_t on the request's device, which the work is enqueued on; NULL on the CPU */
+    bool tf32;    /* CUDA: float32 products may round their factors to TF32 (10 bits); true float32 otherwise */
 } ps3c_vision_io;
 
 ps3c_status ps3c_vision_run(ps3c_context *context, const ps3c_vision_plan *plan, const ps3c_vision_io *io);
@@ -282,7 +284,8 @@ typedef struct ps3c_text_io {
     ps3c_tensor *prompt;        /* (B, prompt_dim), or (B, length, prompt_dim) */
     void *workspace;
     size_t workspace_bytes;
-    void *stream;
+    void *stream; /* as in ps3c_vision_io */
+    bool tf32;
 } ps3c_text_io;
 
 ps3c_status ps3c_text_run(ps3c_context *context, const ps3c_text_plan *plan, const ps3c_text_io *io);

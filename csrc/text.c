@@ -10,8 +10,7 @@
 #include "tensor.h"
 #include "weights.h"
 
-enum { TOGETHER = 4096 }; /* tokens that run together: see vision_plan.c */
-#define DEFAULT_WORKSPACE ((size_t)256 << 20)
+enum { TOGETHER = 4096 };                   /* tokens that run together: see vision_plan.c */
 static const float PROMPT_NORM_EPS = 1e-5f; /* nn.LayerNorm's default */
 
 struct ps3c_text_plan {
@@ -73,9 +72,11 @@ static ps3c_status fill(ps3c_context *context, ps3c_text_plan *p, size_t limit)
     p->threads = ps3c_threads_limit();
     p->tokens = p->length + p->config.class_token;
     p->pooled_tokens = p->config.pool == PS3C_POOL_NONE && !p->config.class_token ? p->tokens : 1;
-    texts = TOGETHER / p->tokens > 0 ? TOGETHER / p->tokens : 1;
+    const int64_t together = backend->tokens_together ? backend->tokens_together : TOGETHER;
+    texts = together / p->tokens > 0 ? together / p->tokens : 1;
     texts = texts < p->batch ? texts : p->batch;
-    limit = limit ? limit : DEFAULT_WORKSPACE;
+    if (!limit)
+        PS3C_TRY(ps3c_context_workspace_limit(context, backend, p->device.index, &limit));
     while (lay_out(backend, p, texts) > limit && texts > 1)
         texts = (texts + 1) / 2;
     if (p->bytes > SIZE_MAX / 4)
@@ -259,11 +260,13 @@ static ps3c_status check_io(ps3c_context *context, const ps3c_text_plan *p, cons
 
 ps3c_status ps3c_text_run(ps3c_context *context, const ps3c_text_plan *plan, const ps3c_text_io *io)
 {
+    ps3c_status status = PS3C_OK;
     chunk k = {.plan = plan, .io = io};
     k.pass.run = (ps3c_run){.context = context,
                             .dtype = plan->dtype,
                             .threads = ps3c_context_threads(context, plan->threads),
                             .device_index = plan->device.index,
+                            .tf32 = io->tf32,
                             .stream = io->stream};
     k.pass.weights = io->weights;
     PS3C_TRY(ps3c_context_backend(context, plan->device, &k.pass.backend));
@@ -271,10 +274,12 @@ ps3c_status ps3c_text_run(ps3c_context *context, const ps3c_text_plan *plan, con
     k.workspace = (char *)(((uintptr_t)io->workspace + 255) / 256 * 256);
     k.pass.run.scratch = k.workspace + plan->scratch;
     k.pass.run.scratch_bytes = plan->bytes - 256 - plan->scratch;
-    for (k.first = 0; k.first < plan->batch; k.first += k.texts) {
+    PS3C_TRY(ps3c_pass_begin(&k.pass));
+    for (k.first = 0; k.first < plan->batch && status == PS3C_OK; k.first += k.texts) {
         const int64_t rest = plan->batch - k.first;
         k.texts = rest < plan->chunk ? rest : plan->chunk;
-        PS3C_TRY(run_chunk(&k));
+        status = run_chunk(&k);
     }
-    return PS3C_OK;
+    ps3c_pass_end(&k.pass);
+    return status;
 }

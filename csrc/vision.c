@@ -522,11 +522,13 @@ static ps3c_status check_io(ps3c_context *context, const ps3c_vision_plan *p, co
 
 ps3c_status ps3c_vision_run(ps3c_context *context, const ps3c_vision_plan *plan, const ps3c_vision_io *io)
 {
+    ps3c_status status = PS3C_OK;
     chunk k = {.plan = plan, .io = io};
     k.pass.run = (ps3c_run){.context = context,
                             .dtype = plan->request.dtype,
                             .threads = ps3c_context_threads(context, plan->threads),
                             .device_index = plan->request.device.index,
+                            .tf32 = io->tf32,
                             .stream = io->stream};
     k.pass.weights = io->weights;
     PS3C_TRY(ps3c_context_backend(context, plan->request.device, &k.pass.backend));
@@ -534,7 +536,8 @@ ps3c_status ps3c_vision_run(ps3c_context *context, const ps3c_vision_plan *plan,
     k.workspace = (char *)(((uintptr_t)io->workspace + 255) / 256 * 256);
     k.pass.run.scratch = k.workspace + plan->at.scratch;
     k.pass.run.scratch_bytes = plan->at.bytes - 256 - plan->at.scratch;
-    for (k.first = 0; k.first < plan->request.batch; k.first += k.images) {
+    PS3C_TRY(ps3c_pass_begin(&k.pass));
+    for (k.first = 0; k.first < plan->request.batch && status == PS3C_OK; k.first += k.images) {
         const int64_t rest = plan->request.batch - k.first;
         k.images = rest < plan->chunk ? rest : plan->chunk;
         k.pixels = ps3c_tensor_slice(io->pixel_values, k.first, k.images);
@@ -542,7 +545,8 @@ ps3c_status ps3c_vision_run(ps3c_context *context, const ps3c_vision_plan *plan,
             k.prompt = ps3c_tensor_slice(io->prompt, k.first, k.images);
         if (plan->request.gt_maps)
             k.gt = ps3c_tensor_slice(io->gt_maps, k.first, k.images);
-        PS3C_TRY(run_chunk(&k));
+        status = run_chunk(&k);
     }
-    return PS3C_OK;
+    ps3c_pass_end(&k.pass);
+    return status;
 }

@@ -11,7 +11,6 @@
 /* Tokens that run together where there is a choice: enough for every thread's vectors to be full, few enough for the
  * activations to stay near the caches. */
 enum { TOGETHER = 4096 };
-#define DEFAULT_WORKSPACE ((size_t)256 << 20)
 #define MOST_OUTPUT ((size_t)1 << 42) /* values */
 enum { CONV_SIZE = 1512 };            /* the convolution network's image, whatever the request's size */
 
@@ -241,7 +240,7 @@ static size_t lay_out(const ps3c_backend *backend, ps3c_vision_plan *plan, int64
         at->cache = array(&l, c->depth, at->cache_step > SIZE_MAX / 2 ? SIZE_MAX / 2 : at->cache_step);
         for (int64_t s = 0; s < plan->num_high; s++) {
             at->rank[s] = array(&l, images * plan->high[s].rows * plan->high[s].cols, sizeof(int32_t));
-            most_positions = largest(most_positions, plan->high[s].rows * plan->high[s].cols);
+            most_positions = largest(most_positions, images * plan->high[s].rows * plan->high[s].cols);
         }
         at->positions = array(&l, images * plan->selected, sizeof(int32_t));
         at->row_of = array(&l, images * plan->selected, sizeof(int32_t));
@@ -284,9 +283,12 @@ static size_t lay_out(const ps3c_backend *backend, ps3c_vision_plan *plan, int64
 
 static ps3c_status set_workspace(ps3c_context *context, const ps3c_backend *backend, ps3c_vision_plan *plan)
 {
-    const size_t limit = plan->request.workspace_limit ? plan->request.workspace_limit : DEFAULT_WORKSPACE;
+    const int64_t together = backend->tokens_together ? backend->tokens_together : TOGETHER;
     const int64_t batch = plan->request.batch, low = plan->low.rows * plan->low.cols;
-    int64_t images = largest(TOGETHER / low, 1), group = TOGETHER;
+    size_t limit = plan->request.workspace_limit;
+    int64_t images = largest(together / low, 1), group = together;
+    if (!limit)
+        PS3C_TRY(ps3c_context_workspace_limit(context, backend, plan->request.device.index, &limit));
     images = images < batch ? images : batch;
     while (lay_out(backend, plan, images, group) > limit && (group > 1 || images > 1)) {
         if (group > 1)

@@ -1,9 +1,11 @@
 /* All tensors of one run: borrowed together, checked against what the plan wants, given back together. */
 #include "binding.h"
 
+#include "../cuda.h"
+
 int ps3c_bag_open(ps3c_bag *bag, ps3c_state *state, Py_ssize_t room)
 {
-    *bag = (ps3c_bag){.state = state, .room = room};
+    *bag = (ps3c_bag){.state = state, .cuda_on_host = ps3c_cuda_on_host(), .room = room};
     bag->loans = PyMem_New(ps3c_loan, room);
     bag->tensors = PyMem_New(ps3c_tensor, room);
     if (bag->loans != NULL && bag->tensors != NULL)
@@ -33,6 +35,8 @@ ps3c_tensor *ps3c_bag_take(ps3c_bag *bag, const ps3c_label *label, PyObject *obj
     if (ps3c_loan_take(bag->state, label, object, &bag->loans[bag->count], tensor) < 0)
         return NULL;
     bag->count++;
+    if (expectation->device.type == PS3C_CUDA && tensor->device.type == PS3C_CPU && bag->cuda_on_host)
+        tensor->device = expectation->device;
     return ps3c_expect(label, tensor, expectation) < 0 ? NULL : tensor;
 }
 

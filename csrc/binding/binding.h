@@ -137,6 +137,7 @@ int ps3c_parse_text_config(PyObject *dict, ps3c_text_config *config);
 
 typedef struct ps3c_bag {
     ps3c_state *state;
+    bool cuda_on_host; /* ps3c_cuda_on_host */
     Py_ssize_t count, room;
     ps3c_loan *loans;     /* [count] */
     ps3c_tensor *tensors; /* [count]; stays in place until closed */
@@ -172,7 +173,7 @@ extern PyType_Spec ps3c_text_model_spec, ps3c_text_plan_spec;     /* text.c */
 extern PyType_Spec ps3c_parameters_spec;                          /* parameters.c */
 extern PyType_Spec ps3c_tensor_view_spec;                         /* tensor_view.c */
 
-extern PyMethodDef ps3c_cpu_methods[];   /* cpu.c */
-extern PyMethodDef ps3c_image_methods[]; /* image.c */
+extern PyMethodDef ps3c_machine_methods[]; /* machine.c */
+extern PyMethodDef ps3c_image_methods[];   /* image.c */
 
 #endif

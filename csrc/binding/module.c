@@ -22,7 +22,7 @@ static int ps3c_add_types(PyObject *module, ps3c_state *state)
 
 static int ps3c_core_exec(PyObject *module)
 {
-    static PyMethodDef *const tables[] = {ps3c_cpu_methods, ps3c_image_methods};
+    static PyMethodDef *const tables[] = {ps3c_machine_methods, ps3c_image_methods};
     ps3c_state *state = ps3c_state_of(module);
     const char *exchange = getenv("PS3C_DLPACK");
     if (exchange != NULL && strcmp(exchange, "managed") == 0)

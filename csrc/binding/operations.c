@@ -3,9 +3,11 @@
 
 #include <limits.h>
 #include <stdarg.h>
+#include <time.h>
 
 #include "../../kernels/cpu/cpu.h"
 #include "../context.h"
+#include "../cuda.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #define PS3C_GUARD 0
@@ -15,9 +17,27 @@
 #endif
 #endif
 #ifndef PS3C_GUARD
-#define PS3C_GUARD 64 /* bytes on either side of a buffer */
+#define PS3C_GUARD 256 /* bytes on either side of a buffer; a multiple of PS3C_ALIGN */
 #endif
 #define PS3C_GUARD_BYTE 0xa5
+#define PS3C_ALIGN 256 /* what CUDA activations want; CPU ones 64 */
+
+/* ---- time ------------------------------------------------------------------------------------------------- */
+
+static _Thread_local double begun_at, last_seconds; /* of this thread's last backend call, for op_seconds */
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static PyObject *op_seconds(PyObject *module, PyObject *none)
+{
+    (void)module, (void)none;
+    return PyFloat_FromDouble(last_seconds);
+}
 
 /* ---- begin, end ------------------------------------------------------------------------------------------ */
 
@@ -43,11 +63,18 @@ int ps3c_operation_begin(ps3c_operation *operation, const ps3c_operation_options
         PyErr_NoMemory();
         return -1;
     }
+    const bool cuda = options->level && strcmp(options->level, "cuda") == 0;
     status = ps3c_context_set_threads(run->context, options->threads);
-    if (status == PS3C_OK && options->level)
+    if (status == PS3C_OK && options->level && !cuda)
         status = ps3c_context_set_cpu_level(run->context, options->level);
+    if (status == PS3C_OK && cuda)
+        status = ps3c_cuda_library_find(run->context, &operation->cuda);
     if (status == PS3C_OK)
-        status = ps3c_context_backend(run->context, (ps3c_device){PS3C_CPU, 0}, &operation->backend);
+        status = ps3c_context_backend(run->context, (ps3c_device){cuda ? PS3C_CUDA : PS3C_CPU, 0}, &operation->backend);
+    if (status == PS3C_OK && operation->backend->begin) {
+        status = operation->backend->begin(run);
+        operation->begun = status == PS3C_OK;
+    }
     if (status != PS3C_OK) {
         ps3c_python_error(run->context, status);
         return -1;
@@ -61,24 +88,40 @@ void ps3c_operation_end(ps3c_operation *operation)
     while (operation->blocks) {
         ps3c_operation_block *block = operation->blocks;
         operation->blocks = block->next;
-        free(block->base);
+        if (operation->cuda)
+            operation->cuda->free_shared(block->base);
+        else
+            free(block->base);
         PyMem_Free(block);
     }
+    if (operation->begun)
+        operation->backend->end(&operation->run);
+    operation->begun = false;
     ps3c_context_free(operation->run.context);
     operation->run.context = NULL;
 }
 
 /* ---- memory ---------------------------------------------------------------------------------------------- */
 
-/* A block whose data lies `offset` bytes (below 64) behind a multiple of 64. */
+/* Aligned to PS3C_ALIGN; NULL when there is none. */
+static void *allocate_bytes(const ps3c_operation *operation, size_t bytes)
+{
+    void *base = NULL;
+    if (operation->cuda)
+        return operation->cuda->allocate_shared(bytes);
+    return posix_memalign(&base, PS3C_ALIGN, bytes) == 0 ? base : NULL;
+}
+
+/* A block whose data lies `offset` bytes (below 64) behind a multiple of PS3C_ALIGN. */
 static unsigned char *allocate_block(ps3c_operation *operation, size_t bytes, size_t offset)
 {
     ps3c_operation_block *block = PyMem_Malloc(sizeof *block);
     void *base = NULL;
     size_t before = PS3C_GUARD + offset;
 
-    if (!block || bytes > (size_t)PTRDIFF_MAX - before - PS3C_GUARD ||
-        posix_memalign(&base, 64, before + bytes + PS3C_GUARD + (bytes == 0)) != 0) {
+    if (block && bytes <= (size_t)PTRDIFF_MAX - before - PS3C_GUARD)
+        base = allocate_bytes(operation, before + bytes + PS3C_GUARD + (bytes == 0));
+    if (!base) {
         PyMem_Free(block);
         PyErr_NoMemory();
         return NULL;
@@ -124,11 +167,15 @@ int ps3c_operation_ready(ps3c_operation *operation)
         run->scratch_bytes = bytes;
     }
     memset(run->scratch, 0xff, run->scratch_bytes);
+    begun_at = now();
     return 0;
 }
 
 int ps3c_operation_finish(ps3c_operation *operation, ps3c_status status)
 {
+    if (status == PS3C_OK && operation->cuda)
+        status = operation->cuda->synchronize(operation->run.context);
+    last_seconds = now() - begun_at;
     if (status != PS3C_OK) {
         ps3c_python_error(operation->run.context, status);
         return -1;
@@ -203,28 +250,28 @@ static int view_array(const ps3c_operation *operation, const char *name, PyObjec
     return 0;
 }
 
-int ps3c_operation_tensor(ps3c_operation *operation, const char *name, PyObject *object, ps3c_element_kind kind,
-                          int ndim, ps3c_tensor *view)
+/* Leads the view to a copy of what it spans, placed as the original is within 64 bytes, or aligned. */
+static int copy_span(ps3c_operation *operation, ps3c_tensor *view, bool aligned)
 {
-    size_t size, bytes;
+    const size_t size = ps3c_dtype_bytes(view->dtype);
     ptrdiff_t low;
-    const unsigned char *source;
-    unsigned char *copy;
-
-    memset(view, 0, sizeof *view);
-    if (!object || object == Py_None)
-        return 0;
-    if (view_array(operation, name, object, kind, ndim, view) < 0)
-        return -1;
-    size = ps3c_dtype_bytes(view->dtype);
-    bytes = span_of(view, &low) * size;
-    source = (const unsigned char *)view->data + low * (ptrdiff_t)size;
-    copy = allocate_block(operation, bytes, (uintptr_t)source % 64);
+    const size_t bytes = span_of(view, &low) * size;
+    const unsigned char *source = (const unsigned char *)view->data + low * (ptrdiff_t)size;
+    unsigned char *copy = allocate_block(operation, bytes, aligned ? 0 : (uintptr_t)source % 64);
     if (!copy)
         return -1;
     memcpy(copy, source, bytes);
     view->data = copy - low * (ptrdiff_t)size;
     return 0;
+}
+
+int ps3c_operation_tensor(ps3c_operation *operation, const char *name, PyObject *object, ps3c_element_kind kind,
+                          int ndim, ps3c_tensor *view)
+{
+    memset(view, 0, sizeof *view);
+    if (!object || object == Py_None)
+        return 0;
+    return view_array(operation, name, object, kind, ndim, view) < 0 ? -1 : copy_span(operation, view, false);
 }
 
 int ps3c_operation_write_back(const char *name, PyObject *object, const ps3c_tensor *view)
@@ -247,10 +294,11 @@ void *ps3c_operation_array(ps3c_operation *operation, const char *name, PyObject
 
     if (view_array(operation, name, object, kind, ndim, &array) < 0)
         return NULL;
-    if (ps3c_array_contiguous(name, object, wanted_dtype(operation, kind), false, ndim, shape, &array) < 0 ||
-        ps3c_operation_tensor(operation, name, object, kind, ndim, view) < 0)
+    if (ps3c_array_contiguous(name, object, wanted_dtype(operation, kind), false, ndim, shape, &array) < 0)
         return NULL;
-    return view->data;
+    *view = array;
+    /* CUDA runs want weights on 16 bytes. */
+    return copy_span(operation, view, operation->cuda != NULL) < 0 ? NULL : view->data;
 }
 
 int ps3c_operation_vector(ps3c_operation *operation, const char *name, PyObject *object, int64_t length,
@@ -298,10 +346,25 @@ int ps3c_operation_output(ps3c_operation *operation, int64_t segments, int64_t t
     return out->data ? 0 : -1;
 }
 
-/* NaN into every spare token, channels from values_from on laid out as values: operations must not care. */
-static void poison_spares(const ps3c_activation *x, ps3c_dtype dtype, int64_t values_from)
+/* Channels of a CUDA activation's row, zeros behind the last included: kernels/cuda/cuda.cuh. */
+static int64_t cuda_pitch(const ps3c_activation *x) { return (x->channels + 7) / 8 * 8; }
+
+int64_t ps3c_operation_element(const ps3c_operation *operation, const ps3c_activation *x, int64_t segment,
+                               int64_t token, int64_t channel, bool values)
 {
+    if (operation->cuda)
+        return (segment * x->tokens + token) * cuda_pitch(x) + channel;
+    return ps3c_element(x, operation->run.dtype, segment, token, channel, values);
+}
+
+/* NaN into every spare token, channels from values_from on laid out as values: operations must not care. */
+static void poison_spares(const ps3c_operation *operation, const ps3c_activation *x, int64_t values_from)
+{
+    ps3c_dtype dtype = operation->run.dtype;
     size_t size = ps3c_dtype_bytes(dtype);
+
+    if (operation->cuda)
+        return; /* has none */
 
     for (int64_t s = 0; s < x->segments; s++)
         for (int64_t t = x->tokens; t < ps3c_panels(x->tokens) * PS3C_PANEL; t++)
@@ -318,7 +381,7 @@ int ps3c_operation_activation(ps3c_operation *operation, const char *name, PyObj
     if (!args.rows || ps3c_operation_output(operation, view.shape[0], view.shape[1], view.shape[2], out) < 0)
         return -1;
     PS3C_OPERATION_RUN(operation, from_rows, &args);
-    poison_spares(out, operation->run.dtype, out->channels);
+    poison_spares(operation, out, out->channels);
     return 0;
 cleanup:
     return -1;
@@ -339,25 +402,26 @@ int ps3c_operation_values(ps3c_operation *operation, const char *name, PyObject 
     for (int64_t s = 0; s < out->segments; s++)
         for (int64_t t = 0; t < out->tokens; t++)
             for (int64_t c = 0; c < view.shape[2]; c++)
-                ps3c_store(dtype, out->data, ps3c_element(out, dtype, s, t, channel + c, true),
+                ps3c_store(dtype, out->data, ps3c_operation_element(operation, out, s, t, channel + c, true),
                            ps3c_load(dtype, data, (s * out->tokens + t) * view.shape[2] + c));
-    poison_spares(out, dtype, channel);
+    poison_spares(operation, out, channel);
     return 0;
 }
 
-/* Is the half beside an odd last channel 0, as cpu.h says? */
-static int check_halves(const ps3c_activation *x, ps3c_dtype dtype)
+/* Is what lies beside the last channel 0: the half of an odd one, as cpu.h says, the rest of a CUDA row? */
+static int check_padding(const ps3c_operation *operation, const ps3c_activation *x)
 {
-    if (!ps3c_is16(dtype) || x->channels % 2 == 0)
-        return 0;
+    const ps3c_dtype dtype = operation->run.dtype;
+    const int64_t end = operation->cuda ? cuda_pitch(x) : ps3c_is16(dtype) ? (x->channels + 1) / 2 * 2 : x->channels;
     for (int64_t s = 0; s < x->segments; s++)
         for (int64_t t = 0; t < x->tokens; t++)
-            if (ps3c_load(dtype, x->data, ps3c_element(x, dtype, s, t, x->channels, false)) != 0) {
-                PyErr_Format(PyExc_RuntimeError,
-                             "the half beside the last channel is not 0 at token %lld of segment %lld", (long long)t,
-                             (long long)s);
-                return -1;
-            }
+            for (int64_t c = x->channels; c < end; c++)
+                if (ps3c_load(dtype, x->data, ps3c_operation_element(operation, x, s, t, c, false)) != 0) {
+                    PyErr_Format(PyExc_RuntimeError,
+                                 "what lies beside the last channel is not 0 at token %lld of segment %lld",
+                                 (long long)t, (long long)s);
+                    return -1;
+                }
     return 0;
 }
 
@@ -374,9 +438,10 @@ PyObject *ps3c_operation_rows(ps3c_operation *operation, const ps3c_activation *
     PS3C_OPERATION_RUN(operation, to_rows, &args);
     for (int64_t i = 0; i < x->segments * x->tokens; i++)
         for (int64_t c = values_from; c < x->channels; c++)
-            ps3c_store(dtype, args.out, i * x->channels + c,
-                       ps3c_load(dtype, x->data, ps3c_element(x, dtype, i / x->tokens, i % x->tokens, c, true)));
-    if (values_from >= x->channels && check_halves(x, dtype) < 0)
+            ps3c_store(
+                dtype, args.out, i * x->channels + c,
+                ps3c_load(dtype, x->data, ps3c_operation_element(operation, x, i / x->tokens, i % x->tokens, c, true)));
+    if (values_from >= x->channels && check_padding(operation, x) < 0)
         return NULL;
     return ps3c_operation_result(args.out, dtype, 3, shape);
 cleanup:
@@ -475,11 +540,17 @@ int ps3c_operation_positions(ps3c_operation *operation, PyObject *object, int64_
 
 /* ---- registration ---------------------------------------------------------------------------------------- */
 
+static PyMethodDef operations_seconds[] = {
+    {"op_seconds", op_seconds, METH_NOARGS,
+     "op_seconds()\n--\n\nSeconds that the last operation of this thread took, without the copies around it."},
+    {NULL, NULL, 0, NULL},
+};
+
 int ps3c_operations_add(PyObject *module)
 {
     PyMethodDef *const tables[] = {ps3c_operations_gemm,   ps3c_operations_attention, ps3c_operations_norm,
                                    ps3c_operations_layout, ps3c_operations_image,     ps3c_operations_selection,
-                                   ps3c_operations_looks,  ps3c_operations_text};
+                                   ps3c_operations_looks,  ps3c_operations_text,      operations_seconds};
 
     for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++)
         if (PyModule_AddFunctions(module, tables[i]) < 0)

@@ -1,8 +1,8 @@
 /* What the _core.op_* functions share: one call of one backend operation on NumPy arrays.
  *
  * These functions are for tests and experiments: they show a backend operation bare, with rows in and rows out, at a
- * chosen instruction set. The engine does not use them. CPU only: attention values are laid out here by cpu.h's
- * ps3c_element.
+ * chosen instruction set, or on the first CUDA device with level "cuda" (in memory that host and device share). The
+ * engine does not use them.
  *
  * Rows are arrays (segments, tokens, channels) of the run's dtype: float32, float16, or uint16 for bfloat16.
  *
@@ -29,7 +29,7 @@ typedef struct ps3c_operation_block {
 /* Keyword arguments of every operation, with their defaults. */
 typedef struct ps3c_operation_options {
     const char *dtype; /* "float32", "float16", "bfloat16" */
-    const char *level; /* one of _core.cpu_levels(), or NULL: the best */
+    const char *level; /* one of _core.cpu_levels(), "cuda", or NULL: the CPU's best */
     int threads;       /* 0: as many as the processor runs at once */
 } ps3c_operation_options;
 
@@ -43,6 +43,8 @@ typedef struct ps3c_operation_options {
 
 typedef struct ps3c_operation {
     const ps3c_backend *backend;
+    const ps3c_cuda_library *cuda; /* level "cuda", else NULL */
+    bool begun;                    /* backend->begin was called */
     ps3c_run run;
     ps3c_operation_block *blocks;
     int64_t tokens, channels, positions; /* greatest so far: what scratch_bytes asks */
@@ -57,6 +59,9 @@ typedef struct ps3c_operation {
 int ps3c_operation_begin(ps3c_operation *operation, const ps3c_operation_options *options);
 /* Frees everything. */
 void ps3c_operation_end(ps3c_operation *operation);
+/* Where an activation's element lies, in elements of the run's dtype. values: laid out as attention values. */
+int64_t ps3c_operation_element(const ps3c_operation *operation, const ps3c_activation *x, int64_t segment,
+                               int64_t token, int64_t channel, bool values);
 /* Scratch for all activations seen so far, filled with NaN. Called by PS3C_OPERATION_RUN. */
 int ps3c_operation_ready(ps3c_operation *operation);
 /* Maps the status of a backend call and looks at the guards. */

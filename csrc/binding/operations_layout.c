@@ -3,7 +3,7 @@
 
 #include "../../kernels/cpu/cpu.h"
 
-/* Reads with cpu.h's own indices, so that to_rows cannot hide what from_rows did. */
+/* Reads by the layout's own indices, so that to_rows cannot hide what from_rows did. */
 static PyObject *op_from_rows(PyObject *module, PyObject *positional, PyObject *named)
 {
     static char *keywords[] = {"rows", PS3C_OPTIONS_KEYWORDS};
@@ -27,7 +27,7 @@ static PyObject *op_from_rows(PyObject *module, PyObject *positional, PyObject *
         for (int64_t t = 0; t < x.tokens; t++)
             for (int64_t c = 0; c < x.channels; c++) {
                 size_t size = ps3c_dtype_bytes(operation.run.dtype);
-                int64_t from = ps3c_element(&x, operation.run.dtype, s, t, c, false);
+                int64_t from = ps3c_operation_element(&operation, &x, s, t, c, false);
                 memcpy(plain + (size_t)((s * x.tokens + t) * x.channels + c) * size,
                        (char *)x.data + (size_t)from * size, size);
             }

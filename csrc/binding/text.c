@@ -143,14 +143,16 @@ typedef struct ps3c_text_run_args {
     int threads;
     const char *level;
     unsigned long long stream; /* cudaStream_t */
+    int tf32;
 } ps3c_text_run_args;
 
 static int ps3c_text_parse_run(PyObject *args, PyObject *kwargs, ps3c_text_run_args *a)
 {
-    static char *keywords[] = {"weights", "ids", "pooled", "prompt", "workspace", "threads", "level", "stream", NULL};
+    static char *keywords[] = {"weights", "ids",   "pooled", "prompt", "workspace",
+                               "threads", "level", "stream", "tf32",   NULL};
     *a = (ps3c_text_run_args){0};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$OOOizK:run", keywords, &a->weights, &a->ids, &a->pooled,
-                                     &a->prompt, &a->workspace, &a->threads, &a->level, &a->stream))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$OOOizKp:run", keywords, &a->weights, &a->ids, &a->pooled,
+                                     &a->prompt, &a->workspace, &a->threads, &a->level, &a->stream, &a->tf32))
         return -1;
     const char *missing = a->pooled == NULL ? "pooled" : a->prompt == NULL ? "prompt" : "workspace";
     if (a->pooled == NULL || a->prompt == NULL || a->workspace == NULL) {
@@ -211,6 +213,7 @@ static PyObject *ps3c_text_plan_run(PyObject *object, PyObject *args, PyObject *
         ps3c_text_take(self, &a, &bag, &io) < 0 || ps3c_call_begin(&call, a.threads, a.level) < 0)
         goto cleanup;
     io.stream = (void *)(uintptr_t)a.stream;
+    io.tf32 = a.tf32;
     PS3C_ENGINE_BEGIN(call)
     status = ps3c_text_run(call.context, self->plan, &io);
     PS3C_ENGINE_END(call)
@@ -245,7 +248,7 @@ static PyObject *ps3c_text_plan_tokens(PyObject *object, void *unused)
 
 static PyMethodDef ps3c_text_plan_methods[] = {
     {"run", (PyCFunction)(void (*)(void))ps3c_text_plan_run, METH_VARARGS | METH_KEYWORDS,
-     "run(weights, ids, *, pooled, prompt, workspace, threads=0, level=None, stream=0)\n\n"
+     "run(weights, ids, *, pooled, prompt, workspace, threads=0, level=None, stream=0, tf32=False)\n\n"
      "Writes pooled and prompt, which the caller allocated; releases the GIL meanwhile."},
     {NULL, NULL, 0, NULL},
 };

@@ -210,21 +210,22 @@ typedef struct ps3c_vision_run_args {
     int threads;
     const char *level;
     unsigned long long stream; /* cudaStream_t */
+    int tf32;
 } ps3c_vision_run_args;
 
 static int ps3c_vision_parse_run(PyObject *args, PyObject *kwargs, ps3c_vision_run_args *a)
 {
-    static char *keywords[] = {"weights",        "pixel_values",  "prompt",         "gt_maps",
-                               "global_text",    "hidden_states", "selection_maps", "selection_probs",
-                               "bottomup_probs", "topdown_probs", "pooled",         "workspace",
-                               "threads",        "level",         "stream",         NULL};
+    static char *keywords[] = {
+        "weights",        "pixel_values",    "prompt",         "gt_maps",       "global_text", "hidden_states",
+        "selection_maps", "selection_probs", "bottomup_probs", "topdown_probs", "pooled",      "workspace",
+        "threads",        "level",           "stream",         "tf32",          NULL};
     *a = (ps3c_vision_run_args){.prompt = Py_None, .gt_maps = Py_None, .global_text = Py_None};
     a->hidden_states = a->selection_maps = a->selection_probs = Py_None;
     a->bottomup_probs = a->topdown_probs = a->pooled = Py_None;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$OOOOOOOOOOizK:run", keywords, &a->weights, &a->pixel_values,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$OOOOOOOOOOizKp:run", keywords, &a->weights, &a->pixel_values,
                                      &a->prompt, &a->gt_maps, &a->global_text, &a->hidden_states, &a->selection_maps,
                                      &a->selection_probs, &a->bottomup_probs, &a->topdown_probs, &a->pooled,
-                                     &a->workspace, &a->threads, &a->level, &a->stream))
+                                     &a->workspace, &a->threads, &a->level, &a->stream, &a->tf32))
         return -1;
     if (a->workspace == NULL) {
         PyErr_SetString(PyExc_TypeError, "run() missing required argument 'workspace'");
@@ -315,6 +316,7 @@ static PyObject *ps3c_vision_plan_run(PyObject *object, PyObject *args, PyObject
         ps3c_call_begin(&call, a.threads, a.level) < 0)
         goto cleanup;
     io.stream = (void *)(uintptr_t)a.stream;
+    io.tf32 = a.tf32;
     PS3C_ENGINE_BEGIN(call)
     status = ps3c_vision_run(call.context, self->plan, &io);
     PS3C_ENGINE_END(call)
@@ -421,7 +423,7 @@ static PyMethodDef ps3c_vision_plan_methods[] = {
     {"run", (PyCFunction)(void (*)(void))ps3c_vision_plan_run, METH_VARARGS | METH_KEYWORDS,
      "run(weights, pixel_values, *, prompt=None, gt_maps=None, global_text=None, hidden_states=(),\n"
      "    selection_maps=(), selection_probs=(), bottomup_probs=(), topdown_probs=(), pooled=None, workspace,\n"
-     "    threads=0, level=None, stream=0)\n\n"
+     "    threads=0, level=None, stream=0, tf32=False)\n\n"
      "Writes the outputs, which the caller allocated; releases the GIL meanwhile."},
     {NULL, NULL, 0, NULL},
 };

@@ -1,5 +1,7 @@
-/* _core.cpu_levels, cpu_level: which instruction sets the CPU backend can use here. */
+/* _core.cpu_levels, cpu_level, cuda_error: what this machine can compute with. */
 #include "binding.h"
+
+#include "../cuda.h"
 
 static PyObject *ps3c_cpu_levels_py(PyObject *module, PyObject *unused)
 {
@@ -25,10 +27,31 @@ static PyObject *ps3c_cpu_level_py(PyObject *module, PyObject *unused)
     return name;
 }
 
-PyMethodDef ps3c_cpu_methods[] = {
+static PyObject *ps3c_cuda_error_py(PyObject *module, PyObject *args)
+{
+    (void)module;
+    int index = 0;
+    const ps3c_backend *backend;
+    PyObject *result;
+    if (!PyArg_ParseTuple(args, "|i:cuda_error", &index))
+        return NULL;
+    ps3c_context *context = ps3c_context_create();
+    if (context == NULL)
+        return PyErr_NoMemory();
+    ps3c_status status;
+    Py_BEGIN_ALLOW_THREADS status = ps3c_cuda_backend(context, index, &backend);
+    Py_END_ALLOW_THREADS result =
+        status == PS3C_OK ? Py_NewRef(Py_None) : PyUnicode_FromString(ps3c_context_message(context));
+    ps3c_context_free(context);
+    return result;
+}
+
+PyMethodDef ps3c_machine_methods[] = {
     {"cpu_levels", ps3c_cpu_levels_py, METH_NOARGS,
      "cpu_levels()\n--\n\nInstruction sets that this processor can run, best first."},
     {"cpu_level", ps3c_cpu_level_py, METH_NOARGS,
      "cpu_level()\n--\n\nThe instruction set in use: the best, or what PS3C_CPU_LEVEL names."},
+    {"cuda_error", ps3c_cuda_error_py, METH_VARARGS,
+     "cuda_error(index=0)\n--\n\nWhy a CUDA device cannot be used; None when it can."},
     {NULL, NULL, 0, NULL},
 };

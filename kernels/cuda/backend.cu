@@ -1,0 +1,203 @@
+/* The CUDA backend's table, its sizes, and the library's one exported function. */
+#include "cublaslt.cuh"
+#include "cuda.cuh"
+
+#include <cstdarg>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include <dlfcn.h>
+#include <limits.h>
+
+/* ---- errors ------------------------------------------------------------------------------------------------ */
+
+namespace
+{
+
+/* The engine's, of the process that opened the library; every opener passes the same one. */
+ps3c_status (*engine_fail)(ps3c_context *, ps3c_status, const char *);
+
+} // namespace
+
+ps3c_status ps3c_fail(ps3c_context *context, ps3c_status status, const char *format, ...)
+{
+    char sentence[1024];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(sentence, sizeof sentence, format, arguments);
+    va_end(arguments);
+    return engine_fail ? engine_fail(context, status, sentence) : status;
+}
+
+ps3c_status ps3c_cuda_launched(const ps3c_run *run, const char *operation)
+{
+    const cudaError_t error = cudaGetLastError();
+    if (error == cudaSuccess)
+        return PS3C_OK;
+    return ps3c_fail(run->context, error == cudaErrorMemoryAllocation ? PS3C_ERROR_MEMORY : PS3C_ERROR_RUNTIME,
+                     "%s on cuda:%d: %s (%s)", operation, (int)run->device_index, cudaGetErrorString(error),
+                     cudaGetErrorName(error));
+}
+
+namespace
+{
+
+/* ---- devices ----------------------------------------------------------------------------------------------- */
+
+constexpr int LEAST_MAJOR = 8; /* cp.async, bfloat16 */
+
+ps3c_status check_device(ps3c_context *context, int32_t device_index)
+{
+    int count = 0, major = 0;
+    cudaError_t error = cudaGetDeviceCount(&count);
+    if (error != cudaSuccess) {
+        cudaGetLastError(); /* clears it */
+        return ps3c_fail(context, PS3C_ERROR_RUNTIME, "device: got cuda:%d, but CUDA cannot be used here: %s",
+                         (int)device_index, cudaGetErrorString(error));
+    }
+    if (device_index < 0 || device_index >= count)
+        return ps3c_fail(context, PS3C_ERROR_RUNTIME, "device: got cuda:%d, expected one of the %d devices here",
+                         (int)device_index, count);
+    error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device_index);
+    if (error != cudaSuccess || major < LEAST_MAJOR)
+        return ps3c_fail(context, PS3C_ERROR_RUNTIME,
+                         "device: got cuda:%d of compute capability %d, expected %d.0 (Ampere) or later",
+                         (int)device_index, major, LEAST_MAJOR);
+    return PS3C_OK;
+}
+
+ps3c_status begin(ps3c_run *run)
+{
+    cudaError_t error = cudaGetDevice(&run->caller_device);
+    if (error == cudaSuccess && run->caller_device != run->device_index)
+        error = cudaSetDevice(run->device_index);
+    if (error != cudaSuccess)
+        return ps3c_fail(run->context, PS3C_ERROR_RUNTIME, "device: cuda:%d cannot be made current: %s",
+                         (int)run->device_index, cudaGetErrorString(error));
+    cudaGetLastError(); /* an error that someone else's launch left is not ours to report */
+    return PS3C_OK;
+}
+
+void end(ps3c_run *run)
+{
+    if (run->caller_device != run->device_index)
+        cudaSetDevice(run->caller_device);
+}
+
+/* ---- sizes ------------------------------------------------------------------------------------------------- */
+
+/* Tokens that run together, where there is a choice: six looks of the published models. Products of 16,000 rows fill the
+ * largest GPU many times over; more would only take memory. */
+constexpr int64_t TOGETHER = 16384;
+constexpr size_t LEAST_WORKSPACE = (size_t)256 << 20, MOST_WORKSPACE = (size_t)1 << 30;
+
+/* An eighth of what is free, within limits: a model beside ours, and the caller's own tensors, need the rest. */
+size_t default_workspace(int32_t device_index)
+{
+    int caller = 0;
+    size_t free_bytes = 0, total = 0;
+    if (cudaGetDevice(&caller) != cudaSuccess || cudaSetDevice(device_index) != cudaSuccess ||
+        cudaMemGetInfo(&free_bytes, &total) != cudaSuccess)
+        free_bytes = 0;
+    cudaSetDevice(caller);
+    cudaGetLastError();
+    const size_t share = free_bytes / 8;
+    return share < LEAST_WORKSPACE ? LEAST_WORKSPACE : share > MOST_WORKSPACE ? MOST_WORKSPACE : share;
+}
+
+size_t round_up(size_t bytes) { return bytes > SIZE_MAX - 255 ? SIZE_MAX : (bytes + 255) / 256 * 256; }
+
+size_t activation_bytes(ps3c_dtype dtype, int64_t segments, int64_t tokens, int64_t channels)
+{
+    size_t bytes;
+    if (segments < 0 || tokens < 0 || channels < 0 || channels > INT64_MAX - PS3C_CHUNK ||
+        __builtin_mul_overflow((size_t)segments, (size_t)tokens, &bytes) ||
+        __builtin_mul_overflow(bytes, (size_t)ps3c_pitch(channels), &bytes) ||
+        __builtin_mul_overflow(bytes, dtype == PS3C_FLOAT32 ? 4 : 2, &bytes))
+        return SIZE_MAX;
+    return round_up(bytes);
+}
+
+size_t scratch_bytes(ps3c_dtype dtype, int, int64_t tokens, int64_t channels, int64_t positions)
+{
+    const size_t each[] = {ps3c_gemm_cuda_scratch(dtype, tokens, channels), ps3c_rank_cuda_scratch(positions),
+                           ps3c_assign_looks_cuda_scratch(positions)};
+    size_t bytes = 256;
+    for (size_t one : each)
+        bytes = one > bytes ? one : bytes;
+    return round_up(bytes);
+}
+
+/* ---- memory for tests of single operations ------------------------------------------------------------------- */
+
+void *allocate_shared(size_t bytes)
+{
+    void *memory = nullptr;
+    if (cudaMallocHost(&memory, bytes) == cudaSuccess)
+        return memory;
+    cudaGetLastError();
+    return nullptr;
+}
+
+void free_shared(void *memory) { cudaFreeHost(memory); }
+
+ps3c_status synchronize(ps3c_context *context)
+{
+    const cudaError_t error = cudaDeviceSynchronize();
+    return error == cudaSuccess
+               ? PS3C_OK
+               : ps3c_fail(context, PS3C_ERROR_RUNTIME, "the device failed: %s", cudaGetErrorString(error));
+}
+
+/* ---- tables -------------------------------------------------------------------------------------------------- */
+
+constexpr ps3c_backend make_backend()
+{
+    ps3c_backend backend = {};
+    backend.name = "cuda";
+    backend.begin = begin;
+    backend.end = end;
+    backend.tokens_together = TOGETHER;
+    backend.default_workspace = default_workspace;
+    backend.activation_bytes = activation_bytes;
+    backend.scratch_bytes = scratch_bytes;
+#define FIELD(op) backend.op = ps3c_##op##_cuda;
+    PS3C_CUDA_OPERATIONS(FIELD)
+#undef FIELD
+    return backend;
+}
+
+const ps3c_backend backend = make_backend();
+
+#ifdef PS3C_EMU
+constexpr bool ON_HOST = true;
+#else
+constexpr bool ON_HOST = false;
+#endif
+const ps3c_cuda_library library = {&backend, ON_HOST, check_device, allocate_shared, free_shared, synchronize};
+
+/* Where pip puts cuBLAS, seen from this library in site-packages/ps3c. */
+void find_cublas()
+{
+    Dl_info info;
+    char folders[2 * PATH_MAX];
+    const char *slash;
+    if (!dladdr((const void *)&library, &info) || !info.dli_fname || !(slash = strrchr(info.dli_fname, '/')))
+        return;
+    const int length = (int)(slash - info.dli_fname);
+    if (length < PATH_MAX - 32 && snprintf(folders, sizeof folders, "%.*s/../nvidia/cu13/lib:%.*s/../nvidia/cublas/lib",
+                                           length, info.dli_fname, length, info.dli_fname) > 0)
+        ps3c_lt_set_folders(folders);
+}
+
+} // namespace
+
+extern "C" __attribute__((visibility("default"))) const ps3c_cuda_library *ps3c_cuda_open(const ps3c_cuda_host *host)
+{
+    if (host->abi != PS3C_CUDA_ABI || host->backend_size != sizeof(ps3c_backend))
+        return nullptr;
+    engine_fail = host->fail;
+    find_cublas();
+    return &library;
+}

@@ -1,0 +1,152 @@
+/* The CUDA backend: layout of activations, what every operation's file shares.
+ *
+ * Layout. An activation is rows: [segment][token][pitch] elements of the run's dtype, where pitch is the number of
+ * channels rounded up to PS3C_CHUNK, so that every row starts on 16 bytes. Channels from `channels` to pitch are zero:
+ * whatever writes an activation writes those zeros too, and a product over K channels may run over the pitch (588
+ * channels of a 14 x 14 patch become 592, without which Hopper takes a slow kernel). Attention values have no layout
+ * of their own here: gemm's values_from means nothing.
+ *
+ * An operation X of csrc/backend.h is `ps3c_status ps3c_X_cuda(const ps3c_run *, const ps3c_X_args *)` in the file that
+ * bears its concept's name. It checks nothing the engine checked, enqueues kernels on run->stream, and returns; it
+ * never waits, allocates, or copies between host and device. Host arrays travel in kernel parameters (upload.cuh).
+ *
+ * Kernels are written once for hardware and for tests/cuda_on_cpu, which runs them on the CPU and finds races:
+ *   - shared memory only by PS3C_SHARED and PS3C_DYNAMIC_SHARED, launches only by PS3C_CUDA_LAUNCH, PTX only in ptx.cuh;
+ *   - every thread of a block reaches every __syncthreads and every warp function at the same line: predicates, no
+ *     early return before them; blocks are a multiple of 32 threads; masks are 0xffffffff;
+ *   - halves are converted to float for arithmetic; fused multiply-adds that matter are written __fmaf_rn;
+ *   - no __CUDA_ARCH__ outside ptx.cuh.
+ */
+#ifndef PS3C_CUDA_CUH
+#define PS3C_CUDA_CUH
+
+#include "ptx.cuh"
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+extern "C" {
+#include "../../csrc/backend.h"
+#include "../../csrc/error.h"
+}
+
+/* ---- layout ------------------------------------------------------------------------------------------------ */
+
+constexpr int64_t PS3C_CHUNK = 8; /* elements: 16 bytes of a 16-bit type */
+
+__host__ __device__ constexpr int64_t ps3c_pitch(int64_t channels)
+{
+    return (channels + PS3C_CHUNK - 1) / PS3C_CHUNK * PS3C_CHUNK;
+}
+
+/* ---- dtypes ------------------------------------------------------------------------------------------------ */
+
+using ps3c_half = __half;
+using ps3c_bf16 = __nv_bfloat16;
+
+__host__ __device__ __forceinline__ float ps3c_to_float(float x) { return x; }
+__host__ __device__ __forceinline__ float ps3c_to_float(ps3c_half x) { return __half2float(x); }
+__host__ __device__ __forceinline__ float ps3c_to_float(ps3c_bf16 x) { return __bfloat162float(x); }
+
+/* Rounded to nearest even. */
+template <class T> __host__ __device__ __forceinline__ T ps3c_from_float(float x);
+template <> __host__ __device__ __forceinline__ float ps3c_from_float<float>(float x) { return x; }
+template <> __host__ __device__ __forceinline__ ps3c_half ps3c_from_float<ps3c_half>(float x)
+{
+    return __float2half_rn(x);
+}
+template <> __host__ __device__ __forceinline__ ps3c_bf16 ps3c_from_float<ps3c_bf16>(float x)
+{
+    return __float2bfloat16_rn(x);
+}
+
+/* N neighbouring elements, moved together; 16 bytes where N * sizeof(T) is 16. */
+template <class T, int N> struct alignas(N * sizeof(T) > 16 ? 16 : N * sizeof(T)) ps3c_pack {
+    T at[N];
+};
+
+/* Runs the statement with T as the run's element type: PS3C_CUDA_DISPATCH(run->dtype, T, return launch<T>(run, args)); */
+#define PS3C_CUDA_DISPATCH(dtype, T, ...) \
+    switch (dtype) {                      \
+    case PS3C_FLOAT32: {                  \
+        using T = float;                  \
+        __VA_ARGS__;                      \
+    } break;                              \
+    case PS3C_FLOAT16: {                  \
+        using T = ps3c_half;              \
+        __VA_ARGS__;                      \
+    } break;                              \
+    default: {                            \
+        using T = ps3c_bf16;              \
+        __VA_ARGS__;                      \
+    } break;                              \
+    }
+
+/* ---- activation functions ------------------------------------------------------------------------------------ */
+
+__device__ __forceinline__ float ps3c_activate(ps3c_activation_function act, float x)
+{
+    switch (act) {
+    case PS3C_ACT_GELU_ERF:
+        return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f));
+    case PS3C_ACT_GELU_TANH:
+        return 0.5f * x * (1.0f + tanhf(0.79788456080286536f * (x + 0.044715f * x * x * x)));
+    case PS3C_ACT_RELU:
+        return x < 0.0f ? 0.0f : x; /* NaN stays */
+    default:
+        return x;
+    }
+}
+
+/* ---- launches -------------------------------------------------------------------------------------------------- */
+
+/* OK, or a RUNTIME error that names the operation and what CUDA said of the launch just made. */
+ps3c_status ps3c_cuda_launched(const ps3c_run *run, const char *operation);
+
+/* Launches and returns from the calling function on failure.
+ * PS3C_CUDA_LAUNCH(run, "layernorm", (kernel<T>), grid, block, shared_bytes, arguments...); a kernel whose name has a
+ * comma stands in parentheses. grid, block: dim3 or int. */
+#define PS3C_CUDA_LAUNCH(run, operation, kernel, grid, block, shared, ...)                  \
+    do {                                                                                    \
+        PS3C_LAUNCH(kernel, grid, block, shared, (cudaStream_t)(run)->stream, __VA_ARGS__); \
+        PS3C_TRY(ps3c_cuda_launched(run, operation));                                       \
+    } while (0)
+
+/* Blocks of `block` threads that cover count, at most `most` (kernels loop with a grid stride over the rest). */
+static inline unsigned ps3c_cuda_blocks(int64_t count, int block, int64_t most = 65536)
+{
+    const int64_t blocks = (count + block - 1) / block;
+    return (unsigned)(blocks < 1 ? 1 : blocks > most ? most : blocks);
+}
+
+/* ---- warps and blocks --------------------------------------------------------------------------------------------- */
+
+__device__ __forceinline__ float ps3c_warp_sum(float x)
+{
+    for (int lane = 16; lane; lane /= 2)
+        x += __shfl_xor_sync(0xffffffffu, x, lane);
+    return x;
+}
+
+/* ---- operations ----------------------------------------------------------------------------------------------------- */
+
+/* clang-format off */
+#define PS3C_CUDA_OPERATIONS(OP) \
+    OP(gemm) OP(layernorm) OP(attention) OP(patch_gather) OP(position_add) OP(depthwise) OP(cosine) OP(max_pool) \
+    OP(probability) OP(expand) OP(rank) OP(assign_looks) OP(to_rows) OP(from_rows) OP(copy_channels) \
+    OP(token_embedding) OP(pool_tokens) OP(l2_normalize) OP(class_mask) OP(gt_mask) OP(attention_pool) OP(blend)
+/* clang-format on */
+
+extern "C" {
+#define PS3C_CUDA_DECLARE(op) ps3c_status ps3c_##op##_cuda(const ps3c_run *run, const ps3c_##op##_args *args);
+PS3C_CUDA_OPERATIONS(PS3C_CUDA_DECLARE)
+#undef PS3C_CUDA_DECLARE
+}
+
+/* Scratch that operations need, in bytes; backend.cu takes the greatest. An operation that uses scratch declares its
+ * function here and lists it there. segments * tokens, channels, positions: as in backend.h's scratch_bytes. */
+size_t ps3c_gemm_cuda_scratch(ps3c_dtype dtype, int64_t tokens, int64_t channels);
+size_t ps3c_rank_cuda_scratch(int64_t positions);
+size_t ps3c_assign_looks_cuda_scratch(int64_t positions);
+
+#endif
