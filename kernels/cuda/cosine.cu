@@ -1,9 +1,9 @@
 /* Cosine of each token's features with its image's prompt: a warp per token, 16 bytes a lane.
  *
  * Every block computes its image's prompt divided by its length for itself, into shared memory, always in the same
- * order: one launch, and the same bits whatever else is in the call. A lane's 8 channels of a 16-bit type are two groups
- * of 4 floats of the prompt; all first groups lie together, and so do all second ones: 16-byte reads of neighbouring
- * lanes are neighbours. */
+ * order: one launch, and the same bits whatever else is in the call. A lane's 8 channels of a 16-bit type are two
+ * groups of 4 floats of the prompt; all first groups lie together, and so do all second ones: 16-byte reads of
+ * neighbouring lanes are neighbours. */
 #include "cuda.cuh"
 
 namespace

@@ -1,5 +1,6 @@
-/* Stable places: how many elements before an element of a tile have its digit. The order of patches (rank.cu) and their
- * looks (assign_looks.cu) are both put together from these counts. Integers only: exact, whatever the order of warps. */
+/* Stable places: how many elements before an element of a tile have its digit. The order of patches (rank.cu) and
+ * their looks (assign_looks.cu) are both put together from these counts. Integers only: exact, whatever the order of
+ * warps. */
 #ifndef PS3C_CUDA_PLACES_CUH
 #define PS3C_CUDA_PLACES_CUH
 

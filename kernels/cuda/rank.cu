@@ -195,8 +195,8 @@ template <class T> ps3c_status rank(const ps3c_run *run, const ps3c_rank_args *a
 
 } // namespace
 
-/* Two lists of entries, and counts: an image of more than SMALL patches, two tiles, has at most 1.5 times the tiles that
- * its patches fill. */
+/* Two lists of entries, and counts: an image of more than SMALL patches, two tiles, has at most 1.5 times the tiles
+ * that its patches fill. */
 size_t ps3c_rank_cuda_scratch(int64_t positions)
 {
     const size_t tiles = (size_t)positions * 3 / (2 * TILE) + 1;
