@@ -59,7 +59,7 @@ inline void mma_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[
     emu::mma(emu::mma_kind::tf32_k8, d, a, b, site);
 }
 inline uint32_t to_tf32(float x) { return emu::to_tf32(x); }
-inline float fast_exp2(float x) { return exp2f(x); }
+inline float fast_exp2(float x) { return emu::fast_exp2(x); }
 template <int bytes> inline void cp_async(void *to, const void *from, bool valid, EMU_SITE)
 {
     static_assert(bytes == 4 || bytes == 8 || bytes == 16, "cp.async copies 4, 8 or 16 bytes");
