@@ -390,8 +390,10 @@ size_t ps3c_lt_workspace_bytes()
     std::call_once(once, [] {
         int devices = 0, major = 0;
         bytes = (size_t)4 << 20;
-        if (cudaGetDeviceCount(&devices) != cudaSuccess)
+        if (cudaGetDeviceCount(&devices) != cudaSuccess) {
+            cudaGetLastError(); /* not for the next launch's check to find */
             devices = 0;
+        }
         for (int device = 0; device < devices; device++)
             if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess && major >= 9)
                 bytes = (size_t)32 << 20;

@@ -165,8 +165,8 @@ course plan_course(const ps3c_run *run, const ps3c_gemm_args *args)
     c.rows = args->x->segments * args->x->tokens;
     c.y_pitch = ps3c_pitch(args->y->channels);
     c.residual_pitch = args->residual ? ps3c_pitch(args->residual->channels) : 0;
-    c.workspace = run->scratch;
-    c.weight = (char *)run->scratch + ps3c_lt_workspace_bytes();
+    c.workspace = (void *)(((uintptr_t)run->scratch + 255) / 256 * 256);
+    c.weight = (char *)c.workspace + ps3c_lt_workspace_bytes();
     c.chunk = (char *)c.weight + (c.padded ? block_bytes(args->n, ps3c_pitch(args->k) * (int64_t)c.size) : 0);
     return c;
 }
@@ -253,7 +253,8 @@ size_t ps3c_gemm_cuda_scratch(ps3c_dtype dtype, int64_t tokens, int64_t channels
     /* No block has more bytes: narrower rows come in more outputs, up to WEIGHT_BYTES. */
     const int64_t block = LEAST_OUTPUTS * row > WEIGHT_BYTES ? LEAST_OUTPUTS * row : WEIGHT_BYTES;
     const int64_t weight = channels < block / row ? channels * row : block;
-    return ps3c_lt_workspace_bytes() + (size_t)(round_up(weight, 256) + chunk_bytes(tokens, row));
+    const int64_t align = 256; /* lost when scratch does not start on 256 bytes */
+    return ps3c_lt_workspace_bytes() + (size_t)(align + round_up(weight, align) + chunk_bytes(tokens, row));
 }
 
 extern "C" ps3c_status ps3c_gemm_cuda(const ps3c_run *run, const ps3c_gemm_args *args)
