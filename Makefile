@@ -4,9 +4,12 @@ VENV ?= .venv
 CLANG ?= $(firstword $(foreach name,clang clang-19 clang-18 clang-17 clang-16 clang-15 clang-14,$(shell command -v $(name))))
 FORMAT ?= $(firstword $(foreach name,clang-format-14,$(shell command -v $(name))))
 ARGS ?=
+# Builds here leave the CUDA library out unless asked (minutes of nvcc): make build PS3C_CUDA=1.
+PS3C_CUDA ?= 0
+export PS3C_CUDA
 
 BIN := $(VENV)/bin
-C_FILES = $(shell find csrc kernels examples tests -name "*.[ch]")
+C_FILES = $(shell find csrc kernels examples tests -name "*.[ch]" -o -name "*.cu" -o -name "*.cuh" -o -name "*.cpp")
 REFERENCE := .cache/reference/.ready
 ASAN := build/asan
 
@@ -16,6 +19,7 @@ help:
 	@echo "make test       all tests, ps3-torch 0.1.3 aside as the reference; ARGS='-k words' goes to pytest"
 	@echo "make real-size  the published models' size against ps3-torch, once (minutes, 20 GB)"
 	@echo "make asan       tests on a build with the address and undefined-behaviour sanitizers"
+	@echo "make cuda       the CUDA library for all architectures, without spills; docs/kernels.md; no GPU needed"
 	@echo "make lint       formatting, and a build without warnings by gcc and clang"
 	@echo "make clean      removes what was built; 'make distclean' the environments too"
 
@@ -65,6 +69,25 @@ asan: build reference
 SANITIZED = LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" PYTHONMALLOC=malloc PYTHONPATH=$(CURDIR)/$(ASAN) \
 	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1
 
+# ---- CUDA -----------------------------------------------------------------------------------------------------------
+
+CUDA_BUILD := build/cuda
+CUBLAS := .cache/cublas
+CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(realpath $(firstword $(shell command -v nvcc) /usr/local/cuda/bin/nvcc)))
+
+$(CUBLAS)/.ready: $(VENV)/.ready
+	rm -rf $(CUBLAS)
+	$(BIN)/python -m pip install -q --no-deps --target $(CUBLAS) nvidia-cublas==13.1.0.3
+	touch $@
+
+# Everything that a machine without a GPU can say: it compiles, nothing spills, our declarations of cuBLASLt are its own,
+# and every function looked up in it is there.
+cuda: venv $(CUBLAS)/.ready
+	PS3C_CUDA=1 PS3C_CUDA_VERBOSE=1 $(BIN)/python setup.py -q build_ext --build-lib $(CUDA_BUILD) --build-temp $(CUDA_BUILD)/objects
+	$(CUDA_HOME)/bin/nvcc -std=c++17 -arch=sm_80 -I$(CUBLAS)/nvidia/cu13/include -c kernels/cuda/cublaslt_check.cu -o $(CUDA_BUILD)/cublaslt_check.o
+	$(BIN)/python scripts/cuda_kernels.py $(CUDA_BUILD)/objects $(if $(PS3C_CUDA_ARCHITECTURES),,--write docs/kernels.md) \
+	    --library $(CUDA_BUILD)/ps3c/libps3c_cuda.so --cublaslt $(CUBLAS)/nvidia/cu13/lib/libcublasLt.so.13
+
 # ---- demo -----------------------------------------------------------------------------------------------------------
 
 DEMO := demo-output
@@ -96,4 +119,4 @@ clean:
 distclean: clean
 	rm -rf $(VENV) .venv-* .cache
 
-.PHONY: help venv build reference test real-size asan demo lint clean distclean
+.PHONY: help venv build reference test real-size asan cuda demo lint clean distclean

@@ -1,10 +1,14 @@
-"""Builds ps3c._core: the engine (csrc), the CPU kernels, once per instruction set, and the Python binding.
+"""Builds ps3c._core: the engine (csrc), the CPU kernels, once per instruction set, and the Python binding; and where
+nvcc is, libps3c_cuda.so beside it: the CUDA kernels (kernels/cuda), opened when a CUDA tensor comes.
 
 Environment:
     CC              compiler; gcc or clang
     PS3C_DEBUG=1    -O0 -g
     PS3C_SANITIZE=1 address and undefined-behaviour sanitizers; run Python with libasan preloaded
     PS3C_WERROR=1   warnings stop the build
+    PS3C_CUDA       auto: the CUDA library where nvcc is found (the default); 1: or fail; 0: not
+    PS3C_CUDA_ARCHITECTURES  such as "sm_90a" or "sm_80 sm_90a"; default: all of CUDA_ARCHITECTURES that nvcc knows
+    NVCC            the CUDA compiler; default: nvcc on the path, then CUDA_HOME's, then /usr/local/cuda's
     PS3C_JOBS       compilers at once; default 2, or what `build_ext -j` says
 
 A source is compiled again when it, a header that it includes, or its flags changed.
@@ -15,6 +19,7 @@ import os
 import platform
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -36,6 +41,9 @@ if platform.machine().lower() in ("x86_64", "amd64"):
     LEVELS["avx512"] = AVX512
     LEVELS["avx512bf16"] = AVX512 + ["-mavx512bf16"]
 
+# Machine code for each; the last one's PTX too, for what comes after it.
+CUDA_ARCHITECTURES = ["sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120"]
+
 COMMENTS = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
 PER_LEVEL = re.compile(r"\bPS3C_CPU\(")
 
@@ -44,8 +52,8 @@ def switch(name):
     return os.environ.get(name, "0") not in ("", "0")
 
 
-def sources(folder):
-    return sorted(str(path.relative_to(ROOT)) for path in (ROOT / folder).glob("*.c"))
+def sources(folder, pattern="*.c"):
+    return sorted(str(path.relative_to(ROOT)) for path in (ROOT / folder).glob(pattern))
 
 
 def is_per_level(source):
@@ -82,10 +90,61 @@ class Compilation:
         self.object.parent.mkdir(parents=True, exist_ok=True)
         print("cc", self.source, "->", self.object.name, flush=True)
         result = subprocess.run(self.command, capture_output=True, text=True)
-        sys.stderr.write(result.stderr)
+        self.object.with_suffix(".log").write_text(result.stderr)  # scripts/cuda_kernels.py reads ptxas's words there
+        if result.returncode != 0 or "-Xptxas=-v" not in self.command:
+            sys.stderr.write(result.stderr)
         if result.returncode != 0:
             raise CompileError(f"{self.source}: the compiler failed with status {result.returncode}")
         self.object.with_suffix(".cmd").write_text(self.stamp())
+
+
+class CudaLibrary:
+    """libps3c_cuda.so: one fat object a source, linked with CUDA's runtime inside and no other CUDA library."""
+
+    CHECKS = "kernels/cuda/cublaslt_check.cu"  # compares our declarations with cuBLAS's header, where that is: make cuda
+
+    def __init__(self):
+        wanted = os.environ.get("PS3C_CUDA", "auto") or "auto"
+        if wanted not in ("auto", "0", "1"):
+            raise CompileError(f"PS3C_CUDA: got {wanted!r}, expected auto, 1 or 0")
+        self.nvcc = None if wanted == "0" or not sources("kernels/cuda", "*.cu") else self.find_nvcc()
+        if self.nvcc is None and wanted == "1":
+            raise CompileError("PS3C_CUDA=1, but no nvcc: it is not on the path, under CUDA_HOME or in /usr/local/cuda; "
+                               "NVCC names it")
+
+    @staticmethod
+    def find_nvcc():
+        named = os.environ.get("NVCC")
+        places = [Path(os.environ[name], "bin", "nvcc") for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
+        places.append(Path("/usr/local/cuda/bin/nvcc"))
+        return named or shutil.which("nvcc") or next((str(place) for place in places if place.is_file()), None)
+
+    def architectures(self):
+        asked = os.environ.get("PS3C_CUDA_ARCHITECTURES", "").replace(",", " ").replace(";", " ").split()
+        if asked:
+            return asked
+        known = subprocess.run([self.nvcc, "--list-gpu-code"], capture_output=True, text=True).stdout.split()
+        return [name for name in CUDA_ARCHITECTURES if name in known]
+
+    def flags(self):
+        names = [name.replace("sm_", "") for name in self.architectures()]
+        flags = ["-std=c++17", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wextra,-Wno-unused-parameter"]
+        flags += [f"-gencode=arch=compute_{name},code=sm_{name}" for name in names]
+        flags += [f"-gencode=arch=compute_{names[-1]},code=compute_{names[-1]}"]
+        return flags + (["-Xptxas=-v"] if switch("PS3C_CUDA_VERBOSE") else [])
+
+    def compilations(self, folder):
+        flags = self.flags()
+        names = [name for name in sources("kernels/cuda", "*.cu") if name != self.CHECKS]
+        return [Compilation([self.nvcc], source, flags, folder) for source in names]
+
+    def link(self, tasks, target):
+        command = [self.nvcc, "-shared", "-cudart=static", *[str(task.object) for task in tasks], "-o", str(target)]
+        command += ["-Xlinker=-z,defs,--exclude-libs,ALL", "-ldl", "-lpthread", "-lrt"]
+        result = subprocess.run(command, capture_output=True, text=True)
+        sys.stderr.write(result.stderr)
+        if result.returncode != 0:
+            raise CompileError(f"{target}: nvcc failed to link with status {result.returncode}")
 
 
 class BuildCore(build_ext):
@@ -96,8 +155,10 @@ class BuildCore(build_ext):
         compiler = [part for part in compiler if part != "-pthread"] + ["-pthread"]
         openmp = self.openmp_flags(compiler)
         tasks = self.compilations(ext, compiler, openmp)
+        cuda = CudaLibrary()
+        cuda_tasks = cuda.compilations(Path(self.folder(), "cuda")) if cuda.nvcc else []
         with ThreadPoolExecutor(self.jobs()) as pool:
-            list(pool.map(Compilation.run, tasks))
+            list(pool.map(Compilation.run, tasks + cuda_tasks))
         target = self.get_ext_fullpath(ext.name)
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         self.compiler.link_shared_object(
@@ -109,6 +170,8 @@ class BuildCore(build_ext):
             build_temp=self.build_temp,
             target_lang="c",
         )
+        if cuda_tasks:
+            cuda.link(cuda_tasks, Path(target).parent / "libps3c_cuda.so")
 
     def jobs(self):
         return max(1, int(os.environ.get("PS3C_JOBS") or (self.parallel if isinstance(self.parallel, int) else 2)))
@@ -130,12 +193,18 @@ class BuildCore(build_ext):
         print("warning: this compiler has no OpenMP: ps3c will use one thread", file=sys.stderr)
         return []
 
-    def compilations(self, ext, compiler, openmp):
-        # Debug and sanitized objects lie apart, so that changing a switch doesn't rebuild the other kind.
-        kind = "sanitize" if switch("PS3C_SANITIZE") else "debug" if switch("PS3C_DEBUG") else "release"
+    @staticmethod
+    def kind():
+        return "sanitize" if switch("PS3C_SANITIZE") else "debug" if switch("PS3C_DEBUG") else "release"
+
+    def folder(self):
+        """Where objects go. Debug and sanitized ones lie apart, so that changing a switch doesn't rebuild the others."""
         # pip gives an editable build a temporary folder; objects stay, so that the next one only compiles changes.
         lasting = f"build/temp.{self.plat_name}-{sys.implementation.cache_tag}"
-        folder = Path(lasting if self.editable_mode else self.build_temp, kind)
+        return Path(lasting if self.editable_mode else self.build_temp, self.kind())
+
+    def compilations(self, ext, compiler, openmp):
+        kind, folder = self.kind(), self.folder()
         optimize = {"sanitize": ["-O1", "-g", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined"],
                     "debug": ["-O0", "-g"], "release": []}[kind]
         common = ["-std=gnu11", "-Wall", "-Wextra", "-fPIC", "-fvisibility=hidden", *self.sanitize_flags(), *openmp]
@@ -168,7 +237,6 @@ class BuildCore(build_ext):
 os.chdir(ROOT)
 setup(
     ext_modules=[
-        # CUDA kernels (kernels/cuda) will be a library of their own, opened when a CUDA tensor comes.
         Extension("ps3c._core", sources=sources("csrc") + sources("csrc/binding") + sources("kernels/cpu")),
     ],
     cmdclass={"build_ext": BuildCore},

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 _DType = Literal["float32", "float16", "bfloat16"]
-_Level = Literal["naive", "portable", "avx2", "avx512", "avx512bf16"]
+_Level = Literal["cuda", "naive", "portable", "avx2", "avx512", "avx512bf16"]
 _Looks = int | Literal["all"] | None
 
 @final
@@ -85,6 +85,7 @@ class VisionPlan:
         threads: int = 0,
         level: _Level | None = None,
         stream: int = 0,
+        tf32: bool = False,
     ) -> None: ...
 
 @final
@@ -121,6 +122,7 @@ class TextPlan:
         threads: int = 0,
         level: _Level | None = None,
         stream: int = 0,
+        tf32: bool = False,
     ) -> None: ...
 
 @final
@@ -165,6 +167,9 @@ def cpu_levels() -> list[_Level]:
 
 def cpu_level() -> _Level:
     """The instruction set in use: the best, or what PS3C_CPU_LEVEL names."""
+
+def cuda_error(index: int = 0) -> str | None:
+    """Why a CUDA device cannot be used; None when it can."""
 
 def image_normalize(
     pixels: NDArray[np.uint8],

@@ -11,6 +11,8 @@ from typing import Any, Callable, Dict, Hashable, List, Optional, Sequence, Tupl
 import torch
 from torch import nn
 
+from . import _arguments
+
 try:
     from . import _core
 except ImportError as error:  # torch is imported above, so that both share one OpenMP runtime
@@ -56,8 +58,11 @@ class Parameters:
         self._parameters = _core.Parameters(root, names, _check_module)
 
     def collect(self) -> List[torch.Tensor]:
-        """The tensors, contiguous, in order."""
-        return [tensor if tensor.is_contiguous() else tensor.contiguous() for tensor in self._parameters.collect()]
+        """The tensors, contiguous (and on a GPU on multiples of 16 bytes), in order."""
+        tensors = self._parameters.collect()
+        if tensors and tensors[0].is_cuda:
+            tensors = [tensor if tensor.data_ptr() % 16 == 0 else tensor.clone() for tensor in tensors]
+        return [tensor if tensor.is_contiguous() else tensor.contiguous() for tensor in tensors]
 
 
 def _check_module(path: str, module: nn.Module) -> None:
@@ -120,6 +125,8 @@ def empty(what: str, shape: Sequence[int], dtype: torch.dtype, device: torch.dev
     try:
         return torch.empty(shape, dtype=dtype, device=device)
     except RuntimeError as error:
+        if device.type == "cuda" and isinstance(error, torch.cuda.OutOfMemoryError):
+            raise  # scripts catch this one; its text says what the allocator holds
         size = 1
         for length in shape:
             size *= length
@@ -129,13 +136,28 @@ def empty(what: str, shape: Sequence[int], dtype: torch.dtype, device: torch.dev
 
 
 def run_arguments(plan: Any, device: torch.device) -> Dict[str, Any]:
-    """Workspace, threads and stream of one run."""
-    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+    """Workspace, threads, stream and precision of one run, as torch has them now."""
+    cuda = device.type == "cuda"
     return {
         "workspace": empty("the workspace", (plan.workspace_bytes,), torch.uint8, device),
         "threads": torch.get_num_threads(),
-        "stream": stream,
+        "stream": torch.cuda.current_stream(device).cuda_stream if cuda else 0,
+        "tf32": cuda and _allows_tf32(),
     }
+
+
+def _allows_tf32() -> bool:
+    """May float32 products use TF32? torch.backends.cuda.matmul.allow_tf32, which set_float32_matmul_precision sets."""
+    matmul = torch.backends.cuda.matmul
+    try:
+        return matmul.allow_tf32
+    except RuntimeError:  # torch 2.9 and later refuse the old name once the new one was assigned
+        return matmul.fp32_precision == "tf32"
+
+
+def workspace_limit(value: Optional[int]) -> int:
+    """A model's workspace_limit as a plan wants it; 0 where it is None."""
+    return 0 if value is None else _arguments.positive("workspace_limit", value)
 
 
 def check_tensor(name: str, value: Any) -> torch.Tensor:

@@ -107,6 +107,7 @@ class VisionCall:
             width,
             dtype=_engine.DTYPES[self._dtype],
             device=_engine.device_of(self._weights[0]),
+            workspace_limit=_engine.workspace_limit(self._encoder.workspace_limit),
             **request,
         )
 

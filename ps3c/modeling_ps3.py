@@ -59,6 +59,9 @@ class PS3VisionEncoder(ParameterHolder):
         s3_image_size: the largest of them.
         width, layers, patch_size, low_res_token_num: sizes of the trunk.
         num_hidden_layers_to_return: may be set; how many of the last layers forward returns.
+        workspace_limit: may be set; bytes of working memory to stay under, by running fewer looks and images at once
+            where there is a choice. None: the environment variable PS3C_WORKSPACE_LIMIT (such as "512M"), else 256 MiB
+            on the CPU and an eighth of the free memory, 256 MiB to 1 GiB, on a GPU. Results are the same bits.
         max_select_num_each_scale: may be set; patches that one look takes of each high-res scale.
     """
 
@@ -86,6 +89,7 @@ class PS3VisionEncoder(ParameterHolder):
         self.ps3_scales = scales
         self.s3_image_size = scales[-1]
         self.num_hidden_layers_to_return = self.layers
+        self.workspace_limit = None
         self.low_res_token_num = self.trunk.low_res_token_num = (scales[0] // self.patch_size) ** 2
         self.automatic_quotas = _vision_config.automatic_quotas(config, scales)
         self.max_select_num_each_scale = list(config.max_select_num_each_scale or self.automatic_quotas)

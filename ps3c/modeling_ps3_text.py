@@ -27,7 +27,11 @@ class PS3TextModelOutput(BaseModelOutputWithNoAttention):
 
 
 class TextTransformer(ParameterHolder):
-    """The text tower. ids (B, L) of integers, L at most context_length -> PS3TextModelOutput."""
+    """The text tower. ids (B, L) of integers, L at most context_length -> PS3TextModelOutput.
+
+    Attributes:
+        workspace_limit: may be set; as PS3VisionEncoder's.
+    """
 
     def __init__(self, config: PS3TextConfig):
         super().__init__()
@@ -44,6 +48,7 @@ class TextTransformer(ParameterHolder):
         self.pad_id = config.pad_id
         self.pool_type = config.pool_type
         self.prompt_proj_dim = config.prompt_proj_dim
+        self.workspace_limit = None
         eps = config.norm_kwargs.get("eps", 1e-5)
 
         self.token_embedding = nn.Embedding(config.vocab_size, config.width)
@@ -129,7 +134,8 @@ class TextTransformer(ParameterHolder):
             text: (B, L) of any integer dtype, 1 <= L <= context_length, ids below vocab_size.
 
         Raises:
-            TypeError: not a tensor of integers. ValueError: wrong shape, too long, or an id outside the vocabulary.
+            TypeError: not a tensor of integers. ValueError: wrong shape, too long, or an id outside the vocabulary
+                (on a GPU, where reading ids would mean waiting, such a text's results are NaN instead).
             NotImplementedError: in train() mode with gradients wanted.
         """
         ids = self._check_ids(text)
@@ -140,7 +146,13 @@ class TextTransformer(ParameterHolder):
             raise RuntimeError(f"text: got a tensor on {ids.device}, expected {weights[0].device}, where the weights are")
         _engine.check_grad({}, self.training, weights)
         batch, length = ids.shape
-        plan = model.plan(batch, length, dtype=_engine.DTYPES[dtype], device=_engine.device_of(weights[0]))
+        plan = model.plan(
+            batch,
+            length,
+            dtype=_engine.DTYPES[dtype],
+            device=_engine.device_of(weights[0]),
+            workspace_limit=_engine.workspace_limit(self.workspace_limit),
+        )
 
         def output(name: str, width: int) -> torch.Tensor:
             shape = (batch, length, width) if self.pool_type == "none" and self.cls_emb is None else (batch, width)
