@@ -140,7 +140,7 @@ class CudaLibrary:
 
     def link(self, tasks, target):
         command = [self.nvcc, "-shared", "-cudart=static", *[str(task.object) for task in tasks], "-o", str(target)]
-        command += ["-Xlinker=-z,defs,--exclude-libs,ALL", "-ldl", "-lpthread", "-lrt"]
+        command += ["-Xlinker=-z,defs,--exclude-libs,ALL", "-Xcompiler=-static-libstdc++,-static-libgcc", "-ldl", "-lpthread", "-lrt"]
         result = subprocess.run(command, capture_output=True, text=True)
         sys.stderr.write(result.stderr)
         if result.returncode != 0:
