@@ -55,6 +55,7 @@ struct process {
     std::shared_mutex planning; /* plans, turn */
     place plans[PLACES];
     uint64_t turn;
+    std::atomic<int64_t> refusals{0};
 };
 
 process &the_process()
@@ -381,6 +382,8 @@ extern "C" void ps3c_lt_set_folders(const char *colon_separated)
     p.folders = colon_separated ? colon_separated : "";
 }
 
+extern "C" int64_t ps3c_lt_refusals() { return the_process().refusals.load(std::memory_order_relaxed); }
+
 /* NVIDIA's recommendation: 32 MiB from Hopper on, 4 MiB before it. One number for all devices, so that memory planned
  * with one device current is enough on another. */
 size_t ps3c_lt_workspace_bytes()
@@ -409,12 +412,14 @@ ps3c_status ps3c_lt_multiply(const ps3c_run *run, const ps3c_lt_product *g, bool
     PS3C_TRY(open_library(run, &p));
     description d(&p.api);
     ps3c_lt_status status = d.make(run, g, g->rows, g->bias);
-    if (status != PS3C_LT_SUCCESS)
-        return is_refusal(status) ? PS3C_OK : lt_failed(run, "cublasLtMatmulDescCreate", status, g);
+    if (status != PS3C_LT_SUCCESS && !is_refusal(status))
+        return lt_failed(run, "cublasLtMatmulDescCreate", status, g);
+    const bool described = status == PS3C_LT_SUCCESS;
     /* An algorithm that does not take this many rows is replaced by one that was asked to. */
     for (int64_t planned : {g->planned, g->rows}) {
-        plan found;
-        PS3C_TRY(plan_for(run, &p, g, planned, &found));
+        plan found = {};
+        if (described)
+            PS3C_TRY(plan_for(run, &p, g, planned, &found));
         if (!found.supported)
             break;
         status = p.api.cublasLtMatmul(found.handle, d.desc, &one, g->weight, d.w, g->x, d.x, &beta, g->c ? g->c : g->y,
@@ -427,5 +432,6 @@ ps3c_status ps3c_lt_multiply(const ps3c_run *run, const ps3c_lt_product *g, bool
         if (!is_refusal(status))
             return lt_failed(run, "cublasLtMatmul", status, g);
     }
+    p.refusals.fetch_add(1, std::memory_order_relaxed);
     return PS3C_OK;
 }

@@ -101,6 +101,8 @@ struct ps3c_lt_api {
 extern "C" {
 /* Folders to look for the library in, joined by colons; copied. NULL: none. To be called before the first product. */
 void ps3c_lt_set_folders(const char *colon_separated);
+/* Products so far that cuBLASLt had nothing for, and that gemm.cu's plain, slow kernel computed: for tests. */
+int64_t ps3c_lt_refusals();
 }
 
 /* Bytes of workspace that products ask for, on any device of this machine. */
