@@ -3,7 +3,8 @@
  * A lane has two neighbouring channels, so a warp reads 64 channels of a token at a time, and STRIP outputs along a
  * map row: STRIP + 6 inputs of each of 7 rows, each used up to 7 times from registers. A block's warps have
  * neighbouring rows of the same columns and find the inputs they share in cache; they share the weights, too, turned
- * around in shared memory so that lanes read neighbouring words. Strips of six outputs and six rows divide the model's 54 x 54. */
+ * around in shared memory so that lanes read neighbouring words. Strips of six outputs and six rows divide the model's
+ * 54 x 54 evenly. */
 #include "tokens.cuh"
 
 namespace
