@@ -1,0 +1,220 @@
+"""What the benchmarks share: alternating runs, the record of where and how they ran, tables and JSON.
+
+Two programs are compared by running them in turn in one process, so that both meet the same clock, cache and
+neighbours, and by the best run of each: what disturbs a run only ever makes it longer.
+"""
+
+import argparse
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(1, str(ROOT / "tests"))  # reference.py, models.py
+# Of two packages' parallel loops in turn, threads that spin after one keep those of the next from a processor.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import torch  # noqa: E402  (before ps3c._core, and after the environment it reads)
+
+import reference  # noqa: E402
+
+reference.declare_torchvision_operators()
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+# ---- the command line -------------------------------------------------------------------------------------------
+
+
+def parser(doc: str, rows: Dict[str, str], default: Sequence[str]) -> argparse.ArgumentParser:
+    """The options that every benchmark has. rows: name -> what it measures; default: those that run unasked."""
+    asked = {name: "" if name in default else " (on request)" for name in rows}
+    listing = "\n".join(f"  {name:<16} {text}{asked[name]}" for name, text in rows.items())
+    result = argparse.ArgumentParser(
+        description=doc, epilog=f"rows:\n{listing}", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    result.add_argument("--rows", nargs="+", choices=[*rows, "all"], metavar="ROW", default=list(default),
+                        help="which rows to run; 'all' for every one (default: those not marked 'on request')")
+    result.add_argument("--dtypes", nargs="+", choices=list(DTYPES), default=["float32", "bfloat16"], metavar="DTYPE",
+                        help="float32, float16, bfloat16 (default: float32 bfloat16)")
+    result.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads (default: %(default)s)")
+    result.add_argument("--runs", type=int, default=3, help="at least so many runs of each (default: %(default)s)")
+    result.add_argument("--seconds", type=float, default=5.0,
+                        help="short rows are run again until so much time is spent (default: %(default)s)")
+    result.add_argument("--tiny", action="store_true", help="a tiny model: to see that the script runs, not to measure")
+    result.add_argument("--json", type=Path, metavar="FILE", help="also write everything to FILE")
+    return result
+
+
+def parse(options: argparse.ArgumentParser, rows: Iterable[str]) -> argparse.Namespace:
+    """The arguments, threads set."""
+    arguments = options.parse_args()
+    if "all" in arguments.rows:
+        arguments.rows = list(rows)
+    if arguments.threads < 1 or arguments.runs < 1:
+        options.error("--threads and --runs: expected 1 or more")
+    torch.set_num_threads(arguments.threads)
+    torch.set_grad_enabled(False)
+    return arguments
+
+
+# ---- runs ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Timing:
+    """Seconds of several runs of one thing."""
+
+    runs: List[float]
+
+    @property
+    def best(self) -> float:
+        return min(self.runs)
+
+    @property
+    def median(self) -> float:
+        return sorted(self.runs)[len(self.runs) // 2]
+
+
+def stopwatch(call: Callable[[], Any]) -> float:
+    """Seconds of one call. What it returned is dropped before the next one runs."""
+    begin = time.perf_counter()
+    result = call()
+    seconds = time.perf_counter() - begin
+    del result
+    return seconds
+
+
+def alternate(
+    calls: Dict[str, Callable[[], Any]],
+    runs: int,
+    seconds: float = 0.0,
+    measure: Callable[[Callable[[], Any]], float] = stopwatch,
+    most: int = 200,
+) -> Dict[str, Timing]:
+    """Runs the calls in turn: `runs` rounds, and further ones until `seconds` are spent, `most` at most.
+
+    The first round warms up: it counts only where it is the only one, or where a call takes longer than `seconds`.
+    measure: seconds of one call.
+    """
+    timings: Dict[str, Timing] = {name: Timing([]) for name in calls}
+    begin, rounds = time.perf_counter(), 0
+    while rounds < runs or (time.perf_counter() - begin < seconds and rounds < most):
+        for name, call in calls.items():
+            timings[name].runs.append(measure(call))
+        rounds += 1
+    for timing in timings.values():
+        if rounds > 2 and timing.runs[0] < seconds:
+            del timing.runs[0]
+    return timings
+
+
+# ---- where and how -------------------------------------------------------------------------------------------------
+
+
+def _text(*command: str) -> Optional[str]:
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+    return None
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def commit() -> str:
+    """The checkout's commit, marked where files differ from it."""
+    name = _text("git", "rev-parse", "--short=12", "HEAD")
+    if name is None:
+        return "not a checkout"
+    return name + (" with changes" if _text("git", "status", "--porcelain", "--untracked-files=no") else "")
+
+
+def versions(*packages: str) -> Dict[str, str]:
+    result = {"python": platform.python_version()}
+    for name in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            result[name] = importlib.metadata.version(name)
+    return result
+
+
+def circumstances(arguments: argparse.Namespace) -> Dict[str, Any]:
+    """Machine, versions, commit and command."""
+    import ps3c
+    from ps3c import _core
+
+    record = {
+        "command": " ".join(["python", str(Path(sys.argv[0]).name), *sys.argv[1:]]),
+        "commit": commit(),
+        "date": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
+        "processor": _processor(),
+        "cpus": os.cpu_count(),
+        "load": os.getloadavg()[0],
+        "threads": arguments.threads,
+        "level": _core.cpu_level(),
+        "ps3c": str(getattr(ps3c, "__version__", "")) or None,
+        "versions": {**versions("transformers", "timm", "numpy", "pillow"), "torch": torch.__version__},
+    }
+    if torch.cuda.is_available():
+        record["gpu"] = torch.cuda.get_device_name()
+        record["capability"] = ".".join(map(str, torch.cuda.get_device_capability()))
+        record["cuda"] = torch.version.cuda
+        record["driver"] = _text("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    return record
+
+
+# ---- report --------------------------------------------------------------------------------------------------------
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        digits = ".3g" if abs(value) < 0.1 else ".3f" if abs(value) < 10 else ".1f" if abs(value) < 1000 else ".0f"
+        return format(value, digits)
+    return str(value)
+
+
+class Report:
+    """Prints a table row by row, as the rows come, and keeps everything for the JSON file."""
+
+    def __init__(self, arguments: argparse.Namespace, columns: Dict[str, int]):
+        """columns: the printed ones, with their widths; a row may hold more, which only the file has."""
+        self._columns = columns
+        self._file = arguments.json
+        self._printed_header = False
+        self.data: Dict[str, Any] = {"circumstances": circumstances(arguments), "notes": [], "rows": []}
+        for name, value in self.data["circumstances"].items():
+            print(f"# {name}: {value}", flush=True)
+
+    def row(self, **values: Any) -> None:
+        self.data["rows"].append(values)
+        if not self._printed_header:
+            print("  ".join(f"{name:<{width}}" for name, width in self._columns.items()))
+            self._printed_header = True
+        print("  ".join(f"{_shown(values.get(name)):<{width}}" for name, width in self._columns.items()), flush=True)
+        self.write()
+
+    def note(self, text: str) -> None:
+        self.data["notes"].append(text)
+        print(f"# {text}", flush=True)
+        self.write()
+
+    def write(self) -> None:
+        """After every row, so that a run which is cut off leaves what it measured."""
+        if self._file is not None:
+            self._file.write_text(json.dumps(self.data, indent=1) + "\n")

@@ -1,0 +1,170 @@
+"""ps3c and ps3-torch 0.1.3 in turn, in one process, on the CPU: time, ratio, rate of useful work, share of the ceiling.
+
+Real-size so400m with random weights, batch 1, two hidden layers returned. ratio: ps3-torch's best time over ps3c's.
+gflops: useful work (work.py) over time. ceiling: that as a share of the best rate at which a plain product runs here,
+measured in the same run.
+
+    python benchmarks/cpu.py --rows 1.5k-1 --dtypes bfloat16
+    python benchmarks/cpu.py --json cpu.json
+"""
+
+import functools
+from typing import Any, Callable, Dict
+
+import common
+import models
+import numpy as np
+import subjects
+import torch
+from products import gemm_ceiling
+from work import Work, text_tower
+
+ROWS = {
+    "1.5k-low": "1512 x 1512, low resolution only",
+    "1.5k-1": "1512 x 1512, one look",
+    "1.5k-2": "1512 x 1512, two looks",
+    "4k-1": "3780 x 3780, one look",
+    "4k-2": "3780 x 3780, two looks",
+    "4k-6": "3780 x 3780, six looks",
+    "text-1": "SigLIP2 text tower, one text of 64 tokens",
+    "text-16": "the same, 16 texts",
+    "processor": "image processor, a photograph of 4000 x 3000 to 3780 x 3780",
+    "vit_tiny": "a small model at 64/128/256, one look",
+    "call": "a call's own cost: a small model's forward less its engine's run",
+}
+DEFAULT = [name for name in ROWS if name != "4k-6"]
+COLUMNS = dict(row=10, dtype=9, ours=9, theirs=9, ratio=7, gflops=8, theirs_gflops=13, ceiling=8, runs=5)
+
+
+@functools.lru_cache(maxsize=1)
+def pair(kind: str, name: str, dtype: torch.dtype, only: tuple) -> subjects.Pair:
+    return subjects.Pair(kind, name, dtype, only=only)
+
+
+class Rows:
+    """Makes each row's calls: {"ours": ..., "theirs": ...}, and its useful work."""
+
+    def __init__(self, arguments, absent: str):
+        self.prefix = "tiny-" if arguments.tiny else ""
+        self.tiny = arguments.tiny
+        self.only = ("ours",) if absent else ()
+
+    def vision(self, name: str, looks: int, dtype: torch.dtype):
+        models_ = pair("Vision", name, dtype, self.only)
+        x = subjects.image(name, dtype)
+        work = Work.of(models_.ours.vision_model)
+        selected = subjects.selected_tokens(models_.ours(x, num_look_close=looks)) if looks else 0
+        return self._calls(models_, lambda model: model(x, num_look_close=looks)), work.forward(selected)
+
+    def text(self, batch: int, dtype: torch.dtype):
+        name = f"{self.prefix}siglip2"
+        config = subjects.TEXT[name]
+        models_ = pair("Text", name, dtype, self.only)
+        ids = subjects.texts(batch, config["context_length"], config["vocab_size"])
+        hidden = int(config["width"] * config["mlp_ratio"])
+        work = text_tower(config["width"], config["layers"], hidden, config["context_length"], batch)
+        return self._calls(models_, lambda model: model(ids)), work
+
+    @staticmethod
+    def _calls(models_, call: Callable[[Any], Any]) -> Dict[str, Callable[[], Any]]:
+        both = {"ours": models_.ours, "theirs": models_.theirs}
+        return {name: functools.partial(call, model) for name, model in both.items() if model is not None}
+
+    def processor(self):
+        """(Work: none.) A photograph's like: shapes, gradients and noise."""
+        from PIL import Image
+
+        import ps3c
+
+        height, width, side = (75, 100, 94) if self.tiny else (3000, 4000, 3780)
+        pixels = models.image(1, height, width)[0].mul(64).add(128).clamp(0, 255).to(torch.uint8)
+        photograph = Image.fromarray(np.ascontiguousarray(pixels.permute(1, 2, 0).numpy()))
+        packages = {"ours": ps3c} if self.only else {"ours": ps3c, "theirs": subjects.reference_package()}
+        calls = {}
+        for name, package in packages.items():
+            processor = package.PS3ImageProcessor(image_size=side, mean=0.5, std=0.5)
+            calls[name] = functools.partial(processor.preprocess, photograph)
+        if len(calls) == 2:
+            ours, theirs = (call()["pixel_values"][0] for call in calls.values())
+            error = float((ours - theirs).abs().max())
+            if error > 1e-6:
+                raise AssertionError(f"the processors differ by {error:.2e}")
+        return calls, 0
+
+
+def call_cost(arguments, report: common.Report) -> None:
+    """Seconds of model(x) less those of plan.run alone, with outputs and workspace at hand."""
+    from ps3c import _engine
+    from ps3c._vision_call import VisionCall
+
+    model = pair("Vision", "small-call", torch.float32, ("ours",)).ours
+    encoder = model.vision_model
+    x = models.image(1, 64, 64)
+    call = VisionCall(encoder, x)
+    plan = call.plan(mode="features", num_look_close=1, num_token_look_close=None, first_n_scales=None, prompt=False,
+                     gt_maps=False, smooth=False, hidden_states=2)  # fmt: skip
+    tokens = plan.low_res_tokens + plan.selected_tokens
+    outputs = dict(
+        hidden_states=[torch.empty(1, tokens, encoder.width) for _ in range(2)],
+        selection_maps=[torch.empty(1, *grid) for grid in plan.grids[1:]],
+        selection_probs=[torch.empty(1, *grid) for grid in plan.grids[1:]],
+    )
+    weights, rest = encoder._engine_model().parameters.collect(), _engine.run_arguments(plan, x.device)
+    calls = {
+        "model": lambda: model(x, num_look_close=1),
+        "engine": lambda: plan.run(weights, x, **outputs, **rest),
+    }
+    timings = common.alternate(calls, 20, arguments.seconds, most=2000)
+    cost = timings["model"].median - timings["engine"].median
+    report.row(row="call", dtype="float32", ours=cost, model=timings["model"].best, engine=timings["engine"].best,
+               runs=len(timings["model"].runs))
+    report.note(f"call: {1e3 * cost:.3f} ms beside the engine's {1e3 * timings['engine'].median:.3f} ms (medians)")
+
+
+def measure(arguments, report, rows: Rows, row: str, dtype_name: str, ceiling: Dict[str, Any]) -> None:
+    dtype = common.DTYPES[dtype_name]
+    if row == "processor":
+        calls, work = rows.processor()
+    elif row.startswith("text-"):
+        calls, work = rows.text(int(row.removeprefix("text-")), dtype)
+    elif row == "vit_tiny":
+        calls, work = rows.vision("vit_tiny", 1, dtype)
+    else:
+        name, looks = row.split("-")
+        calls, work = rows.vision(rows.prefix + name, 0 if looks == "low" else int(looks), dtype)
+    timings = common.alternate(calls, arguments.runs, arguments.seconds)
+    ours, theirs = timings["ours"], timings.get("theirs")
+    rates = {}
+    if work:
+        rates = dict(flops=work, gflops=1e-9 * work / ours.best, ceiling=1e-9 * work / ours.best / ceiling["gflops"])
+        if theirs:
+            rates["theirs_gflops"] = 1e-9 * work / theirs.best
+    report.row(
+        row=row, dtype="-" if row == "processor" else dtype_name, ours=ours.best, runs=len(ours.runs),
+        ours_runs=ours.runs, **(dict(theirs=theirs.best, theirs_runs=theirs.runs, ratio=theirs.best / ours.best)
+                                if theirs else {}), **rates,
+    )  # fmt: skip
+
+
+def main() -> None:
+    arguments = common.parse(common.parser(__doc__, ROWS, DEFAULT), ROWS)
+    report = common.Report(arguments, COLUMNS)
+    absent = subjects.missing_reference()
+    if absent:
+        report.note(f"ps3-torch left out: {absent}")
+    rows = Rows(arguments, absent)
+    tokens, width, hidden = (320, 192, 768) if arguments.tiny else (2560, 1152, 4304)
+    for index, dtype in enumerate(arguments.dtypes):
+        ceiling = gemm_ceiling(common.DTYPES[dtype], tokens, width, hidden, arguments.runs)
+        report.note(f"{dtype}: GEMM ceiling {ceiling['gflops']:.0f} GFLOP/s, by {ceiling['by']}")
+        for row in [row for row in ROWS if row in arguments.rows]:
+            if row in ("processor", "call"):
+                if index == 0:  # both have no dtype of their own
+                    call_cost(arguments, report) if row == "call" else measure(
+                        arguments, report, rows, row, dtype, ceiling)
+                continue
+            measure(arguments, report, rows, row, dtype, ceiling)
+
+
+if __name__ == "__main__":
+    main()
