@@ -101,6 +101,13 @@ class Pair:
         return model
 
 
+def another_theirs(pair: Pair, name: str) -> torch.nn.Module:
+    """One more of ps3-torch's vision models on the same weights, for a caller that changes the model."""
+    state = pair.theirs.state_dict()
+    some = next(iter(state.values()))
+    return Pair._finish(_empty(reference_package(), "Vision", VISION[name]), state, some.dtype, some.device)
+
+
 def image(name: str, dtype: torch.dtype, device: str = "cpu", batch: int = 1) -> torch.Tensor:
     """A square image of the model's largest scale."""
     side = VISION[name]["ps3_scales"][-1]
@@ -141,8 +148,3 @@ def selected_tokens(output: Any) -> int:
     """High-res patches that one image of a vision output has."""
     maps = output.selection_maps
     return 0 if maps is None else int(sum(int((one[0] > 0).sum()) for one in maps))
-
-
-def synchronize(device: str) -> None:
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize()
