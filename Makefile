@@ -49,7 +49,7 @@ reference: $(REFERENCE)
 
 # ---- tests ----------------------------------------------------------------------------------------------------------
 
-test: build reference
+test: build reference toolkit
 	$(MAKE) -s -C tests/c BUILD=$(CURDIR)/build/tests-c check
 	$(BIN)/pytest tests $(ARGS)
 
@@ -73,7 +73,14 @@ SANITIZED = LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-n
 
 CUDA_BUILD := build/cuda
 CUBLAS := .cache/cublas
-CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(realpath $(firstword $(shell command -v nvcc) /usr/local/cuda/bin/nvcc)))
+# The toolkit of this machine, else its compiler and headers from pip.
+CUDA_HOME ?= $(or $(patsubst %/bin/nvcc,%,$(realpath $(firstword $(shell command -v nvcc) /usr/local/cuda/bin/nvcc))),$(CURDIR)/.cache/cuda/nvidia/cu13)
+CUDA_WHEELS := nvidia-cuda-nvcc==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-runtime==13.0.96 nvidia-cuda-cccl==13.0.85
+
+$(CUDA_HOME)/bin/nvcc:
+	$(BIN)/python -m pip install -q --no-deps --target .cache/cuda $(CUDA_WHEELS)
+	chmod +x $(CUDA_HOME)/bin/* $(CUDA_HOME)/nvvm/bin/*
+toolkit: venv $(CUDA_HOME)/bin/nvcc
 
 $(CUBLAS)/.ready: $(VENV)/.ready
 	rm -rf $(CUBLAS)
@@ -82,8 +89,8 @@ $(CUBLAS)/.ready: $(VENV)/.ready
 
 # Everything that a machine without a GPU can say: it compiles, nothing spills, our declarations of cuBLASLt are its own,
 # and every function looked up in it is there.
-cuda: venv $(CUBLAS)/.ready
-	PS3C_CUDA=1 PS3C_CUDA_VERBOSE=1 $(BIN)/python setup.py -q build_ext --build-lib $(CUDA_BUILD) --build-temp $(CUDA_BUILD)/objects
+cuda: toolkit $(CUBLAS)/.ready
+	NVCC=$(CUDA_HOME)/bin/nvcc PS3C_CUDA=1 PS3C_CUDA_VERBOSE=1 $(BIN)/python setup.py -q build_ext --build-lib $(CUDA_BUILD) --build-temp $(CUDA_BUILD)/objects
 	$(CUDA_HOME)/bin/nvcc -std=c++17 -arch=sm_80 -I$(CUBLAS)/nvidia/cu13/include -c kernels/cuda/cublaslt_check.cu -o $(CUDA_BUILD)/cublaslt_check.o
 	$(BIN)/python scripts/cuda_kernels.py $(CUDA_BUILD)/objects $(if $(PS3C_CUDA_ARCHITECTURES),,--write docs/kernels.md) \
 	    --library $(CUDA_BUILD)/ps3c/libps3c_cuda.so --cublaslt $(CUBLAS)/nvidia/cu13/lib/libcublasLt.so.13
@@ -119,4 +126,4 @@ clean:
 distclean: clean
 	rm -rf $(VENV) .venv-* .cache
 
-.PHONY: help venv build reference test real-size asan cuda demo lint clean distclean
+.PHONY: help venv build toolkit reference test real-size asan cuda demo lint clean distclean

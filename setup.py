@@ -139,7 +139,8 @@ class CudaLibrary:
         return [Compilation([self.nvcc], source, flags, folder) for source in names]
 
     def link(self, tasks, target):
-        command = [self.nvcc, "-shared", "-cudart=static", *[str(task.object) for task in tasks], "-o", str(target)]
+        lib = Path(os.path.realpath(self.nvcc)).parent.parent / "lib"  # where pip's nvcc keeps what others have in lib64
+        command = [self.nvcc, "-shared", "-cudart=static", f"-L{lib}", *[str(task.object) for task in tasks], "-o", str(target)]
         command += ["-Xlinker=-z,defs,--exclude-libs,ALL", "-Xcompiler=-static-libstdc++,-static-libgcc", "-ldl", "-lpthread", "-lrt"]
         result = subprocess.run(command, capture_output=True, text=True)
         sys.stderr.write(result.stderr)

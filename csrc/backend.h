@@ -57,7 +57,8 @@ typedef enum ps3c_activation_function {
     PS3C_ACT_RELU,
 } ps3c_activation_function;
 
-/* y = (act(x W^T + bias)) * scale + residual. */
+/* y = (act(x W^T + bias)) * scale + residual.
+ * Rounded once; CUDA rounds a 16-bit product before an activation or scale too, as torch does (cuBLASLt writes it). */
 typedef struct ps3c_gemm_args {
     const void *weight; /* (n, k), rows ldw elements apart; transposed: (k, n), rows ldw apart; used in place */
     int64_t n, k, ldw;

@@ -431,11 +431,13 @@ PyObject *ps3c_operation_rows(ps3c_operation *operation, const ps3c_activation *
     int64_t shape[3] = {x->segments, x->tokens, x->channels}, count = x->segments * x->tokens * x->channels;
     ps3c_to_rows_args args = {
         .x = x, .batch = x->segments, .row_stride = x->channels, .batch_stride = x->tokens * x->channels};
+    const double seconds = last_seconds;
 
     args.out = ps3c_operation_allocate(operation, (size_t)count * ps3c_dtype_bytes(dtype));
     if (!args.out)
         return NULL;
     PS3C_OPERATION_RUN(operation, to_rows, &args);
+    last_seconds = seconds; /* the operation's own, not these rows' */
     for (int64_t i = 0; i < x->segments * x->tokens; i++)
         for (int64_t c = values_from; c < x->channels; c++)
             ps3c_store(
