@@ -27,7 +27,7 @@ template <int N, int CHANNELS, int KEYS> struct scalar_shape {
     static constexpr int COLUMNS = KEYS / LANES;         /* keys of a thread: its lane, and every 8th from there */
     static constexpr int KEYS_AT = QUERIES * PITCH, VALUES_AT = KEYS_AT + KEYS * PITCH,
                          PARTS_AT = VALUES_AT + KEYS * WIDTH, BYTES = (PARTS_AT + QUERIES * PART_PITCH) * 4;
-    static constexpr int UNROLL = N > 10 ? 1 : 2; /* as registers allow */
+    static constexpr int UNROLL = N > 9 ? 1 : 2; /* as registers allow */
     static_assert(KEYS % PART == 0 && BYTES <= 99 * 1024, "sm_86, sm_89 and sm_120 have no more");
 };
 
