@@ -312,7 +312,8 @@ void meeting::arrive(const char *new_name, site new_where)
     if (!arrived++) {
         name = new_name;
         where = new_where;
-    } else if (strcmp(name, new_name) || where.line != new_where.line || strcmp(where.file, new_where.file)) {
+    } else if (where.line != new_where.line || (name != new_name && strcmp(name, new_name)) ||
+               (where.file != new_where.file && strcmp(where.file, new_where.file))) {
         fail(new_where, "%s here, but other threads are at %s, %s:%d", new_name, name, where.file, where.line);
     }
 }
