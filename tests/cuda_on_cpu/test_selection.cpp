@@ -8,7 +8,7 @@
 namespace
 {
 
-/* ---- cosine -------------------------------------------------------------------------------------------------------- */
+/* ---- cosine ------------------------------------------------------------------------------------------------------ */
 
 /* Against double: the plain sum of thousands of channels is no better than ours. */
 void check_cosine(ps3c_dtype dtype, int64_t segments, int64_t tokens, int64_t channels, int64_t stride)
@@ -51,10 +51,14 @@ TEST(cosine)
                                  {2, 17, 577}, {1, 3, 1152}, {1, 9, 4096}, {2, 9, 4097}, {1, 2, 9001}};
     for (ps3c_dtype dtype : DTYPES) {
         for (const auto &s : shapes)
-            for (int64_t stride : {(int64_t)0, s[2], s[2] + 3})
+            for (int64_t stride : {s[2] + 3, s[2], (int64_t)0}) {
                 check_cosine(dtype, s[0], s[1], s[2], stride);
-        check_cosine(dtype, 600, 19, 5, 5); /* more tokens than a segment's blocks have at once */
+                if (SMALL())
+                    break;
+            }
     }
+    if (!SMALL())
+        check_cosine(PS3C_FLOAT16, 600, 19, 5, 5); /* more tokens than a segment's blocks have at once */
 }
 
 TEST(cosine_of_nothing)
@@ -74,7 +78,7 @@ TEST(cosine_of_nothing)
         }
 }
 
-/* ---- max pool, probability ----------------------------------------------------------------------------------------- */
+/* ---- max pool, probability --------------------------------------------------------------------------------------- */
 
 TEST(max_pool)
 {
@@ -118,10 +122,16 @@ TEST(probability)
         }
 }
 
-/* ---- ground truth -------------------------------------------------------------------------------------------------- */
+/* ---- ground truth ------------------------------------------------------------------------------------------------ */
 
-const ps3c_dtype GROUND_TRUTHS[] = {PS3C_FLOAT32, PS3C_FLOAT16, PS3C_BFLOAT16, PS3C_FLOAT64, PS3C_BOOL,
-                                    PS3C_UINT8,   PS3C_INT8,    PS3C_INT16,    PS3C_INT32,   PS3C_INT64};
+/* Dtypes of ground truth. */
+std::vector<ps3c_dtype> ground_truths()
+{
+    if (SMALL())
+        return {PS3C_FLOAT32, PS3C_BOOL, PS3C_INT16};
+    return {PS3C_FLOAT32, PS3C_FLOAT16, PS3C_BFLOAT16, PS3C_FLOAT64, PS3C_BOOL,
+            PS3C_UINT8,   PS3C_INT8,    PS3C_INT16,    PS3C_INT32,   PS3C_INT64};
+}
 
 void put_any(ps3c_dtype dtype, void *data, int64_t i, float x)
 {
@@ -187,7 +197,7 @@ ps3c_tensor view_of(const ps3c_tensor &whole, int kind)
     return view;
 }
 
-/* ---- expand -------------------------------------------------------------------------------------------------------- */
+/* ---- expand ------------------------------------------------------------------------------------------------------ */
 
 struct grid {
     int64_t rows, cols;
@@ -224,10 +234,10 @@ TEST(expand)
 TEST(expand_with_ground_truth)
 {
     const grid sizes[] = {{31, 44}, {7, 5}, {1, 1}, {101, 67}};
-    for (ps3c_dtype kind : GROUND_TRUTHS)
+    for (ps3c_dtype kind : ground_truths())
         for (const grid &size : sizes) {
             const truth gt(kind, 2, size.rows, size.cols);
-            for (int i = 0; i < VIEWS; i++) {
+            for (int i = 0; i < VIEWS; i += SMALL() ? 3 : 1) {
                 const ps3c_tensor view = view_of(gt.whole, i);
                 check_expand(DTYPES[i % 3], 2, {4, 4}, {9, 8}, &view, {9, 8}, false);
                 check_expand(DTYPES[i % 3], 2, {4, 3}, {18, 11}, &view, {6, 7}, i % 2);
@@ -239,7 +249,7 @@ TEST(expand_with_ground_truth)
     check_expand(PS3C_BFLOAT16, 1, {3, 3}, {6, 6}, &gt, {3, 3}, false);
 }
 
-/* ---- gt_mask ------------------------------------------------------------------------------------------------------- */
+/* ---- gt_mask ----------------------------------------------------------------------------------------------------- */
 
 void check_gt_mask(const ps3c_tensor &whole, int64_t tokens)
 {
@@ -251,7 +261,7 @@ void check_gt_mask(const ps3c_tensor &whole, int64_t tokens)
         position = (int32_t)random_int(0, 1058);
     const array<int32_t> positions(chosen);
     array<uint8_t> mask(batch * tokens);
-    for (int i = 0; i < VIEWS; i++) {
+    for (int i = 0; i < VIEWS; i += SMALL() ? 3 : 1) {
         const about shape("%s, %d tokens, view %d", ps3c_dtype_name(whole.dtype), (int)tokens, i);
         const ps3c_tensor view = view_of(whole, i);
         for (side s : SIDES)
@@ -263,10 +273,10 @@ void check_gt_mask(const ps3c_tensor &whole, int64_t tokens)
 
 TEST(gt_mask)
 {
-    for (ps3c_dtype kind : GROUND_TRUTHS)
+    for (ps3c_dtype kind : ground_truths())
         for (double least : {-9.0, 0.0}) {
             const truth gt(kind, 3, 45, 50, least);
-            for (int64_t tokens : {1, 31, 257})
+            for (int64_t tokens : {1, 67})
                 check_gt_mask(gt.whole, tokens);
         }
     const memory nan(3 * 4 * sizeof(float));
@@ -290,7 +300,7 @@ TEST(gt_mask_of_a_sum_of_zero)
           "not the reference's rule");
 }
 
-/* ---- rank ---------------------------------------------------------------------------------------------------------- */
+/* ---- rank -------------------------------------------------------------------------------------------------------- */
 
 enum { RANDOM, TIES, EQUAL, BITS, KINDS };
 
@@ -333,6 +343,8 @@ TEST(rank_of_a_block)
 {
     for (ps3c_dtype dtype : DTYPES)
         for (int kind = 0; kind < KINDS; kind++) {
+            if (SMALL() && kind != TIES)
+                continue;
             for (int64_t n : {1, 2, 9, 31, 33, 257})
                 check_rank(dtype, 1 + n % 3, 1, n, kind);
             check_rank(dtype, 1, 64, 64, kind);
@@ -344,13 +356,14 @@ TEST(rank_of_tiles)
     for (ps3c_dtype dtype : DTYPES)
         for (int kind = 0; kind < KINDS; kind++) {
             check_rank(dtype, 1, 17, 241, kind); /* 4097: two tiles and a patch */
+            if (SMALL())
+                break;
             check_rank(dtype, 2, 53, 97, kind);  /* 5141 */
-            if (!SMALL())
-                check_rank(dtype, 1, 128, 64, kind); /* four tiles */
+            check_rank(dtype, 1, 128, 64, kind); /* four tiles */
         }
 }
 
-/* ---- looks --------------------------------------------------------------------------------------------------------- */
+/* ---- looks ------------------------------------------------------------------------------------------------------- */
 
 /* A case: patches of each look at each scale, the same number of tokens for every image. Each look takes a random part
  * of what the ones before left; with `all`, the last takes what is left. */
