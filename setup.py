@@ -165,7 +165,7 @@ class BuildCore(build_ext):
         self.compiler.link_shared_object(
             [str(task.object) for task in tasks],
             target,
-            libraries=self.get_libraries(ext) + ["m"],
+            libraries=self.get_libraries(ext) + ["dl", "m"],
             library_dirs=ext.library_dirs,
             extra_postargs=self.sanitize_flags() + openmp,
             build_temp=self.build_temp,

@@ -1,6 +1,6 @@
 /* Contexts: where a call's error message, threads, instruction set and interruption live. */
 #include "context.h"
-#include "cuda.h"
+#include "cuda_library.h"
 
 #include <ctype.h>
 #include <stdarg.h>

@@ -1,7 +1,7 @@
 /* _core.cpu_levels, cpu_level, cuda_error: what this machine can compute with. */
 #include "binding.h"
 
-#include "../cuda.h"
+#include "../cuda_library.h"
 
 static PyObject *ps3c_cpu_levels_py(PyObject *module, PyObject *unused)
 {

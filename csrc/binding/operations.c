@@ -7,7 +7,7 @@
 
 #include "../../kernels/cpu/cpu.h"
 #include "../context.h"
-#include "../cuda.h"
+#include "../cuda_library.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #define PS3C_GUARD 0

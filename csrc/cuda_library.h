@@ -1,6 +1,6 @@
 /* Where the CUDA backend comes from: libps3c_cuda.so, opened when the first CUDA tensor comes. */
-#ifndef PS3C_CUDA_H
-#define PS3C_CUDA_H
+#ifndef PS3C_CUDA_LIBRARY_H
+#define PS3C_CUDA_LIBRARY_H
 
 #include "backend.h"
 #include "error.h"

@@ -1,6 +1,6 @@
 /* Finding and opening the CUDA backend's library. Without it, and without a driver, the engine runs on the CPU. */
 #define _GNU_SOURCE /* dladdr */
-#include "cuda.h"
+#include "cuda_library.h"
 
 #include <dlfcn.h>
 #include <limits.h>
