@@ -127,8 +127,8 @@ static int allocate_outputs(ps3c_operation *operation, looks_call *call)
                                                                     ps3c_dtype_bytes(operation->run.dtype));
         if (!call->maps[i].data)
             return -1;
-        if (rows * cols > operation->positions)
-            operation->positions = rows * cols;
+        if (args->batch * rows * cols > operation->positions)
+            operation->positions = args->batch * rows * cols;
     }
     return 0;
 }

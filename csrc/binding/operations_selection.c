@@ -205,7 +205,7 @@ static PyObject *op_rank(PyObject *module, PyObject *positional, PyObject *named
         ps3c_operation_refuse("probs", "got %lld patches, expected at most %d", (long long)patches, INT_MAX);
         goto cleanup;
     }
-    operation.positions = patches;
+    operation.positions = probs.shape[0] * patches;
     if (bytes_of(probs.shape[0], patches, 1, sizeof *args.rank, &bytes) < 0)
         goto cleanup;
     args.rank = ps3c_operation_allocate(&operation, bytes);
