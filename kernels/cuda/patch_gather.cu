@@ -2,8 +2,8 @@
  *
  * A warp has 32 columns of a patch's three colour channels side by side (42 columns at 14 pixels: two warps) and goes
  * down its rows. Each lane holds the taps of its own column. Rows are resampled along x as they are reached and the
- * last four stay in registers: output row y needs source rows first(y) - 1 .. first(y) + 2, first() never decreases, and
- * at the usual ratios it moves by one or none. What a row needs (its first(), its four weights) is the same for the
+ * last four stay in registers: output row y needs source rows first(y) - 1 .. first(y) + 2, first() never decreases,
+ * and at the usual ratios it moves by one or none. What a row needs (its first(), its four weights) is the same for the
  * whole warp: lane y works it out once and hands it around, 32 rows at a time.
  *
  * Each value is sum over 4 rows of wy * (sum over 4 columns of wx * pixel), and no weight of zero is skipped: NaN and

@@ -11,7 +11,7 @@ __device__ __forceinline__ int64_t ps3c_cuda_clamp(int64_t i, int64_t low, int64
     return i < low ? low : i > high ? high : i;
 }
 
-/* ---- bicubic, a = -0.75, half-pixel centres, borders repeated ------------------------------------------------------ */
+/* ---- bicubic, a = -0.75, half-pixel centres, borders repeated ---------------------------------------------------- */
 
 /* Inputs first - 1 .. first + 2, each to be clamped to [0, in). */
 struct ps3c_cuda_bicubic {
@@ -37,7 +37,7 @@ __device__ __forceinline__ ps3c_cuda_bicubic ps3c_cuda_bicubic_taps(int64_t in, 
     return taps;
 }
 
-/* ---- bicubic with antialias, a = -0.5, support widened when shrinking ------------------------------------------------ */
+/* ---- bicubic with antialias, a = -0.5, support widened when shrinking ---------------------------------------------- */
 
 struct ps3c_cuda_antialias {
     int64_t first; /* inputs [first, first + count), all inside the table */
