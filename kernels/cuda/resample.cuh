@@ -37,7 +37,7 @@ __device__ __forceinline__ ps3c_cuda_bicubic ps3c_cuda_bicubic_taps(int64_t in, 
     return taps;
 }
 
-/* ---- bicubic with antialias, a = -0.5, support widened when shrinking ---------------------------------------------- */
+/* ---- bicubic with antialias, a = -0.5, support widened when shrinking -------------------------------------------- */
 
 struct ps3c_cuda_antialias {
     int64_t first; /* inputs [first, first + count), all inside the table */
