@@ -9,6 +9,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 import torch  # noqa: E402
 
 import models  # noqa: E402
+import reference  # noqa: E402
+
+reference.declare_torchvision_operators()
 
 DEVICE = os.environ.get("PS3C_TINY_DEVICE", "cuda")
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
