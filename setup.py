@@ -124,7 +124,7 @@ class CudaLibrary:
         if asked:
             return asked
         known = subprocess.run([self.nvcc, "--list-gpu-code"], capture_output=True, text=True).stdout.split()
-        return [name for name in CUDA_ARCHITECTURES if name in known]
+        return [name for name in CUDA_ARCHITECTURES if name.rstrip("a") in known]
 
     def flags(self):
         names = [name.replace("sm_", "") for name in self.architectures()]

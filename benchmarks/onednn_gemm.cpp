@@ -9,7 +9,8 @@
 #include <memory>
 #include <unordered_map>
 
-namespace {
+namespace
+{
 
 struct product {
     dnnl::engine engine{dnnl::engine::kind::cpu, 0};

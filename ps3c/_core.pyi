@@ -168,6 +168,9 @@ def cpu_levels() -> list[_Level]:
 def cpu_level() -> _Level:
     """The instruction set in use: the best, or what PS3C_CPU_LEVEL names."""
 
+def op_seconds() -> float:
+    """How long this thread's last op_X spent in its operation, copies left out."""
+
 def cuda_error(index: int = 0) -> str | None:
     """Why a CUDA device cannot be used; None when it can."""
 

@@ -18,7 +18,7 @@ from pathlib import Path
 ENTRY = re.compile(r"Compiling entry function '(\w+)' for '(\w+)'")
 FRAME = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 USED = re.compile(r"Used (\d+) registers(?:.*?(\d+) bytes smem)?")
-LOOKED_UP = re.compile(r'"(cublasLt\w+)"')
+LOOKED_UP = re.compile(r"\bTAKE\((cublasLt\w+)\)")
 
 
 def read_logs(folder):

@@ -23,7 +23,7 @@ torch.set_num_threads(min(2, os.cpu_count() or 1))
 # Under the sanitizers, a few times slower, only tests that run C code of ps3c's which no other test runs; memory in use
 # says little there, since freed memory is kept for a while.
 if "PS3C_ASAN" in os.environ:
-    names = ("build", "c_example", "memory", "processor", "python_api", "tokenizer")
+    names = ("build", "c_example", "cuda_on_cpu", "memory", "processor", "python_api", "tokenizer")
     collect_ignore = [f"test_{name}.py" for name in names]
 
 

@@ -57,7 +57,7 @@ __device__ __forceinline__ void load_prompt(const T *prompt, int64_t channels, i
         out[place_of<N>(c)] = first + c < channels ? ps3c_to_float(prompt[first + c]) / length : 0.0f;
 }
 
-template <class T> __global__ void __launch_bounds__(THREADS) cosine(cosine_args<T> args)
+template <class T> __global__ void __launch_bounds__(THREADS, 4) cosine(cosine_args<T> args)
 {
     constexpr int N = 16 / sizeof(T);
     PS3C_SHARED(floats4, staged, [CHUNK / 4]);

@@ -81,7 +81,7 @@ __device__ __forceinline__ void add_resampled(part<T> *sum, axis *y, axis *x, co
 
 /* WIDE: rows of table and residuals start on 16 bytes. */
 template <class T, bool WIDE>
-__global__ void __launch_bounds__(PS3C_ROW_WARPS * 32) add_positions(add_args a, const T *table, T *x)
+__global__ void __launch_bounds__(PS3C_ROW_WARPS * 32, 5) add_positions(add_args a, const T *table, T *x)
 {
     const int lane = threadIdx.x % 32;
     for (int64_t row = ps3c_cuda_first_row(); row < a.rows; row += ps3c_cuda_row_step()) {
