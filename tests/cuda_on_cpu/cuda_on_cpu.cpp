@@ -43,7 +43,10 @@ thread_local fiber *current;
 namespace
 {
 
-constexpr size_t STACK_BYTES = 256 << 10, PAGE = 4096, PLAIN_SHARED = 48 << 10;
+constexpr size_t PAGE = 4096, PLAIN_SHARED = 48 << 10;
+
+/* Under ThreadSanitizer stacks have to be made anew, at a cost by size. */
+size_t stack_bytes() { return __tsan_create_fiber ? 64 << 10 : 256 << 10; }
 
 /* ThreadSanitizer's fibers that ended are kept for a while: a race with a destroyed one would not be reported. */
 thread_local std::deque<void *> ended_tsan_fibers;
@@ -53,15 +56,23 @@ struct stack_store {
     std::mutex mutex;
     std::vector<char *> unused;
 
-    static char *make()
+    static char *map(char *at, size_t bytes, int flags)
     {
-        void *p =
-            mmap(nullptr, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (p == MAP_FAILED || mprotect(p, PAGE, PROT_NONE)) {
+        void *p = mmap(at, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | flags, -1, 0);
+        if (p == MAP_FAILED) {
             perror("emu: stack");
             abort();
         }
         return static_cast<char *>(p);
+    }
+    static char *make()
+    {
+        char *stack = map(nullptr, stack_bytes(), 0);
+        if (mprotect(stack, PAGE, PROT_NONE)) {
+            perror("emu: stack");
+            abort();
+        }
+        return stack;
     }
     void take(size_t count, std::vector<char *> *stacks)
     {
@@ -76,11 +87,9 @@ struct stack_store {
     }
     void give(const std::vector<char *> &stacks)
     {
-        if (__tsan_create_fiber) { /* a new mapping has no history of accesses */
+        if (__tsan_create_fiber) /* a new mapping has no history of accesses */
             for (char *stack : stacks)
-                munmap(stack, STACK_BYTES);
-            return;
-        }
+                map(stack + PAGE, stack_bytes() - PAGE, MAP_FIXED);
         std::lock_guard<std::mutex> guard(mutex);
         unused.insert(unused.end(), stacks.begin(), stacks.end());
     }
@@ -172,12 +181,12 @@ void prepare(fiber *f, unsigned i, uint3 index, dim3 grid, dim3 dim)
     f->of->fibers[f->lane] = f;
     f->stack = b.stacks[i];
     f->stack_bottom = f->stack + PAGE;
-    f->stack_size = STACK_BYTES - PAGE;
+    f->stack_size = stack_bytes() - PAGE;
     if (__asan_unpoison_memory_region)
         __asan_unpoison_memory_region(f->stack + PAGE, f->stack_size);
     /* Six registers, then the return address. Stacks start at different places of their pages, or their tops would all
      * fall into the same lines of the cache. */
-    void **top = reinterpret_cast<void **>(f->stack + STACK_BYTES - i * 5 % 32 * 128) - 10;
+    void **top = reinterpret_cast<void **>(f->stack + stack_bytes() - i * 5 % 32 * 128) - 10;
     std::fill(top, top + 10, nullptr);
     top[6] = reinterpret_cast<void *>(fiber_main);
     f->sp = top;
