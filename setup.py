@@ -6,7 +6,7 @@ Environment:
     PS3C_DEBUG=1    -O0 -g
     PS3C_SANITIZE=1 address and undefined-behaviour sanitizers; run Python with libasan preloaded
     PS3C_WERROR=1   warnings stop the build
-    PS3C_CUDA       auto: the CUDA library where nvcc is found (the default); 1: or fail; 0: not
+    PS3C_CUDA       auto: the CUDA library where nvcc is found and can build it (the default); 1: or fail; 0: not
     PS3C_CUDA_ARCHITECTURES  such as "sm_90a" or "sm_80 sm_90a"; default: all of CUDA_ARCHITECTURES that nvcc knows
     NVCC            the CUDA compiler; default: nvcc on the path, then CUDA_HOME's, then /usr/local/cuda's
     PS3C_JOBS       compilers at once; default 2, or what `build_ext -j` says
@@ -107,8 +107,9 @@ class CudaLibrary:
         wanted = os.environ.get("PS3C_CUDA", "auto") or "auto"
         if wanted not in ("auto", "0", "1"):
             raise CompileError(f"PS3C_CUDA: got {wanted!r}, expected auto, 1 or 0")
+        self.required = wanted == "1"
         self.nvcc = None if wanted == "0" or not sources("kernels/cuda", "*.cu") else self.find_nvcc()
-        if self.nvcc is None and wanted == "1":
+        if self.nvcc is None and self.required:
             raise CompileError("PS3C_CUDA=1, but no nvcc: it is not on the path, under CUDA_HOME or in /usr/local/cuda; "
                                "NVCC names it")
 
@@ -124,6 +125,8 @@ class CudaLibrary:
         if asked:
             return asked
         known = subprocess.run([self.nvcc, "--list-gpu-code"], capture_output=True, text=True).stdout.split()
+        if not known:
+            raise CompileError(f"{self.nvcc} does not say what it can compile for")
         return [name for name in CUDA_ARCHITECTURES if name.rstrip("a") in known]
 
     def flags(self):
@@ -133,15 +136,28 @@ class CudaLibrary:
         flags += [f"-gencode=arch=compute_{names[-1]},code=compute_{names[-1]}"]
         return flags + (["-Xptxas=-v"] if switch("PS3C_CUDA_VERBOSE") else [])
 
-    def compilations(self, folder):
-        flags = self.flags()
-        names = [name for name in sources("kernels/cuda", "*.cu") if name != self.CHECKS]
-        return [Compilation([self.nvcc], source, flags, folder) for source in names]
+    def build(self, folder, target, jobs):
+        """Compiles and links; where nobody asked for it, what nvcc cannot do is a warning."""
+        if self.nvcc is None:
+            return
+        try:
+            flags = self.flags()
+            names = [name for name in sources("kernels/cuda", "*.cu") if name != self.CHECKS]
+            tasks = [Compilation([self.nvcc], source, flags, folder) for source in names]
+            with ThreadPoolExecutor(jobs) as pool:
+                list(pool.map(Compilation.run, tasks))
+            self.link(tasks, target)
+        except (CompileError, OSError) as error:
+            if self.required:
+                raise
+            print(f"warning: no CUDA library ({error}): ps3c will run on the CPU alone", file=sys.stderr)
 
     def link(self, tasks, target):
         lib = Path(os.path.realpath(self.nvcc)).parent.parent / "lib"  # where pip's nvcc keeps what others have in lib64
-        command = [self.nvcc, "-shared", "-cudart=static", f"-L{lib}", *[str(task.object) for task in tasks], "-o", str(target)]
-        command += ["-Xlinker=-z,defs,--exclude-libs,ALL", "-Xcompiler=-static-libstdc++,-static-libgcc", "-ldl", "-lpthread", "-lrt"]
+        command = [self.nvcc, "-shared", "-cudart=static", f"-L{lib}", *[str(task.object) for task in tasks]]
+        # Another libstdc++ than the process's cannot disagree with one that is inside.
+        command += ["-Xlinker=-z,defs,--exclude-libs,ALL", "-Xcompiler=-static-libstdc++,-static-libgcc"]
+        command += ["-ldl", "-lpthread", "-lrt", "-o", str(target)]
         result = subprocess.run(command, capture_output=True, text=True)
         sys.stderr.write(result.stderr)
         if result.returncode != 0:
@@ -156,10 +172,9 @@ class BuildCore(build_ext):
         compiler = [part for part in compiler if part != "-pthread"] + ["-pthread"]
         openmp = self.openmp_flags(compiler)
         tasks = self.compilations(ext, compiler, openmp)
-        cuda = CudaLibrary()
-        cuda_tasks = cuda.compilations(Path(self.folder(), "cuda")) if cuda.nvcc else []
+        cuda = CudaLibrary()  # before the work: it may refuse its switches
         with ThreadPoolExecutor(self.jobs()) as pool:
-            list(pool.map(Compilation.run, tasks + cuda_tasks))
+            list(pool.map(Compilation.run, tasks))
         target = self.get_ext_fullpath(ext.name)
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         self.compiler.link_shared_object(
@@ -171,8 +186,7 @@ class BuildCore(build_ext):
             build_temp=self.build_temp,
             target_lang="c",
         )
-        if cuda_tasks:
-            cuda.link(cuda_tasks, Path(target).parent / "libps3c_cuda.so")
+        cuda.build(Path(self.folder(), "cuda"), Path(target).parent / "libps3c_cuda.so", self.jobs())
 
     def jobs(self):
         return max(1, int(os.environ.get("PS3C_JOBS") or (self.parallel if isinstance(self.parallel, int) else 2)))
