@@ -11,8 +11,9 @@
 /* Tokens that run together where there is a choice: enough for every thread's vectors to be full, few enough for the
  * activations to stay near the caches. */
 enum { TOGETHER = 4096 };
-#define MOST_OUTPUT ((size_t)1 << 42) /* values */
-enum { CONV_SIZE = 1512 };            /* the convolution network's image, whatever the request's size */
+#define MOST_OUTPUT ((size_t)1 << 42)  /* values */
+#define MOST_ENTRIES ((size_t)1 << 27) /* looks of images and scales: a plan of 1 GB */
+enum { CONV_SIZE = 1512 };             /* the convolution network's image, whatever the request's size */
 
 static int64_t largest(int64_t a, int64_t b) { return a > b ? a : b; }
 
@@ -124,7 +125,7 @@ static ps3c_status set_looks(ps3c_context *context, ps3c_vision_plan *plan)
         return ps3c_fail(context, PS3C_ERROR_MEMORY, "pixel_values: the features of %lld images do not fit memory",
                          (long long)batch);
     entries = ps3c_bytes_product(batch * high, looks.count);
-    if (entries > SIZE_MAX / 8)
+    if (entries > MOST_ENTRIES)
         return ps3c_fail(context, PS3C_ERROR_MEMORY, "the plan of %lld looks of %lld images does not fit memory",
                          (long long)looks.count, (long long)batch);
     plan->takes = malloc(entries * sizeof *plan->takes);

@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import resource
 import signal
 import sys
 import threading
@@ -321,9 +322,13 @@ def test_models_and_plans_are_closed():
         type("Mine", (installed.VisionModel,), {})
 
 
-def test_no_memory_for_a_plan():
-    with pytest.raises((MemoryError, ValueError)):
-        installed.VisionModel(VISION).plan(1 << 55, 128, 128, num_look_close=1)
+@pytest.mark.parametrize("batch", [1 << 26, (1 << 31) - 1, 1 << 31, 1 << 55])
+def test_no_memory_for_a_plan(batch):
+    """An expanded tensor can have any batch: it is refused before the plan takes memory for each image."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(MemoryError if batch < 1 << 31 else ValueError):
+        installed.VisionModel(VISION).plan(batch, 128, 128, num_look_close=1)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 10_000  # KiB
 
 
 # ---- parameters by name ----------------------------------------------------------------------------------------------
