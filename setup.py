@@ -101,6 +101,7 @@ class Compilation:
 class CudaLibrary:
     """libps3c_cuda.so: one fat object a source, linked with CUDA's runtime inside and no other CUDA library."""
 
+    NAME = "libps3c_cuda.so"
     CHECKS = "kernels/cuda/cublaslt_check.cu"  # compares our declarations with cuBLAS's header, where that is: make cuda
 
     def __init__(self):
@@ -124,20 +125,23 @@ class CudaLibrary:
         asked = os.environ.get("PS3C_CUDA_ARCHITECTURES", "").replace(",", " ").replace(";", " ").split()
         if asked:
             return asked
-        known = subprocess.run([self.nvcc, "--list-gpu-code"], capture_output=True, text=True).stdout.split()
+        listed = subprocess.run([self.nvcc, "--list-gpu-code"], capture_output=True, text=True).stdout.split()
+        known = [name for name in CUDA_ARCHITECTURES if name.rstrip("a") in listed]
         if not known:
-            raise CompileError(f"{self.nvcc} does not say what it can compile for")
-        return [name for name in CUDA_ARCHITECTURES if name.rstrip("a") in known]
+            raise CompileError(f"{self.nvcc} does not say that it compiles for any of {' '.join(CUDA_ARCHITECTURES)}")
+        return known
 
     def flags(self):
         names = [name.replace("sm_", "") for name in self.architectures()]
+        later = names[-1].rstrip("a")  # code for "90a" runs nowhere else
         flags = ["-std=c++17", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wextra,-Wno-unused-parameter"]
         flags += [f"-gencode=arch=compute_{name},code=sm_{name}" for name in names]
-        flags += [f"-gencode=arch=compute_{names[-1]},code=compute_{names[-1]}"]
+        flags += [f"-gencode=arch=compute_{later},code=compute_{later}"]
         return flags + (["-Xptxas=-v"] if switch("PS3C_CUDA_VERBOSE") else [])
 
     def build(self, folder, target, jobs):
         """Compiles and links; where nobody asked for it, what nvcc cannot do is a warning."""
+        target.unlink(missing_ok=True)  # none is better than that of another build
         if self.nvcc is None:
             return
         try:
@@ -155,10 +159,12 @@ class CudaLibrary:
     def link(self, tasks, target):
         lib = Path(os.path.realpath(self.nvcc)).parent.parent / "lib"  # where pip's nvcc keeps what others have in lib64
         command = [self.nvcc, "-shared", "-cudart=static", f"-L{lib}", *[str(task.object) for task in tasks]]
-        # Another libstdc++ than the process's cannot disagree with one that is inside.
-        command += ["-Xlinker=-z,defs,--exclude-libs,ALL", "-Xcompiler=-static-libstdc++,-static-libgcc"]
-        command += ["-ldl", "-lpthread", "-lrt", "-o", str(target)]
-        result = subprocess.run(command, capture_output=True, text=True)
+        command += ["-Xlinker=-z,defs,--exclude-libs,ALL", "-ldl", "-lpthread", "-lrt", "-o", str(target)]
+        # With libstdc++ inside, the process's own cannot be too old for it; not every system has it as an archive.
+        for inside in (["-Xcompiler=-static-libstdc++,-static-libgcc"], []):
+            result = subprocess.run(command + inside, capture_output=True, text=True)
+            if result.returncode == 0:
+                break
         sys.stderr.write(result.stderr)
         if result.returncode != 0:
             raise CompileError(f"{target}: nvcc failed to link with status {result.returncode}")
@@ -186,7 +192,18 @@ class BuildCore(build_ext):
             build_temp=self.build_temp,
             target_lang="c",
         )
-        cuda.build(Path(self.folder(), "cuda"), Path(target).parent / "libps3c_cuda.so", self.jobs())
+        cuda.build(Path(self.folder(), "cuda"), Path(target).parent / CudaLibrary.NAME, self.jobs())
+
+    def copy_extensions_to_source(self):
+        """In place (also `pip install -e`): the CUDA library goes where the module goes."""
+        super().copy_extensions_to_source()
+        for ext in self.extensions:
+            package = ext.name.rpartition(".")[0]
+            built = Path(self.build_lib, *package.split("."), CudaLibrary.NAME)
+            source = Path(self.get_finalized_command("build_py").get_package_dir(package), CudaLibrary.NAME)
+            source.unlink(missing_ok=True)
+            if built.is_file():
+                shutil.copyfile(built, source)
 
     def jobs(self):
         return max(1, int(os.environ.get("PS3C_JOBS") or (self.parallel if isinstance(self.parallel, int) else 2)))

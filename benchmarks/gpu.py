@@ -348,6 +348,10 @@ def main() -> None:
             left_out.append(f"{row.mode} batch {row.batch} {row.looks} ({', '.join(row.variants)})")
     if left_out:
         bench.report.note("left out, for want of time: " + "; ".join(left_out))
+    if arguments.device.startswith("cuda"):
+        from ps3c import _core
+
+        bench.report.note(f"products that cuBLASLt refused: {_core.cuda_refused_products()}")
     bench.report.note(f"done, {max(bench.left(), 0):.0f} s of the budget left")
 
 

@@ -27,7 +27,7 @@ typedef struct ps3c_run {
     ps3c_dtype dtype;      /* of activations and weights: float32, float16, bfloat16 */
     int threads;           /* CPU */
     int32_t device_index;  /* CUDA */
-    int32_t caller_device; /* CUDA: the calling thread's, which end() makes current again */
+    void *caller_context;  /* CUDA: what was current on the calling thread; end() makes it so again */
     bool tf32;             /* CUDA: products of float32 may round their factors to TF32 */
     void *stream;          /* CUDA */
     void *scratch;         /* 64-byte aligned; free for any operation, holds nothing between operations */
@@ -320,7 +320,7 @@ typedef struct ps3c_backend {
 
 /* ---- the CUDA backend, a library of its own ------------------------------------------------------------------------ */
 
-enum { PS3C_CUDA_ABI = 1 }; /* counts changes of anything that both sides of the library see */
+enum { PS3C_CUDA_ABI = 2 }; /* counts changes of anything that both sides of the library see */
 
 /* What the engine gives the library. */
 typedef struct ps3c_cuda_host {
@@ -333,8 +333,10 @@ typedef struct ps3c_cuda_host {
 typedef struct ps3c_cuda_library {
     const ps3c_backend *backend;
     bool host_memory; /* the kernels run on the CPU (tests/cuda_on_cpu): device memory is the host's */
-    /* OK, or RUNTIME: no driver, no such device, no cuBLASLt; the sentence says which. */
+    /* OK, or RUNTIME: no driver, or no such device; the sentence says which. */
     ps3c_status (*check_device)(ps3c_context *context, int32_t device_index);
+    /* Products of this process that cuBLASLt refused and a plain, slow kernel computed: 0 for any model of use. */
+    int64_t (*refused_products)(void);
     /* For tests of single operations: memory that both host and device reach, and waiting for the device. */
     void *(*allocate_shared)(size_t bytes); /* 256-byte aligned; NULL: none */
     void (*free_shared)(void *memory);

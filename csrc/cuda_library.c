@@ -49,7 +49,7 @@ static ps3c_status open_library(ps3c_context *context, const ps3c_cuda_library *
         return ps3c_fail(
             context, PS3C_ERROR_RUNTIME,
             "device: got a CUDA tensor, but ps3c's CUDA library cannot be opened (%s); build ps3c where nvcc "
-            "is (PS3C_CUDA=1 makes its absence an error), or use tensors on the CPU",
+            "is (PS3C_CUDA=1 pip install -v says what is amiss), or use tensors on the CPU",
             reason ? reason : name);
     }
     ps3c_cuda_open_function *open;

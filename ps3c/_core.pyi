@@ -174,6 +174,9 @@ def op_seconds() -> float:
 def cuda_error(index: int = 0) -> str | None:
     """Why a CUDA device cannot be used; None when it can."""
 
+def cuda_refused_products() -> int:
+    """Products so far that cuBLASLt refused and a slow kernel computed instead; RuntimeError without the library."""
+
 def image_normalize(
     pixels: NDArray[np.uint8],
     mean: Sequence[float],

@@ -79,7 +79,8 @@ if wants build; then
     run import 60 "$PYTHON" -c "
 import torch, ps3c
 from ps3c import _core
-print(ps3c.__file__, _core.cpu_level(), torch.__version__, torch.cuda.get_device_name())"
+assert _core.cuda_error() is None, _core.cuda_error()
+print(ps3c.__file__, _core.cpu_level(), torch.__version__, torch.cuda.get_device_name())" || STEPS=layouts # nothing else can work
 fi
 if wants layouts; then
     run layouts 60 "$PYTHON" -m pytest -q -p no:cacheprovider tests/gpu/test_gpu_layouts.py

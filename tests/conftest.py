@@ -4,6 +4,7 @@ Waiting threads sleep rather than spin: of two packages' short parallel loops in
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -18,6 +19,8 @@ import torch  # noqa: E402
 import reference  # noqa: E402
 
 reference.declare_torchvision_operators()
+# A shell's background job starts with SIGINT ignored; the tests of interruption want it heard.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(min(2, os.cpu_count() or 1))
 
 # Under the sanitizers, a few times slower, only tests that run C code of ps3c's which no other test runs; memory in use

@@ -46,6 +46,20 @@ static PyObject *ps3c_cuda_error_py(PyObject *module, PyObject *args)
     return result;
 }
 
+static PyObject *ps3c_cuda_refused_py(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    const ps3c_cuda_library *library;
+    ps3c_context *context = ps3c_context_create();
+    if (context == NULL)
+        return PyErr_NoMemory();
+    ps3c_status status = ps3c_cuda_library_find(context, &library);
+    PyObject *result =
+        status == PS3C_OK ? PyLong_FromLongLong(library->refused_products()) : ps3c_python_error(context, status);
+    ps3c_context_free(context);
+    return result;
+}
+
 PyMethodDef ps3c_machine_methods[] = {
     {"cpu_levels", ps3c_cpu_levels_py, METH_NOARGS,
      "cpu_levels()\n--\n\nInstruction sets that this processor can run, best first."},
@@ -53,5 +67,7 @@ PyMethodDef ps3c_machine_methods[] = {
      "cpu_level()\n--\n\nThe instruction set in use: the best, or what PS3C_CPU_LEVEL names."},
     {"cuda_error", ps3c_cuda_error_py, METH_VARARGS,
      "cuda_error(index=0)\n--\n\nWhy a CUDA device cannot be used; None when it can."},
+    {"cuda_refused_products", ps3c_cuda_refused_py, METH_NOARGS,
+     "cuda_refused_products()\n--\n\nProducts so far that cuBLASLt refused and a slow kernel computed instead."},
     {NULL, NULL, 0, NULL},
 };

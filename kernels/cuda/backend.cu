@@ -67,11 +67,49 @@ ps3c_status check_device(ps3c_context *context, int32_t device_index)
     return PS3C_OK;
 }
 
+/* The calling thread's context, by the driver's own functions (nullptr: the driver isn't here). The runtime linked into
+ * this library and the caller's each have their own idea of the thread's device, but share the driver's context; and
+ * making a device current by number would create a context, hundreds of MB, on one that nobody uses. */
+struct driver_functions {
+    int (*get)(void **context);
+    int (*set)(void *context);
+};
+
+driver_functions find_driver()
+{
+    driver_functions found = {};
+    if (void *driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_NOLOAD)) { /* stays open: the runtime has it */
+        *(void **)&found.get = dlsym(driver, "cuCtxGetCurrent");
+        *(void **)&found.set = dlsym(driver, "cuCtxSetCurrent");
+    }
+    return found;
+}
+
+/* Once: check_device, which comes before, has loaded the driver. */
+const driver_functions &the_driver()
+{
+    static const driver_functions driver = find_driver();
+    return driver;
+}
+
+void *current_context()
+{
+    void *context = nullptr;
+    const driver_functions &driver = the_driver();
+    return driver.get && driver.get(&context) == 0 ? context : nullptr;
+}
+
+void restore_context(void *context)
+{
+    const driver_functions &driver = the_driver();
+    if (context && driver.set)
+        driver.set(context);
+}
+
 ps3c_status begin(ps3c_run *run)
 {
-    cudaError_t error = cudaGetDevice(&run->caller_device);
-    if (error == cudaSuccess && run->caller_device != run->device_index)
-        error = cudaSetDevice(run->device_index);
+    run->caller_context = current_context();
+    const cudaError_t error = cudaSetDevice(run->device_index);
     if (error != cudaSuccess)
         return ps3c_fail(run->context, PS3C_ERROR_RUNTIME, "device: cuda:%d cannot be made current: %s",
                          (int)run->device_index, cudaGetErrorString(error));
@@ -79,11 +117,7 @@ ps3c_status begin(ps3c_run *run)
     return PS3C_OK;
 }
 
-void end(ps3c_run *run)
-{
-    if (run->caller_device != run->device_index)
-        cudaSetDevice(run->caller_device);
-}
+void end(ps3c_run *run) { restore_context(run->caller_context); }
 
 /* ---- sizes ------------------------------------------------------------------------------------------------- */
 
@@ -95,13 +129,13 @@ constexpr size_t LEAST_WORKSPACE = (size_t)256 << 20, MOST_WORKSPACE = (size_t)1
 /* An eighth of what is free, within limits: a model beside ours, and the caller's own tensors, need the rest. */
 size_t default_workspace(int32_t device_index)
 {
-    int caller = 0;
+    void *caller = current_context();
     size_t free_bytes = 0, total = 0;
-    if (cudaGetDevice(&caller) != cudaSuccess || cudaSetDevice(device_index) != cudaSuccess ||
-        cudaMemGetInfo(&free_bytes, &total) != cudaSuccess)
+    if (cudaSetDevice(device_index) != cudaSuccess || cudaMemGetInfo(&free_bytes, &total) != cudaSuccess) {
         free_bytes = 0;
-    cudaSetDevice(caller);
-    cudaGetLastError();
+        cudaGetLastError(); /* not for the next launch's check to find */
+    }
+    restore_context(caller);
     const size_t share = free_bytes / 8;
     return share < LEAST_WORKSPACE ? LEAST_WORKSPACE : share > MOST_WORKSPACE ? MOST_WORKSPACE : share;
 }
@@ -175,7 +209,8 @@ constexpr bool ON_HOST = true;
 #else
 constexpr bool ON_HOST = false;
 #endif
-const ps3c_cuda_library library = {&backend, ON_HOST, check_device, allocate_shared, free_shared, synchronize};
+const ps3c_cuda_library library = {&backend,        ON_HOST,     check_device, ps3c_lt_refusals,
+                                   allocate_shared, free_shared, synchronize};
 
 /* Where pip puts cuBLAS, seen from this library in site-packages/ps3c. */
 void find_cublas()

@@ -22,6 +22,9 @@ namespace
 /* ---- scratch: cuBLASLt's workspace, a block of the padded weight, a chunk of the product ------------------------- */
 
 constexpr int64_t WEIGHT_BYTES = (int64_t)4 << 20, CHUNK_BYTES = (int64_t)32 << 20;
+/* Rows that an algorithm is chosen for, at least: a pooled activation has a token for each image or text of a group, and
+ * its bits must not depend on how many those are. */
+constexpr int64_t LEAST_PLANNED = 512;
 constexpr int64_t LEAST_OUTPUTS = 64; /* in a block of the weight, however wide its rows */
 
 int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
@@ -188,7 +191,7 @@ ps3c_status multiply(const ps3c_run *run, const ps3c_gemm_args *args, const cour
     ps3c_lt_product g = {};
     bool done;
     g.rows = rows;
-    g.planned = round_up(args->x->tokens, 64);
+    g.planned = round_up(args->x->tokens > LEAST_PLANNED ? args->x->tokens : LEAST_PLANNED, 64);
     g.n = count;
     g.k = c->padded ? ps3c_pitch(args->k) : args->k;
     g.weight = c->padded ? c->weight : args->weight;

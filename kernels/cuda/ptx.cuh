@@ -82,10 +82,10 @@ template <class T> inline void mma(float (&d)[4], const uint32_t (&a)[4], const 
     extern __shared__ __align__(128) unsigned char ps3c_dynamic_shared_bytes[]; \
     type *name = reinterpret_cast<type *>(ps3c_dynamic_shared_bytes)
 
-/* More than 48 KiB has to be asked for. When that is refused the launch fails too, and cudaGetLastError says so. */
+/* More than 48 KiB, static shared memory included, has to be asked for. When that is refused the launch fails too, and cudaGetLastError says so. */
 #define PS3C_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                               \
     do {                                                                                                          \
-        if ((shared_bytes) > 48 * 1024)                                                                           \
+        if ((shared_bytes) > 32 * 1024)                                                                           \
             (void)cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(shared_bytes)); \
         kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__);                                               \
     } while (0)

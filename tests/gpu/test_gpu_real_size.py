@@ -96,3 +96,14 @@ def test_half(state, dtype):
         )
         print(f"{dtype} {name}: ps3c {error:.3e}, ps3-torch {limit:.3e}, ratio {error / limit:.3f}")
         assert error <= HALF_RATIO * limit, name
+
+
+def test_no_product_was_refused(state):
+    """cuBLASLt took every product of the published model: the plain kernel is there for shapes that no model has."""
+    import ps3c
+    from ps3c import _core
+
+    before = _core.cuda_refused_products()
+    for dtype in (torch.float32, *gpu_support.HALVES):
+        run(ps3c, state, dtype, dict(num_look_close=1))
+    assert _core.cuda_refused_products() == before
