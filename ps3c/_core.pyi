@@ -168,9 +168,6 @@ def cpu_levels() -> list[_Level]:
 def cpu_level() -> _Level:
     """The instruction set in use: the best, or what PS3C_CPU_LEVEL names."""
 
-def op_seconds() -> float:
-    """How long this thread's last op_X spent in its operation, copies left out."""
-
 def cuda_error(index: int = 0) -> str | None:
     """Why a CUDA device cannot be used; None when it can."""
 
@@ -185,5 +182,5 @@ def image_normalize(
 ) -> NDArray[np.float32]:
     """(pixels / 255 - mean) / std of (H, W, 3 or 4) as (3, H, W); a fourth channel is skipped."""
 
-# Single operations on NumPy arrays (op_gemm, op_attention, ...), for tests: see csrc/binding/operations.h.
+# Single operations on NumPy arrays (op_gemm, op_attention, ...; op_seconds: the last one's time), for tests: see csrc/binding/operations.h.
 def __getattr__(name: str) -> Any: ...
