@@ -182,5 +182,6 @@ def image_normalize(
 ) -> NDArray[np.float32]:
     """(pixels / 255 - mean) / std of (H, W, 3 or 4) as (3, H, W); a fourth channel is skipped."""
 
-# Single operations on NumPy arrays (op_gemm, op_attention, ...; op_seconds: the last one's time), for tests: see csrc/binding/operations.h.
+# Single operations on NumPy arrays (op_gemm, op_attention, ...; op_seconds: the last one's time), for tests: see
+# csrc/binding/operations.h.
 def __getattr__(name: str) -> Any: ...
