@@ -1,9 +1,10 @@
 """Writes a checkpoint of PS3-1.5K-SigLIP2's shape with random weights: nothing has to be downloaded to try ps3c.
 
-    python examples/make_checkpoint.py FOLDER [--seed N]
+    python examples/make_checkpoint.py FOLDER [--seed N] [--tiny]
 
-The folder holds what a published one does: config.json, model.safetensors (vision and text, bfloat16, 2.4 GB),
-preprocessor_config.json, tokenizer_config.json; and a small tokenizer made on the spot. The weights are "lively": norms
+The folder holds what a published one does: config.json, model.safetensors (vision and text, logit_scale and logit_bias,
+bfloat16, 2.4 GB), preprocessor_config.json, tokenizer_config.json; and a small tokenizer made on the spot. --tiny: a model
+of 2 MB, images of 256 pixels, that runs in a blink. The weights are "lively": norms
 near 1, matrices scaled by their fan-in, biases and position tables that are not zero, so that attention and selection
 have something to do. What such a model finds salient means nothing.
 """
@@ -49,6 +50,24 @@ TEXT = dict(
     act_kwargs={"approximate": "tanh"},
     norm_kwargs={"eps": 1e-6},
 )
+TINY_VISION = dict(
+    VISION,
+    model_name="test_vit",
+    class_token=False,
+    img_size=64,
+    hidden_size=64,
+    ps3_scales=[64, 128, 256],
+    select_based_on_layer=[0, 2, 4, 5],
+    max_select_num=80,
+    highres_selection_module_hidden_dim=16,
+    highres_selection_module_out_dim=24,
+    highres_selection_module_depth=1,
+    highres_selection_module_kernel_size=56,
+)
+TINY_TEXT = dict(
+    TEXT, output_dim=64, prompt_proj_dim=64, context_length=32, vocab_size=512, width=64, heads=2, layers=3
+)
+LOGITS = {"logit_scale": 4.0, "logit_bias": -10.0}  # before exp; about what SigLIP's training ends with
 SENTENCES = [
     "A tall spire with a cross at the top of the building.",
     "A green rope on the green and red boat.",
@@ -94,12 +113,13 @@ def write_weights(folder: Path, config: PS3Config, seed: int) -> int:
         shapes = {name: tensor.shape for name, tensor in PS3Model(config).state_dict().items()}
     noise = Noise(seed)
     tensors = {name: lively(name, shape, noise) for name, shape in shapes.items()}
+    tensors.update({name: torch.tensor(value, dtype=torch.bfloat16) for name, value in LOGITS.items()})
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     return sum(tensor.numel() for tensor in tensors.values())
 
 
-def write_tokenizer(folder: Path) -> None:
-    """A byte-pair tokenizer of a few hundred pieces: any text has ids, and few of the 256,000 are in use."""
+def write_tokenizer(folder: Path, context_length: int) -> None:
+    """A byte-pair tokenizer of at most 512 pieces: any text has ids, and few of the 256,000 are in use."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     trainer = trainers.BpeTrainer(
@@ -117,28 +137,36 @@ def write_tokenizer(folder: Path) -> None:
     tokenizer.save(str(where / "tokenizer.json"))
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "<pad>", "eos_token": "<eos>"}
     (where / "tokenizer_config.json").write_text(json.dumps(settings, indent=2))
-    ours = {"tokenizer_name": os.path.abspath(where), "context_length": TEXT["context_length"], "clean": "canonicalize"}
+    ours = {"tokenizer_name": os.path.abspath(where), "context_length": context_length, "clean": "canonicalize"}
     (folder / "tokenizer_config.json").write_text(json.dumps(ours, indent=2))
+
+
+def write_checkpoint(folder: Path, tiny: bool = False, seed: int = 0) -> int:
+    """Writes all files of a checkpoint. Returns how many parameters it has."""
+    vision, text = (TINY_VISION, TINY_TEXT) if tiny else (VISION, TEXT)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = PS3Config(
+        vision_config=PS3VisionConfig(**vision).to_dict(), text_config=PS3TextConfig(**text).to_dict()
+    )
+    entries = {**config.to_dict(), "architectures": ["PS3Model"], "torch_dtype": "bfloat16"}
+    (folder / "config.json").write_text(json.dumps(entries, indent=2))
+    image = {"image_size": vision["ps3_scales"][-1], "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic",
+             "resize_mode": "squash"}  # fmt: skip
+    (folder / "preprocessor_config.json").write_text(json.dumps(image, indent=2))
+    write_tokenizer(folder, text["context_length"])
+    return write_weights(folder, config, seed)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tiny", action="store_true", help="a model of 2 MB that runs in a blink")
     arguments = parser.parse_args()
 
-    begin, folder = time.perf_counter(), arguments.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    config = PS3Config(
-        vision_config=PS3VisionConfig(**VISION).to_dict(), text_config=PS3TextConfig(**TEXT).to_dict()
-    )
-    entries = {**config.to_dict(), "architectures": ["PS3Model"], "torch_dtype": "bfloat16"}
-    (folder / "config.json").write_text(json.dumps(entries, indent=2))
-    image = {"image_size": 1512, "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
-    (folder / "preprocessor_config.json").write_text(json.dumps(image, indent=2))
-    write_tokenizer(folder)
-    count = write_weights(folder, config, arguments.seed)
-    print(f"{folder}: {count / 1e9:.2f} billion parameters in {time.perf_counter() - begin:.1f} s")
+    begin = time.perf_counter()
+    count = write_checkpoint(arguments.folder, arguments.tiny, arguments.seed)
+    print(f"{arguments.folder}: {count / 1e6:.1f} million parameters in {time.perf_counter() - begin:.1f} s")
 
 
 if __name__ == "__main__":
