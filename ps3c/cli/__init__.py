@@ -1,0 +1,83 @@
+"""The `ps3c` command: one file a subcommand, each with HELP, add_arguments(parser) and run(arguments) -> exit code.
+
+Nothing here imports torch, NumPy or transformers before a subcommand runs, so that --help is quick.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from typing import NoReturn, Optional, Sequence
+
+from . import _console, _errors
+from ._options import add_verbose
+
+SUBCOMMANDS = ("info", "embed", "text", "search", "look", "bench", "check", "doctor", "demo")
+
+
+class _Parser(argparse.ArgumentParser):
+    def __init__(self, *args, **kwargs):
+        # An option cut short may become ambiguous when another one comes; scripts should not depend on it.
+        super().__init__(*args, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        _console.fail(f"{message} ({self.prog} --help lists the arguments)")
+        raise SystemExit(_errors.USAGE)
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser, namespace, values, option_string=None):
+        from .. import __version__
+
+        print(f"ps3c {__version__}")
+        parser.exit()
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all subcommands, for main and for the documentation."""
+    parser = _Parser(
+        prog="ps3c",
+        description="PS3 vision encoder: looks at a whole image, then closely where it matters.",
+        epilog=f"{_errors.EXIT_CODES}\n`ps3c COMMAND --help` says more. Results go to stdout or to a file, all else to "
+        "stderr. NO_COLOR=1: no colours.",
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and leave")
+    parser.set_defaults(verbose=False)
+    add_verbose(parser)
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
+    for name in SUBCOMMANDS:
+        module = importlib.import_module(f".{name}", __name__)
+        help_line = module.HELP
+        sub = subparsers.add_parser(name, help=help_line, description=module.__doc__, epilog=getattr(module, "EPILOG", None))
+        add_verbose(sub)
+        module.add_arguments(sub)
+        sub.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Runs the command `argv` (sys.argv[1:] when None). Returns its exit code; raises nothing."""
+    try:
+        arguments = build_parser().parse_args(argv)
+    except SystemExit as end:  # argparse's way out, after --help, --version or a usage error
+        return end.code if isinstance(end.code, int) else _errors.USAGE
+    try:
+        with _console.short_warnings():
+            code = arguments.run(arguments)
+            sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # the reader of our stdout has had enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes stdout once more at its end
+        return _errors.REFUSED
+    except (Exception, KeyboardInterrupt) as error:
+        _drop_unwritten_output()
+        _console.fail(_errors.one_line(error), error if arguments.verbose else None)
+        return _errors.exit_code(error)
+
+
+def _drop_unwritten_output() -> None:
+    # After a full disk stdout still holds what it could not write; Python would complain of it again at its end.
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -1,0 +1,157 @@
+"""Words for people go to stderr, results to stdout or to a file."""
+
+import json
+import os
+import sys
+import time
+import traceback
+import warnings
+from contextlib import contextmanager
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, TextIO
+
+_COLOURS = {"bold": "1", "red": "31", "green": "32", "yellow": "33"}
+
+
+def has_colour(stream: TextIO) -> bool:
+    """A terminal, and nobody asked for plain text (https://no-color.org)."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and stream.isatty()
+
+
+def painted(text: str, colour: str, stream: TextIO) -> str:
+    return f"\033[{_COLOURS[colour]}m{text}\033[0m" if has_colour(stream) else text
+
+
+def say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+def warn(message: str) -> None:
+    say(f"ps3c: {painted('warning:', 'yellow', sys.stderr)} {message}")
+
+
+def fail(message: str, error: Optional[BaseException] = None) -> None:
+    """The line of an error; error: its traceback comes first."""
+    if error is not None:
+        traceback.print_exception(type(error), error, error.__traceback__, file=sys.stderr)
+    say(f"ps3c: {painted('error:', 'red', sys.stderr)} {message}")
+
+
+@contextmanager
+def short_warnings() -> Iterator[None]:
+    """Python's warnings as one line each, without file and source."""
+
+    def show(message, category, filename, lineno, file=None, line=None):
+        warn(" ".join(str(message).split()))
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
+
+
+# ---- results -------------------------------------------------------------------------------------------------------
+
+
+def result(text: str = "") -> None:
+    print(text, file=sys.stdout)
+
+
+def result_json(value: Any, indent: Optional[int] = 2) -> None:
+    """value as JSON; NaN and infinities, which JSON lacks, as null."""
+    print(json.dumps(_finite(value), indent=indent, ensure_ascii=False), file=sys.stdout)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(one) for one in value]
+    return value
+
+
+def result_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Columns as wide as their entries; numbers to the right."""
+    cells = [[_shown(value) for value in row] for row in rows]
+    rights = [any(_is_number(cell) for cell in column) for column in zip(*cells)] or [False] * len(columns)
+    widths = [max(map(len, column)) for column in zip(columns, *cells)]
+
+    def line(values: Sequence[str]) -> str:
+        pairs = zip(values, widths, rights)
+        return "  ".join(value.rjust(width) if right else value.ljust(width) for value, width, right in pairs).rstrip()
+
+    result(painted(line(columns), "bold", sys.stdout))
+    for row in cells:
+        result(line(row))
+
+
+def result_fields(fields: Dict[str, Any]) -> None:
+    """`name  value` lines; a field whose value is None is left out."""
+    shown = {name: _shown(value) for name, value in fields.items() if value is not None}
+    width = max(map(len, shown), default=0)
+    for name, value in shown.items():
+        result(f"{painted(name.ljust(width), 'bold', sys.stdout)}  {value}".rstrip())
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return ", ".join(map(_shown, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell.replace(",", ""))
+    except ValueError:
+        return False
+    return True
+
+
+# ---- progress -------------------------------------------------------------------------------------------------------
+
+
+class Progress:
+    """A line that is rewritten on a terminal; silent elsewhere. Counts things done, failures among them, and the rate."""
+
+    def __init__(self, total: int, unit: str, done: int = 0):
+        self.total, self.unit, self.done, self.failed = total, unit, done, 0
+        self._first, self._begin, self._shown = done, time.monotonic(), 0.0
+        self._terminal = sys.stderr.isatty()
+
+    def add(self, done: int, failed: int = 0) -> None:
+        self.done += done
+        self.failed += failed
+        now = time.monotonic()
+        if self._terminal and (now - self._shown > 0.1 or self.done == self.total):
+            self._shown = now
+            sys.stderr.write(f"\r\033[K{self}")
+            sys.stderr.flush()
+
+    @property
+    def rate(self) -> float:
+        """Things a second, of those that this run did."""
+        return (self.done - self._first) / max(time.monotonic() - self._begin, 1e-9)
+
+    def __str__(self) -> str:
+        words: List[str] = [f"{self.done}/{self.total} {self.unit}s", f"{self.rate:.3g} {self.unit}s/s"]
+        if self.failed:
+            words.append(f"{self.failed} failed")
+        if self._first < self.done < self.total:
+            words.append(f"{_clock((self.total - self.done) / self.rate)} left")
+        return ", ".join(words)
+
+    def close(self) -> None:
+        """Takes the line away, so that what is said next stands alone."""
+        if self._terminal:
+            sys.stderr.write("\r\033[K")
+            sys.stderr.flush()
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,50 @@
+"""The model that -m names."""
+
+import logging
+import os
+import time
+from typing import Any
+
+from . import _console
+from ._errors import MODEL, CommandError
+
+
+def load(arguments) -> Any:
+    """ps3c.load as the model options ask, with transformers' own messages kept back unless -v.
+
+    Raises:
+        CheckpointError: the folder cannot be used.
+    """
+    _quiet(arguments.verbose)
+    import torch
+
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    from ..loading import load as load_folder
+
+    begin = time.perf_counter()
+    encoder = load_folder(arguments.model, device=arguments.device, dtype=arguments.dtype)
+    if arguments.verbose:
+        _console.say(f"{arguments.model}: {encoder.dtype} on {encoder.device}, loaded in {time.perf_counter() - begin:.1f} s")
+    return encoder
+
+
+def _quiet(verbose: bool) -> None:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if verbose:
+        return
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+
+
+def need_text_tower(encoder) -> None:
+    """CommandError where texts cannot be encoded."""
+    if encoder.tokenizer is None:
+        raise CommandError(f"{encoder.folder}: this checkpoint has no text tower, so it cannot encode texts", MODEL)
+
+
+def channels(encoder) -> int:
+    """Width of an image's pooled vector."""
+    return encoder.model.vision_model.trunk.attn_pool.latent.shape[-1]

@@ -1,0 +1,242 @@
+"""Files that subcommands write and read: what is refused, and features in one file or in a folder of files."""
+
+import dataclasses
+import json
+import os
+import re
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Iterator, List, Sequence, Set, Tuple
+
+from . import _console
+from ._errors import CommandError, UsageError
+
+SUFFIXES = (".parquet", ".safetensors", ".npz")
+_SHARD = re.compile(r"\d{5,}\.safetensors")
+
+
+def check_suffix(path: str) -> None:
+    if Path(path).suffix.lower() not in SUFFIXES:
+        raise UsageError(f"-o: got {path!r}, expected a name that ends in {', '.join(SUFFIXES)}")
+
+
+def refuse_existing(path: str, force: bool, hint: str = "") -> None:
+    """CommandError where path exists, or its folder does not; before any work is done."""
+    if os.path.isdir(path):
+        raise CommandError(f"{path}: is a folder, expected the name of a file")
+    if os.path.exists(path) and not force:
+        raise CommandError(f"{path}: exists; --force overwrites it{hint}")
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        raise CommandError(f"{path}: there is no folder {folder}")
+
+
+@contextmanager
+def replacing(path: str) -> Iterator[Path]:
+    """A temporary name beside path that becomes path when the block ends well: no half-written file is left."""
+    from ..saving import replacing as temporary_beside
+
+    with temporary_beside(Path(path), overwrite=True) as temporary:
+        yield temporary
+
+
+# ---- reading --------------------------------------------------------------------------------------------------------
+
+
+def read_vectors(path: str) -> Tuple[List[str], Any]:
+    """Names and pooled vectors (N, C) of images, from one file or all shards of a folder."""
+    import torch
+
+    from ..results import ImageFeatures
+    from ..saving import load_features
+
+    files = _shards(Path(path)) if os.path.isdir(path) else [Path(path)]
+    if not files:
+        raise CommandError(f"{path}: holds no features (files such as 00000.safetensors)")
+    names: List[str] = []
+    vectors = []
+    for file in files:
+        features = load_features(file)
+        if not isinstance(features, ImageFeatures):
+            raise CommandError(f"{file}: holds vectors of texts, expected images'")
+        names += features.names
+        vectors.append(features.pooled)
+    return names, torch.cat(vectors)
+
+
+def _shards(folder: Path) -> List[Path]:
+    return sorted(path for path in folder.iterdir() if _SHARD.fullmatch(path.name))
+
+
+# ---- writing as results come ------------------------------------------------------------------------------------------
+
+
+class Output:
+    """Collects ImageFeatures and keeps them on the disk, so that an end at any time leaves what was done.
+
+    One file is written whole, under another name first, every minute or so and at the end; a folder gets one more file
+    for each part. What `resume` found there is kept, and `names` are the images in it.
+    """
+
+    EVERY = 60.0  # seconds between two writings; twenty times as long as the last one took where that is longer
+
+    def __init__(self, path: str):
+        self.path = Path(path)
+        self.names: Set[str] = set()
+        self.parts: List[Any] = []
+        self._written, self._next = 0, time.monotonic() + self.EVERY
+
+    def add(self, features: Any) -> None:
+        """features: ImageFeatures of one image or more."""
+        self.parts.append(_on_cpu(features))
+        self.names.update(features.names)
+        if time.monotonic() >= self._next:
+            self.write()
+
+    def write(self) -> None:
+        """Brings the disk up to date. OSError: it is full, say; what was written before is still there."""
+        if self._written == len(self.parts):
+            return
+        begin = time.monotonic()
+        self._write()
+        self._written = len(self.parts)
+        now = time.monotonic()
+        self._next = now + max(self.EVERY, 20 * (now - begin))
+
+    def _write(self) -> None:
+        raise NotImplementedError
+
+    def resume(self, like: dict) -> None:
+        """Takes over what is there. CommandError: it is of another kind than `like` says."""
+        raise NotImplementedError
+
+
+class FileOutput(Output):
+    def _write(self) -> None:
+        self.parts = [joined(self.parts)]
+        self.parts[0].save(self.path, overwrite=True)
+
+    def resume(self, like: dict) -> None:
+        if self.path.exists():
+            features = _read(self.path, like)
+            self.parts, self._written = [features], 1
+            self.names = set(features.names)
+
+
+class FolderOutput(Output):
+    """`path` is a folder of 00000.safetensors, 00001.safetensors, ...; memory holds one of them at a time."""
+
+    IMAGES, BYTES = 1024, 1 << 29
+
+    def __init__(self, path: str, replace: bool):
+        super().__init__(path)
+        self._number, self._replace = 0, replace
+
+    def add(self, features: Any) -> None:
+        super().add(features)
+        size = sum(tensor.numel() * tensor.element_size() for part in self.parts for tensor in _tensors(part))
+        if size >= self.BYTES or sum(map(len, self.parts)) >= self.IMAGES:
+            self.write()
+
+    def _write(self) -> None:
+        self.path.mkdir(exist_ok=True)
+        for shard in _shards(self.path) if self._replace else ():  # not earlier: until now the run might have failed
+            shard.unlink()
+        self._replace = False
+        joined(self.parts).save(self.path / f"{self._number:05}.safetensors")
+        self._number += 1
+        self.parts = []
+
+    def resume(self, like: dict) -> None:
+        for shard in _shards(self.path) if self.path.is_dir() else []:
+            self.names.update(_read(shard, like).names)
+            self._number = int(shard.stem) + 1
+
+
+def open_output(path: str, force: bool, resume: bool) -> Output:
+    """The Output of a name: one file where it ends as files do, else a folder. CommandError where it exists already."""
+    if Path(path).suffix.lower() in SUFFIXES:
+        refuse_existing(path, force or resume, "; --resume goes on with it")
+        return FileOutput(path)
+    if Path(path).suffix and not os.path.isdir(path):
+        raise UsageError(f"-o: got {path!r}, expected a name that ends in {', '.join(SUFFIXES)}, or without an ending, "
+                         "for a folder of .safetensors files")
+    folder = os.path.dirname(os.path.abspath(path))
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise CommandError(f"{path}: exists, and is no folder")
+    if not os.path.isdir(folder):
+        raise CommandError(f"{path}: there is no folder {folder}")
+    if os.path.isdir(path) and _shards(Path(path)) and not (force or resume):
+        raise CommandError(f"{path}: holds features; --force overwrites them; --resume goes on with them")
+    return FolderOutput(path, replace=force)
+
+
+def _read(path: Path, like: dict) -> Any:
+    """Features of an earlier run, which must be of the kind that this one makes."""
+    from ..results import ImageFeatures
+    from ..saving import load_features
+
+    features = load_features(path)
+    if not isinstance(features, ImageFeatures):
+        raise CommandError(f"{path}: holds vectors of texts; --force starts anew")
+    there = {
+        "channels": features.pooled.shape[1],
+        "scales": list(features.scales),
+        "tokens": features.tokens is not None,
+        "maps": features.selection_probs is not None,
+        "texts": sorted({str(text) for text in features.texts}),
+    }
+    for name, value in like.items():
+        if len(features) and there[name] != value:
+            raise CommandError(f"{path}: --resume: got {name} {there[name]} in it, expected {value} as now asked for; "
+                               "--force starts anew")
+    return features
+
+
+# ---- lists of features --------------------------------------------------------------------------------------------------
+
+
+def _tensors(features: Any) -> Iterator[Any]:
+    for field in dataclasses.fields(features):
+        value = getattr(features, field.name)
+        for one in value if isinstance(value, (list, tuple)) else [value]:
+            if hasattr(one, "element_size"):
+                yield one
+
+
+def _on_cpu(features: Any) -> Any:
+    def moved(value: Any) -> Any:
+        if isinstance(value, list):
+            return [moved(one) for one in value]
+        return value.cpu() if hasattr(value, "element_size") else value
+
+    return dataclasses.replace(features, **{
+        field.name: moved(getattr(features, field.name)) for field in dataclasses.fields(features)
+    })
+
+
+def joined(parts: Sequence[Any]) -> Any:
+    """ImageFeatures of all parts, in their order."""
+    from ..encoder import _gather
+
+    return _gather(list(parts))
+
+
+# ---- images that failed ---------------------------------------------------------------------------------------------------
+
+
+class Failures:
+    """OUT.errors.jsonl: a line of JSON for each image that could not be used. There is no such file when there is none."""
+
+    def __init__(self, output: str):
+        self.path = Path(output.rstrip("/") + ".errors.jsonl")
+        self.count = 0
+        self.path.unlink(missing_ok=True)
+
+    def add(self, name: str, reason: str) -> None:
+        with open(self.path, "a", encoding="utf-8") as file:  # at once: the run may end at any time
+            file.write(json.dumps({"name": name, "error": reason}) + "\n")
+        self.count += 1
+        _console.warn(f"{name}: {reason}")
+

@@ -1,0 +1,140 @@
+"""ps3-torch beside ps3c, for `ps3c check`: found, imported under another name, compared on the same weights.
+
+Release 0.1.3 shares a look out among the scales a little differently and breaks ties in its own way (README, What
+differs). One look that takes every patch has neither, so that is what is compared.
+"""
+
+import contextlib
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import sys
+import types
+import warnings
+from pathlib import Path
+from typing import Any, Iterator, Optional, Tuple
+
+import torch
+
+from ._errors import CommandError, one_line
+from ._selftest_models import lively, relative_error
+
+_NAME = "ps3c_check_reference"  # not ps3, which is ps3c's drop-in
+_VISION = dict(
+    model_name="vit_tiny_patch16_224", class_token=False, pool="map", img_size=64, hidden_size=192, radio=False,
+    ps3_scales=[64, 128, 192], select_based_on_layer=[0, 3, 6, 11], max_select_num_each_scale=[64, 144],
+    highres_selection_module_hidden_dim=16, highres_selection_module_out_dim=24, highres_selection_module_depth=1,
+    highres_selection_module_kernel_size=56,
+)  # fmt: skip
+_TEXT = dict(
+    output_dim=48, prompt_proj_dim=40, context_length=12, vocab_size=97, width=64, heads=4, layers=3, no_causal_mask=True,
+    pool_type="last", proj_bias=True, norm_kwargs={"eps": 1e-6},
+)  # fmt: skip
+_LIMIT = 5e-6  # relative error of a small model in float32
+_CHECKPOINT_LIMIT = 2e-5
+
+
+def find(folder: Optional[str]) -> Tuple[Optional[types.ModuleType], str]:
+    """ps3-torch's package, and a sentence: where it is, or why there is none.
+
+    Raises:
+        CommandError: a folder was named that does not hold it, or it cannot be imported from there.
+    """
+    named = folder or os.environ.get("PS3C_REFERENCE")
+    place = _package(Path(named)) if named else _installed()
+    if place is None:
+        if named:
+            raise CommandError(f"--reference: {named} holds no ps3-torch (a folder ps3 with modeling_ps3.py)")
+        return None, "not installed; --reference names a folder that holds it"
+    try:
+        return _import(place), f"compared with {place}"
+    except Exception as error:
+        reason = f"{place} cannot be imported: {one_line(error)}"
+        if named:
+            raise CommandError(f"--reference: {reason}") from error
+        return None, f"not compared: {reason}"
+
+
+def _package(base: Path) -> Optional[Path]:
+    return next((place for place in (base / "ps3", base) if (place / "modeling_ps3.py").is_file()), None)
+
+
+def _installed() -> Optional[Path]:
+    """pip's ps3-torch, unless ps3c's package of the same name has taken its place."""
+    try:
+        place = _package(Path(str(importlib.metadata.distribution("ps3-torch").locate_file("ps3"))))
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return None if place is None or "ps3c" in (place / "modeling_ps3.py").read_text(encoding="utf-8") else place
+
+
+def _import(place: Path) -> types.ModuleType:
+    if _NAME in sys.modules:
+        return sys.modules[_NAME]
+    spec = importlib.util.spec_from_file_location(_NAME, place / "__init__.py", submodule_search_locations=[str(place)])
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[_NAME] = module
+    try:
+        with _quiet():
+            spec.loader.exec_module(module)
+    except BaseException:
+        for name in [name for name in sys.modules if name.split(".")[0] == _NAME]:
+            del sys.modules[name]
+        raise
+    return module
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def compare(reference: types.ModuleType, encoder: Any) -> Iterator[Tuple[str, float]]:
+    """(what, error in limits) of small models, and of the encoder's checkpoint where there is one."""
+    import ps3c
+
+    def pair(model: str, config: str, settings: dict) -> Tuple[Any, Any]:
+        with _quiet():
+            ours, theirs = (getattr(package, model)(getattr(package, config)(**settings)) for package in (ps3c, reference))
+        generator = torch.Generator().manual_seed(4)
+        state = {name: lively(name, tuple(value.shape), generator) for name, value in sorted(ours.state_dict().items())}
+        for one in (ours, theirs):
+            one.load_state_dict(state)
+            one.eval()
+        return ours, theirs
+
+    generator = torch.Generator().manual_seed(5)
+    pixels = torch.randn(1, 3, 160, 160, generator=generator)
+    prompt = torch.randn(1, 192, generator=generator)
+    results = [one(pixels, num_look_close=1, prompt=prompt) for one in pair("PS3VisionModel", "PS3VisionConfig", _VISION)]
+    for what, worst in _vision_errors(*results):
+        yield f"small model, {what}", worst / _LIMIT
+    ids = torch.arange(24).reshape(2, 12) * 7 % 97
+    ours, theirs = (one(ids) for one in pair("PS3TextModel", "PS3TextConfig", _TEXT))
+    yield "small model, text", relative_error(ours.pooled_output, theirs.pooled_output) / _LIMIT
+    if encoder is not None:
+        yield from _compare_checkpoint(reference, encoder)
+
+
+def _compare_checkpoint(reference: types.ModuleType, encoder: Any) -> Iterator[Tuple[str, float]]:
+    import ps3c
+
+    side = encoder.scales[-1]
+    pixels = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(6))
+    results = []
+    for package in (ps3c, reference):  # one after the other: either may take gigabytes
+        with _quiet():
+            model = package.PS3VisionModel.from_pretrained(encoder.folder, torch_dtype=torch.float32).eval()
+            results.append(model(pixels, num_look_close=0))
+        del model
+    for what, worst in _vision_errors(*results):
+        yield f"the model, {what}", worst / _CHECKPOINT_LIMIT
+
+
+def _vision_errors(ours: Any, theirs: Any) -> Iterator[Tuple[str, float]]:
+    yield "features", relative_error(ours.last_hidden_state, theirs.last_hidden_state)
+    for scale, (our, their) in enumerate(zip(ours.selection_probs, theirs.selection_probs), 1):
+        yield f"probabilities {scale}", relative_error(our, their)

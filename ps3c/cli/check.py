@@ -1,0 +1,93 @@
+"""Compare this machine's kernels with the plain C ones, and with ps3-torch where that is installed aside.
+
+Every kernel runs on small random inputs, and a small random model whole, at each instruction set that the processor has
+and on the GPU if there is one. With -m the model's own low resolution is compared too, between instruction sets."""
+
+from typing import Any, Dict, List, Optional
+
+from . import _console, _errors, _model, _options
+
+HELP = "compare this machine's kernels with plain C"
+
+
+def add_arguments(parser) -> None:
+    _options.add_model(parser, required=False)
+    parser.add_argument("--reference", metavar="FOLDER",
+                        help="folder with ps3-torch's package ps3 (default: PS3C_REFERENCE, else where pip installed it); "
+                        "it needs timm and einops")
+    _options.add_json(parser)
+
+
+def run(arguments) -> int:
+    import torch
+
+    from .. import _core
+    from . import _reference
+
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    levels = [level for level in _core.cpu_levels() if level != "naive"]
+    if _core.cuda_error() is None:
+        levels.append("cuda")
+    results: List[Dict[str, Any]] = []
+    with torch.inference_mode():
+        _compare_kernels(levels, results)
+        encoder = None if arguments.model is None else _model.load(arguments)
+        if encoder is not None:
+            _compare_levels(encoder, results)
+        reference, note = _reference.find(arguments.reference)
+        if reference is not None:
+            for what, worst in _reference.compare(reference, encoder):
+                results.append({"what": f"ps3-torch: {what}", "dtype": "float32", "level": _core.cpu_level(), "worst": worst})
+    failed = [result for result in results if not result["worst"] <= 1]
+    report = {"level": _core.cpu_level(), "levels": levels, "reference": note, "passed": not failed, "results": results}
+    if arguments.json:
+        _console.result_json(report)
+    else:
+        _print(levels, results)
+    _console.say(f"ps3-torch: {note}")
+    if failed:
+        worst = failed[0]
+        raise _errors.CommandError(f"{len(failed)} of {len(results)} comparisons failed, the first: {worst['what']}, "
+                                   f"{worst['dtype']}, {worst['level']}")
+    _console.say(f"{len(results)} comparisons, all within their tolerance")
+    return _errors.OK
+
+
+def _compare_kernels(levels: List[str], results: List[Dict[str, Any]]) -> None:
+    from . import _selftest_models, _selftest_operations
+
+    def add(what: str, dtype: str, level: str, worst: float) -> None:
+        results.append({"what": what, "dtype": dtype, "level": level, "worst": worst})
+
+    for name in _selftest_operations.names():
+        for dtype in _selftest_operations.DTYPES:
+            for level in levels:
+                add(name, dtype, level, _selftest_operations.compare(name, dtype, level))
+    for tower in ("vision", "text"):
+        for dtype in _selftest_operations.DTYPES:
+            for level in levels:
+                add(f"small model, {tower}", dtype, level, _selftest_models.compare(tower, dtype, level))
+
+
+def _compare_levels(encoder, results: List[Dict[str, Any]]) -> None:
+    from . import _selftest_models
+
+    dtype = str(encoder.dtype).removeprefix("torch.")
+    for level, worst in _selftest_models.compare_checkpoint(encoder):
+        results.append({"what": "the model, low resolution", "dtype": dtype, "level": level, "worst": worst})
+
+
+def _print(levels: List[str], results: List[Dict[str, Any]]) -> None:
+    """A row a comparison and dtype, a column a level; the cells are parts of the tolerance that were used up."""
+    rows: Dict[Any, Dict[str, float]] = {}
+    for result in results:
+        rows.setdefault((result["what"], result["dtype"]), {})[result["level"]] = result["worst"]
+
+    def cell(worst: Optional[float]) -> str:
+        return "" if worst is None else f"{worst:.2f}" if worst <= 1 else f"{worst:.3g} FAILED"
+
+    _console.result_table(
+        ("parts of the tolerance used", "dtype", *levels),
+        ([what, dtype, *(cell(row.get(level)) for level in levels)] for (what, dtype), row in rows.items()),
+    )

@@ -1,0 +1,140 @@
+"""Encode images to vectors, and on request to the features of every patch that was looked at.
+
+OUT ends in .parquet (names, sizes and one vector an image), .safetensors or .npz (everything); without an ending it is
+a folder of .safetensors files, for results larger than memory. What is done is written every minute or so: after
+Ctrl-C, a full disk or a power cut --resume goes on with the images that are missing.
+
+  ps3c embed photos/ -m PS3-4K-SigLIP2 -o photos.parquet
+  find . -name '*.jpg' -print0 | ps3c embed - -m PS3-4K-SigLIP2 -o photos.parquet --resume
+  ps3c embed dock.jpg -m PS3-4K-SigLIP2 -o dock.safetensors --tokens --looks 2 --text "a red boat"
+"""
+
+import dataclasses
+import time
+from typing import Any, Dict, List
+
+from . import _console, _errors, _inputs, _model, _options, _outputs
+
+HELP = "images to vectors and features"
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument("images", nargs="+", metavar="IMAGES",
+                        help="files; folders, searched at any depth; - reads names from stdin")
+    _options.add_model(parser)
+    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="file or folder to write")
+    parser.add_argument("--resume", action="store_true", help="keep what OUT holds, add the images that it lacks")
+    _options.add_force(parser)
+    parser.add_argument("--tokens", action="store_true",
+                        help="the features of every token too, with scale, row and column (not in .parquet)")
+    parser.add_argument("--maps", action="store_true",
+                        help="how much each patch was wanted, and which were taken (not in .parquet)")
+    _options.add_looks(parser)
+    parser.add_argument("--text", metavar="TEXT", help="what to look for; default: what is salient")
+    parser.add_argument("--no-normalize", action="store_true", help="leave the vectors' lengths as they are")
+    parser.add_argument("--on-error", choices=("skip", "stop"), default="skip",
+                        help="at an image that cannot be used: list it and go on, or stop (default: skip)")
+    _options.add_max_pixels(parser)
+    _options.add_batch_size(parser)
+    _options.add_json(parser)
+
+
+def run(arguments) -> int:
+    _check(arguments)
+    files = _inputs.image_files(arguments.images)
+    output = _outputs.open_output(arguments.output, arguments.force, arguments.resume)
+    encoder = _model.load(arguments)
+    if arguments.text is not None:
+        _model.need_text_tower(encoder)
+    if arguments.resume:
+        output.resume(_kind(encoder, arguments))
+    failures = _outputs.Failures(arguments.output)
+    done = len(output.names.intersection(files))
+    progress = _console.Progress(len(files), "image", done)
+    begin = time.monotonic()
+    try:
+        _embed(encoder, arguments, [name for name in files if name not in output.names], output, failures, progress)
+    finally:  # also after Ctrl-C, or when memory runs out: what is done stays
+        progress.close()
+        output.write()
+        report = {
+            "output": arguments.output, "images": progress.done - progress.failed, "failed": failures.count,
+            "found_there": done, "of": len(files), "seconds": time.monotonic() - begin, "images_per_second": progress.rate,
+            "errors": str(failures.path) if failures.count else None,
+        }  # fmt: skip
+        _tell(report, arguments)
+    return _errors.SOME_FAILED if failures.count else _errors.OK
+
+
+def _check(arguments) -> None:
+    looks = arguments.looks is not None or arguments.num_tokens is not None
+    if arguments.resume and arguments.force:
+        raise _errors.UsageError("--resume, --force: got both, expected one: to keep OUT or to overwrite it")
+    if (arguments.tokens or arguments.maps) and arguments.output.lower().endswith(".parquet"):
+        raise _errors.UsageError("-o: a .parquet file holds one vector an image; --tokens and --maps go into .safetensors "
+                                 "or .npz, or a folder")
+    if (looks or arguments.text is not None) and not (arguments.tokens or arguments.maps):
+        raise _errors.UsageError("--looks, --num-tokens and --text choose patches and do not change an image's one vector; "
+                                 "expected --tokens or --maps with them")
+
+
+def _embed(encoder, arguments, names: List[str], output, failures, progress) -> None:
+    """Encodes the images of `names` and hands over each batch as it comes."""
+    looks = arguments.looks
+    if looks is None and arguments.num_tokens is None and (arguments.tokens or arguments.maps):
+        looks = 0
+    batches = encoder.embed_batches(
+        [name for name in names if _inputs.has_plain_name(name)],
+        arguments.text,
+        looks,
+        arguments.num_tokens,
+        arguments.maps,
+        normalize=not arguments.no_normalize,
+        batch_size=arguments.batch_size,
+        progress=False,
+        on_error="skip",
+        max_pixels=arguments.max_pixels,
+    )
+    for name in names:
+        if not _inputs.has_plain_name(name):  # no file format here can hold it
+            _failed(arguments, failures, _inputs.printable(name), "the name is not UTF-8")
+            progress.add(1, failed=1)
+    for features in batches:
+        if not arguments.tokens:
+            features = dataclasses.replace(features, tokens=None)
+        if len(features):
+            output.add(dataclasses.replace(features, errors=[]))
+        progress.add(len(features) + len(features.errors), failed=len(features.errors))
+        for error in features.errors:
+            progress.close()
+            _failed(arguments, failures, error.name, error.reason)
+
+
+def _failed(arguments, failures, name: str, reason: str) -> None:
+    failures.add(name, reason)
+    if arguments.on_error == "stop":
+        raise _errors.CommandError(f"stopped at the first image that cannot be used (--on-error stop): {name}: {reason}",
+                                   _errors.SOME_FAILED)
+
+
+def _kind(encoder, arguments) -> Dict[str, Any]:
+    """What the features of this run are like, for --resume to compare."""
+    return {
+        "channels": _model.channels(encoder),
+        "scales": list(encoder.scales),
+        "tokens": arguments.tokens,
+        "maps": arguments.maps,
+        "texts": [str(arguments.text)],
+    }
+
+
+def _tell(report: Dict[str, Any], arguments) -> None:
+    words = [f"{report['images']} of {report['of']} images"]
+    if report["found_there"]:
+        words.append(f"{report['found_there']} of them found there")
+    words.append(f"{report['images_per_second']:.3g} images/s")
+    if report["failed"]:
+        words.append(f"{report['failed']} failed, listed in {report['errors']}")
+    _console.say(f"{arguments.output}: {', '.join(words)}")
+    if arguments.json:
+        _console.result_json(report)

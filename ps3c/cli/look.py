@@ -1,0 +1,97 @@
+"""Draw where the model looks in an image. Needs matplotlib: pip install 'ps3c[plot]'.
+
+  ps3c look dock.jpg -m PS3-4K-SigLIP2 -o overlay.png --text "a red boat"
+"""
+
+import os
+import time
+from typing import Any, Dict, List
+
+from . import _console, _errors, _model, _options, _outputs
+
+HELP = "draw where the model looks"
+
+_KINDS = {
+    "heat": "how much each place is wanted, over the image (default)",
+    "patches": "which patches each look took, at every scale",
+    "features": "three principal components of the features as colour",
+}
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument("image", metavar="IMAGE")
+    _options.add_model(parser)
+    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="picture to write: .png, .pdf, .svg, ...")
+    _options.add_force(parser)
+    parser.add_argument("--text", metavar="TEXT", help="what to look for; default: what is salient")
+    parser.add_argument("--kind", choices=tuple(_KINDS), default="heat",
+                        help="; ".join(f"{name}: {what}" for name, what in _KINDS.items()))
+    parser.add_argument("--scale", type=_options.positive, metavar="N", help="heat: of the N-th high resolution alone")
+    _options.add_looks(parser)
+    _options.add_max_pixels(parser)
+    _options.add_json(parser)
+
+
+def run(arguments) -> int:
+    _outputs.refuse_existing(arguments.output, arguments.force)
+    plot = _plot(arguments.output)  # before the model: it may say what is missing for pictures
+    encoder = _model.load(arguments)
+    if arguments.text is not None:
+        _model.need_text_tower(encoder)
+    most = len(encoder.scales) - 1
+    if arguments.scale is not None and arguments.scale > most:
+        raise _errors.UsageError(f"--scale: got {arguments.scale}, expected 1 to {most}, the number of high resolutions")
+    looks = arguments.looks
+    if looks is None and arguments.num_tokens is None:
+        looks = 1
+    begin = time.perf_counter()
+    result = encoder.embed_images([arguments.image], arguments.text, looks, arguments.num_tokens, maps=True,
+                                  max_pixels=arguments.max_pixels)
+    seconds = time.perf_counter() - begin
+    with _outputs.replacing(arguments.output) as temporary:
+        _draw(plot, result, arguments).savefig(temporary)
+    report = {
+        "output": arguments.output,
+        "image": arguments.image,
+        "size": list(result.sizes[0]),
+        "text": arguments.text,
+        "seconds": seconds,
+        "tokens": int(result.tokens.shape[1]),
+        "looks": _taken(result),
+    }
+    if arguments.json:
+        _console.result_json(report)
+    for entry in report["looks"]:
+        shares = ", ".join(f"{count} at {scale}" for scale, count in entry["patches"].items() if count)
+        _console.say(f"look {entry['look']}: {shares} pixels")
+    _console.say(f"{arguments.output}: {report['tokens']} tokens in {seconds:.2f} s")
+    return _errors.OK
+
+
+def _plot(output: str) -> Any:
+    """ps3c.plot. MissingExtraError: no matplotlib. UsageError: it cannot write files of this kind."""
+    from .. import _extras, plot
+
+    known = _extras.require("matplotlib.backend_bases", "plot", "ps3c look").FigureCanvasBase.get_supported_filetypes()
+    if os.path.splitext(output)[1].lstrip(".").lower() not in known:
+        raise _errors.UsageError(f"-o: got {output!r}, expected a name that ends in {', '.join('.' + name for name in known)}")
+    return plot
+
+
+def _draw(plot, result, arguments) -> Any:
+    if arguments.kind == "patches":
+        return plot.looks(None, result)
+    if arguments.kind == "features":
+        return plot.feature_map(result)
+    return plot.overlay(None, result, scale=arguments.scale)
+
+
+def _taken(result) -> List[Dict[str, Any]]:
+    """Patches of each resolution, in pixels, that each look took; look 0 is the low resolution."""
+    import torch
+
+    entries = []
+    for number in range(int(result.look.max()) + 1):
+        counts = torch.bincount(result.positions[0, result.look[0] == number, 0], minlength=len(result.scales))
+        entries.append({"look": number, "patches": dict(zip(map(str, result.scales), counts.tolist()))})
+    return entries
