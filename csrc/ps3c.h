@@ -190,8 +190,10 @@ typedef struct ps3c_vision_request {
     bool smooth;                   /* smooth_selection_prob */
     bool pool_gt_only;             /* PRETRAIN: pool only tokens inside the ground truth */
     bool global_text;              /* PRETRAIN: is_global_text will come */
+    bool pooled;                   /* FEATURES: return the low-res pooled vector too, as LOW_RES does */
     int64_t hidden_states;         /* last layers to return, 1..depth; FEATURES without looks returns all,
                                      LOW_RES returns this many, 0 included */
+    int64_t looks_per_step;        /* at most this many looks run together; 0: as many as memory allows */
     size_t workspace_limit;        /* bytes to stay under where grouping of looks and images allows; 0: what the
                                      environment variable PS3C_WORKSPACE_LIMIT says, else the backend's default */
 } ps3c_vision_request;
@@ -209,6 +211,7 @@ typedef struct ps3c_vision_plan_info {
     int64_t low_res_tokens;
     int64_t selected_tokens; /* an image, all looks */
     int64_t looks;
+    int64_t steps;                          /* of a run, at least 1 */
     int64_t pooled_width;                   /* 0: no pooled output */
     int64_t num_high_scales;                /* S */
     int64_t image_size[PS3C_MAX_SCALES][2]; /* pixels (H, W) of each scale, scale 0 first */
@@ -233,7 +236,7 @@ typedef struct ps3c_vision_io {
     ps3c_tensor *selection_probs;    /* [S]: (B, h, w); NULL in LOW_RES */
     ps3c_tensor *bottomup_probs;     /* [S]: (B, h, w), PRETRAIN */
     ps3c_tensor *topdown_probs;      /* [S]: (B, h, w), PRETRAIN with a prompt */
-    ps3c_tensor *pooled;             /* (B, pooled_width), PRETRAIN and LOW_RES */
+    ps3c_tensor *pooled;             /* (B, pooled_width), PRETRAIN, LOW_RES, and FEATURES with request.pooled */
     void *workspace;
     size_t workspace_bytes;
     void *stream; /* cudaStream_t on the request's device, which the work is enqueued on; NULL on the CPU */
@@ -241,6 +244,40 @@ typedef struct ps3c_vision_io {
 } ps3c_vision_io;
 
 ps3c_status ps3c_vision_run(ps3c_context *context, const ps3c_vision_plan *plan, const ps3c_vision_io *io);
+
+/* ---- a vision run in steps: to show progress, to use each look when it is there, to stop early ---------- */
+
+/* Images run in chunks, as many as memory allows. The first step of a chunk does its low resolution and its selection
+ * (and the looks' places); each further step encodes one group of its looks, all of the same number of tokens. */
+typedef struct ps3c_vision_step {
+    int64_t first_image, images; /* the chunk */
+    int64_t first_look, looks;   /* looks 0: the first step of the chunk */
+    int64_t tokens;              /* that each of the looks has, an image */
+} ps3c_vision_step;
+
+/* Step `index`, from 0 to steps - 1; all zeros outside. */
+ps3c_vision_step ps3c_vision_plan_step(const ps3c_vision_plan *plan, int64_t index);
+
+/* One step of a run: all of them in order are ps3c_vision_run, in the same bits. Outputs are final where a step wrote
+ * them: the first step of a chunk its images' low-res tokens, maps, probabilities and (but for PRETRAIN) pooled; the
+ * others the rows that ps3c_vision_plan_rows names. The rest stays as it was.
+ *
+ * From the first step of a chunk to its last leave the workspace, weights, images, prompt and ground truth as they are, and
+ * give each step the same tensors (their outputs and workspace may have been read). Other runs of the plan, or of
+ * others, may come in between, with a workspace of their own.
+ *
+ * After its chunk's first step, steps may come in any order, again (after an error, ERROR_INTERRUPTED say), or not at
+ * all; chunks are independent of each other but for the workspace. A step of looks on a workspace that the first step of
+ * its chunk has not been run on, or that another chunk's has since, is undefined: it reads from there where to write.
+ *
+ * ERROR_VALUE when step is outside [0, steps). */
+ps3c_status ps3c_vision_run_step(ps3c_context *context, const ps3c_vision_plan *plan, const ps3c_vision_io *io,
+                                 int64_t step);
+
+/* Which rows of hidden_states the looks of a step fill: [looks][images][tokens], ascending for each look of an image,
+ * row low_res_tokens + r for each r. Points into the workspace, so to the device's memory; written by the chunk's first
+ * step, valid until another chunk's. NULL where a step has no looks. */
+const int32_t *ps3c_vision_plan_rows(const ps3c_vision_plan *plan, int64_t step, const void *workspace);
 
 /* ---- text ---------------------------------------------------------------------------------------------- */
 

@@ -366,7 +366,7 @@ static ps3c_status select_patches(const chunk *k)
 }
 
 /* Ranks -> what each look takes, and the 0/1 maps. */
-static ps3c_status assign(const chunk *k, const int64_t *look_entry)
+static ps3c_status assign(const chunk *k)
 {
     const ps3c_vision_plan *p = k->plan;
     ps3c_tensor maps[PS3C_MAX_SCALES];
@@ -384,12 +384,29 @@ static ps3c_status assign(const chunk *k, const int64_t *look_entry)
                                          p->high,
                                          rank,
                                          p->ends + k->first * p->num_high * p->looks,
-                                         look_entry,
+                                         ps3c_vision_look_entry(p, k->images),
                                          p->look_tokens,
                                          (int32_t *)(k->workspace + p->at.positions),
                                          (int32_t *)(k->workspace + p->at.row_of),
                                          maps};
     return k->pass.backend->assign_looks(&k->pass.run, &args);
+}
+
+/* The first step of a chunk: the low resolution, and which patches its looks will take. */
+static ps3c_status see_whole(const chunk *k)
+{
+    const ps3c_vision_plan *p = k->plan;
+    const ps3c_activation x = activation(k, p->at.x, k->images, low_tokens(p), p->config.width);
+    const ps3c_activation low_pooled = activation(k, p->at.low_pooled, 1, k->images, p->config.pool_width);
+    PS3C_TRY(run_low_res(k, &x));
+    if (p->low_pooled)
+        PS3C_TRY(pool(k, &x, NULL, &low_pooled));
+    if (p->low_pooled && p->request.mode != PS3C_VISION_PRETRAIN)
+        PS3C_TRY(return_pooled(k, &low_pooled));
+    if (p->request.mode == PS3C_VISION_LOW_RES)
+        return PS3C_OK;
+    PS3C_TRY(select_patches(k));
+    return p->looks ? assign(k) : PS3C_OK;
 }
 
 /* ---- looks ------------------------------------------------------------------------------------------------ */
@@ -424,34 +441,18 @@ static ps3c_status pool_look(const chunk *k, const int32_t *positions, const ps3
     return return_pooled(k, &pooled);
 }
 
-static ps3c_status run_chunk(const chunk *k)
+/* Each further step of a chunk: a group of its looks. */
+static ps3c_status look_close(const chunk *k, const ps3c_vision_step *step)
 {
     const ps3c_vision_plan *p = k->plan;
-    const int64_t width = p->config.width;
-    const int64_t *look_entry = p->look_entry ? p->look_entry + (k->images == p->chunk ? 0 : p->looks) : NULL;
-    const ps3c_activation x = activation(k, p->at.x, k->images, low_tokens(p), width);
-    const ps3c_activation low_pooled = activation(k, p->at.low_pooled, 1, k->images, p->config.pool_width);
-    PS3C_TRY(run_low_res(k, &x));
-    if (p->low_pooled)
-        PS3C_TRY(pool(k, &x, NULL, &low_pooled));
-    if (p->request.mode == PS3C_VISION_LOW_RES)
-        return return_pooled(k, &low_pooled);
-    PS3C_TRY(select_patches(k));
-    if (!p->looks)
+    const int64_t entry = ps3c_vision_look_entry(p, k->images)[step->first_look];
+    const int32_t *positions = (const int32_t *)(k->workspace + p->at.positions) + entry;
+    const int32_t *row_of = (const int32_t *)(k->workspace + p->at.row_of) + entry;
+    const ps3c_activation x = activation(k, p->at.x, step->looks * k->images, step->tokens, p->config.width);
+    if (!x.tokens)
         return PS3C_OK;
-    PS3C_TRY(assign(k, look_entry));
-    for (int64_t look = 0, count; look < p->looks; look += count) {
-        const int32_t *positions = (const int32_t *)(k->workspace + p->at.positions) + look_entry[look];
-        const int32_t *row_of = (const int32_t *)(k->workspace + p->at.row_of) + look_entry[look];
-        count = ps3c_vision_group(p, look, k->images);
-        const ps3c_activation tokens = activation(k, p->at.x, count * k->images, p->look_tokens[look], width);
-        if (!tokens.tokens)
-            continue;
-        PS3C_TRY(run_looks(k, positions, row_of, &tokens));
-        if (p->request.mode == PS3C_VISION_PRETRAIN)
-            PS3C_TRY(pool_look(k, positions, &tokens));
-    }
-    return PS3C_OK;
+    PS3C_TRY(run_looks(k, positions, row_of, &x));
+    return p->request.mode == PS3C_VISION_PRETRAIN ? pool_look(k, positions, &x) : PS3C_OK;
 }
 
 /* ---- the caller's tensors --------------------------------------------------------------------------------- */
@@ -520,7 +521,25 @@ static ps3c_status check_io(ps3c_context *context, const ps3c_vision_plan *p, co
     return PS3C_OK;
 }
 
-ps3c_status ps3c_vision_run(ps3c_context *context, const ps3c_vision_plan *plan, const ps3c_vision_io *io)
+/* ---- steps ------------------------------------------------------------------------------------------------ */
+
+static ps3c_status run_step(chunk *k, int64_t index)
+{
+    const ps3c_vision_plan *p = k->plan;
+    const ps3c_vision_step step = ps3c_vision_plan_step(p, index);
+    k->first = step.first_image;
+    k->images = step.images;
+    k->pixels = ps3c_tensor_slice(k->io->pixel_values, k->first, k->images);
+    if (p->request.prompt)
+        k->prompt = ps3c_tensor_slice(k->io->prompt, k->first, k->images);
+    if (p->request.gt_maps)
+        k->gt = ps3c_tensor_slice(k->io->gt_maps, k->first, k->images);
+    return step.looks ? look_close(k, &step) : see_whole(k);
+}
+
+/* Steps [first, end). */
+static ps3c_status run_steps(ps3c_context *context, const ps3c_vision_plan *plan, const ps3c_vision_io *io,
+                             int64_t first, int64_t end)
 {
     ps3c_status status = PS3C_OK;
     chunk k = {.plan = plan, .io = io};
@@ -533,20 +552,27 @@ ps3c_status ps3c_vision_run(ps3c_context *context, const ps3c_vision_plan *plan,
     k.pass.weights = io->weights;
     PS3C_TRY(ps3c_context_backend(context, plan->request.device, &k.pass.backend));
     PS3C_TRY(check_io(context, plan, io));
-    k.workspace = (char *)(((uintptr_t)io->workspace + 255) / 256 * 256);
+    k.workspace = ps3c_vision_workspace(io->workspace);
     k.pass.run.scratch = k.workspace + plan->at.scratch;
     k.pass.run.scratch_bytes = plan->at.bytes - 256 - plan->at.scratch;
     PS3C_TRY(ps3c_pass_begin(&k.pass));
-    for (k.first = 0; k.first < plan->request.batch && status == PS3C_OK; k.first += k.images) {
-        const int64_t rest = plan->request.batch - k.first;
-        k.images = rest < plan->chunk ? rest : plan->chunk;
-        k.pixels = ps3c_tensor_slice(io->pixel_values, k.first, k.images);
-        if (plan->request.prompt)
-            k.prompt = ps3c_tensor_slice(io->prompt, k.first, k.images);
-        if (plan->request.gt_maps)
-            k.gt = ps3c_tensor_slice(io->gt_maps, k.first, k.images);
-        status = run_chunk(&k);
-    }
+    for (int64_t index = first; index < end && status == PS3C_OK; index++)
+        status = run_step(&k, index);
     ps3c_pass_end(&k.pass);
     return status;
+}
+
+ps3c_status ps3c_vision_run(ps3c_context *context, const ps3c_vision_plan *plan, const ps3c_vision_io *io)
+{
+    return run_steps(context, plan, io, 0, ps3c_vision_steps(plan));
+}
+
+ps3c_status ps3c_vision_run_step(ps3c_context *context, const ps3c_vision_plan *plan, const ps3c_vision_io *io,
+                                 int64_t step)
+{
+    const int64_t steps = ps3c_vision_steps(plan);
+    if (step < 0 || step >= steps)
+        return ps3c_fail(context, PS3C_ERROR_VALUE, "step: got %lld, expected 0 to %lld", (long long)step,
+                         (long long)steps - 1);
+    return run_steps(context, plan, io, step, step + 1);
 }

@@ -36,6 +36,10 @@ static ps3c_status check_request(ps3c_context *context, const ps3c_vision_config
     if (r->hidden_states < (r->mode == PS3C_VISION_FEATURES) || r->hidden_states > config->depth)
         return ps3c_fail(context, PS3C_ERROR_VALUE, "num_hidden_layers_to_return: got %lld, expected 1 to %lld",
                          (long long)r->hidden_states, (long long)config->depth);
+    if (r->looks_per_step < 0)
+        return ps3c_fail(context, PS3C_ERROR_VALUE,
+                         "looks_per_step: got %lld, expected 0 (as many as memory allows) or more",
+                         (long long)r->looks_per_step);
     for (int64_t b = 0; r->first_n_scales && b < r->batch; b++)
         if (r->first_n_scales[b] < 1 || r->first_n_scales[b] >= config->num_scales)
             return ps3c_fail(context, PS3C_ERROR_VALUE, "only_select_first_n_scale: got %lld, expected 1 to %lld",
@@ -133,7 +137,9 @@ static ps3c_status set_looks(ps3c_context *context, ps3c_vision_plan *plan)
     plan->look_tokens = malloc((size_t)looks.count * sizeof *plan->look_tokens);
     plan->look_first = malloc((size_t)looks.count * sizeof *plan->look_first);
     plan->look_entry = malloc((size_t)looks.count * 2 * sizeof *plan->look_entry);
-    if (!plan->takes || !plan->ends || !plan->look_tokens || !plan->look_first || !plan->look_entry)
+    plan->group_first = malloc((size_t)looks.count * 2 * sizeof *plan->group_first);
+    if (!plan->takes || !plan->ends || !plan->look_tokens || !plan->look_first || !plan->look_entry ||
+        !plan->group_first)
         return ps3c_fail(context, PS3C_ERROR_MEMORY, "no memory for the plan of %lld looks", (long long)looks.count);
     for (int64_t b = 0; b < batch; b++)
         PS3C_TRY(set_looks_of_image(context, plan, &looks, b));
@@ -142,15 +148,6 @@ static ps3c_status set_looks(ps3c_context *context, ps3c_vision_plan *plan)
         plan->selected += plan->look_tokens[look];
     }
     return PS3C_OK;
-}
-
-int64_t ps3c_vision_group(const ps3c_vision_plan *plan, int64_t look, int64_t images)
-{
-    const int64_t tokens = plan->look_tokens[look], most = largest(plan->group_tokens / largest(tokens * images, 1), 1);
-    int64_t count = 1;
-    while (count < most && look + count < plan->looks && plan->look_tokens[look + count] == tokens)
-        count++;
-    return count;
 }
 
 /* ---- workspace -------------------------------------------------------------------------------------------- */
@@ -223,6 +220,23 @@ static void lay_selection(layout *l, ps3c_vision_buffers *at, int64_t images, in
     }
 }
 
+/* Raises segments and tokens to those of the largest group of looks of `images` images, where one is larger. The last
+ * chunk's may be: with fewer images more looks run together. */
+static void find_largest_group(const ps3c_backend *backend, const ps3c_vision_plan *plan, int64_t images,
+                               int64_t *segments, int64_t *tokens)
+{
+    const ps3c_dtype dtype = plan->request.dtype;
+    const int64_t width = plan->config.width;
+    for (int64_t look = 0, count; look < plan->looks; look += count) {
+        count = ps3c_vision_group(plan, look, images);
+        if (backend->activation_bytes(dtype, count * images, plan->look_tokens[look], width) <=
+            backend->activation_bytes(dtype, *segments, *tokens, width))
+            continue;
+        *segments = count * images;
+        *tokens = plan->look_tokens[look];
+    }
+}
+
 /* Lays out a workspace for `images` images and groups of `group` tokens; returns its bytes. */
 static size_t lay_out(const ps3c_backend *backend, ps3c_vision_plan *plan, int64_t images, int64_t group)
 {
@@ -258,21 +272,12 @@ static size_t lay_out(const ps3c_backend *backend, ps3c_vision_plan *plan, int64
         l.arena.used = l.arena.peak == SIZE_MAX ? SIZE_MAX : phase;
         /* The low-res pass and the looks follow each other in the same memory: laid out for the larger. */
         int64_t segments = images, tokens = low;
-        size_t largest_bytes = 0;
-        for (int64_t look = -1; look < plan->looks;) {
-            const int64_t count = look < 0 ? 1 : ps3c_vision_group(plan, look, images);
-            const int64_t s = count * images, t = look < 0 ? low : plan->look_tokens[look];
-            const size_t bytes = backend->activation_bytes(plan->request.dtype, s, t, c->width);
-            if (bytes > largest_bytes) {
-                largest_bytes = bytes;
-                segments = s;
-                tokens = t;
-            }
-            look += count;
-        }
+        find_largest_group(backend, plan, images, &segments, &tokens);
+        find_largest_group(backend, plan, ps3c_vision_last_images(plan), &segments, &tokens);
         lay_tokens(&l, at, segments, tokens);
         if (plan->pooled)
-            lay_pool(&l, at, images, largest(low, plan->looks ? plan->look_tokens[0] : 0));
+            lay_pool(&l, at, images,
+                     plan->request.mode == PS3C_VISION_PRETRAIN ? largest(low, plan->look_tokens[0]) : low);
     }
     l.arena.used = l.arena.peak;
     scratch =
@@ -301,11 +306,7 @@ static ps3c_status set_workspace(ps3c_context *context, const ps3c_backend *back
         return ps3c_fail(context, PS3C_ERROR_MEMORY,
                          "pixel_values: a workspace for images of %lld x %lld pixels does not fit memory",
                          (long long)plan->request.height, (long long)plan->request.width);
-    for (int64_t look = 0; look < plan->looks; look++) {
-        const int64_t rest = batch % images ? batch % images : images;
-        plan->look_entry[look] = plan->look_first[look] * images;
-        plan->look_entry[plan->looks + look] = plan->look_first[look] * rest;
-    }
+    ps3c_vision_set_groups(plan);
     return PS3C_OK;
 }
 
@@ -333,8 +334,8 @@ static ps3c_status fill(ps3c_context *context, ps3c_vision_plan *plan)
     }
     set_scales(plan);
     PS3C_TRY(set_looks(context, plan));
-    plan->pooled = r->mode != PS3C_VISION_FEATURES;
-    plan->low_pooled = r->mode == PS3C_VISION_LOW_RES || (plan->pooled && r->global_text);
+    plan->pooled = r->mode != PS3C_VISION_FEATURES || r->pooled;
+    plan->low_pooled = plan->pooled && (r->mode != PS3C_VISION_PRETRAIN || r->global_text);
     plan->hidden_states = r->mode == PS3C_VISION_PRETRAIN                   ? 0
                           : r->mode == PS3C_VISION_FEATURES && !plan->looks ? plan->config.depth
                                                                             : r->hidden_states;
@@ -369,6 +370,7 @@ void ps3c_vision_plan_free(ps3c_vision_plan *plan)
     free(plan->look_tokens);
     free(plan->look_first);
     free(plan->look_entry);
+    free(plan->group_first);
     free(plan);
 }
 
@@ -387,6 +389,7 @@ void ps3c_vision_plan_describe(const ps3c_vision_plan *plan, ps3c_vision_plan_in
                                     .low_res_tokens = plan->low.rows * plan->low.cols,
                                     .selected_tokens = plan->selected,
                                     .looks = plan->looks,
+                                    .steps = ps3c_vision_steps(plan),
                                     .pooled_width = plan->pooled ? plan->config.pool_width : 0,
                                     .num_high_scales = plan->num_high,
                                     .selection_maps = plan->looks > 0};

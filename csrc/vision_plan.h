@@ -44,10 +44,13 @@ struct ps3c_vision_plan {
     int32_t *ends;        /* [batch][num_high][looks], cumulated over looks */
     int64_t *look_tokens; /* [looks] */
     int64_t *look_first;  /* [looks], tokens of the looks before */
-    int64_t *look_entry;  /* [2][looks]: look_first in entries of a whole chunk's positions, of the last chunk's */
-    int64_t selected;     /* tokens of all looks */
+    /* Of a whole chunk, of the last one: */
+    int64_t *look_entry;  /* [2][looks]: look_first in entries of positions */
+    int64_t *group_first; /* [2][looks]: first look of each group of looks that run together */
+    int64_t groups[2];
+    int64_t selected; /* tokens of all looks */
     int64_t hidden_states;
-    bool pooled, low_pooled; /* some pooled output; the low-res one in it */
+    bool pooled, low_pooled; /* some pooled output; the low-res one wanted for it */
     int64_t chunk;           /* images that run together */
     int64_t group_tokens;    /* tokens of looks that run together, unless one look has more */
     int threads;             /* what scratch is planned for */
@@ -56,5 +59,18 @@ struct ps3c_vision_plan {
 
 /* Looks from `look` on that run together for `images` images: all of the same number of tokens. */
 int64_t ps3c_vision_group(const ps3c_vision_plan *plan, int64_t look, int64_t images);
+/* Images of the last chunk. */
+int64_t ps3c_vision_last_images(const ps3c_vision_plan *plan);
+/* Fills look_entry, group_first and groups, once chunk and group_tokens are known. */
+void ps3c_vision_set_groups(ps3c_vision_plan *plan);
+
+int64_t ps3c_vision_steps(const ps3c_vision_plan *plan);
+/* look_entry of a chunk of so many images. */
+const int64_t *ps3c_vision_look_entry(const ps3c_vision_plan *plan, int64_t images);
+/* Where the offsets of ps3c_vision_buffers count from. */
+static inline char *ps3c_vision_workspace(void *workspace)
+{
+    return (char *)(((uintptr_t)workspace + 255) / 256 * 256);
+}
 
 #endif

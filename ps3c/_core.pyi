@@ -41,6 +41,8 @@ class VisionModel:
         global_text: bool = False,
         hidden_states: int = 1,
         workspace_limit: int = 0,
+        pooled: bool = False,
+        looks_per_step: int = 0,
     ) -> VisionPlan: ...
 
 @final
@@ -67,6 +69,9 @@ class VisionPlan:
     def selection_maps(self) -> bool: ...
     @property
     def takes(self) -> list[list[list[int]]]: ...
+    @property
+    def steps(self) -> list[tuple[int, int, int, int]]: ...
+    def rows(self, step: int, address: int, /) -> tuple[int, tuple[int, int, int]]: ...
     def run(
         self,
         weights: Sequence[Tensor],
@@ -86,6 +91,7 @@ class VisionPlan:
         level: _Level | None = None,
         stream: int = 0,
         tf32: bool = False,
+        step: int | None = None,
     ) -> None: ...
 
 @final

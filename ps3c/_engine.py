@@ -136,10 +136,18 @@ def empty(what: str, shape: Sequence[int], dtype: torch.dtype, device: torch.dev
 
 
 def run_arguments(plan: Any, device: torch.device) -> Dict[str, Any]:
-    """Workspace, threads, stream and precision of one run, as torch has them now."""
+    """Workspace and settings of one run."""
+    return {"workspace": workspace(plan, device), **settings(device)}
+
+
+def workspace(plan: Any, device: torch.device) -> torch.Tensor:
+    return empty("the workspace", (plan.workspace_bytes,), torch.uint8, device)
+
+
+def settings(device: torch.device) -> Dict[str, Any]:
+    """Threads, stream and precision of one run, as torch has them now."""
     cuda = device.type == "cuda"
     return {
-        "workspace": empty("the workspace", (plan.workspace_bytes,), torch.uint8, device),
         "threads": torch.get_num_threads(),
         "stream": torch.cuda.current_stream(device).cuda_stream if cuda else 0,
         "tf32": cuda and _allows_tf32(),

@@ -1,10 +1,12 @@
 """One forward pass of the vision encoder: checks of the arguments, plan, outputs, run."""
 
+import functools
 from typing import Any, Dict, Optional, Sequence, Tuple
 
 import torch
 
 from . import _arguments, _engine
+from ._steps import Steps
 
 
 class VisionCall:
@@ -111,13 +113,13 @@ class VisionCall:
             **request,
         )
 
-    def features(self, num_look_close, num_token_look_close, smooth, first_n) -> Dict[str, Any]:
+    def _features_plan(self, num_look_close, num_token_look_close, smooth, first_n, **request):
         looks = _arguments.looks("num_look_close", num_look_close)
         tokens = _arguments.looks("num_token_look_close", num_token_look_close)
         if looks is None and tokens is None:
             raise ValueError("num_look_close, num_token_look_close: got neither, expected one of them: a number or "
                              "'all' (0 for the low resolution alone)")
-        plan = self.plan(
+        return self.plan(
             mode="features",
             num_look_close=looks,
             num_token_look_close=tokens,
@@ -126,7 +128,11 @@ class VisionCall:
             gt_maps=self._gt_maps is not None,
             smooth=bool(smooth),
             hidden_states=self._layers_to_return(),
+            **request,
         )
+
+    def features(self, num_look_close, num_token_look_close, smooth, first_n) -> Dict[str, Any]:
+        plan = self._features_plan(num_look_close, num_token_look_close, smooth, first_n)
         outputs = self.run(plan, maps=plan.selection_maps, probs=("selection_probs",))
         return dict(
             last_hidden_state=outputs["hidden_states"][-1],
@@ -134,6 +140,15 @@ class VisionCall:
             selection_maps=outputs["selection_maps"] if plan.selection_maps else None,
             selection_probs=outputs["selection_probs"],
         )
+
+    def steps(self, num_look_close, num_token_look_close, smooth, first_n, pooled, looks_per_step) -> Steps:
+        """As features, in steps."""
+        looks_per_step = _arguments.positive("looks_per_step", looks_per_step, least=0)
+        plan = self._features_plan(
+            num_look_close, num_token_look_close, smooth, first_n, pooled=bool(pooled), looks_per_step=looks_per_step
+        )
+        outputs = self.outputs(plan, maps=plan.selection_maps, probs=("selection_probs",), pooled=bool(pooled))
+        return Steps(plan, outputs, self._bind(plan, outputs), self._device)
 
     def pretrain(self, is_global_text, pool_gt_token_only, smooth) -> Dict[str, Any]:
         if pool_gt_token_only and self._gt_maps is None:
@@ -172,8 +187,8 @@ class VisionCall:
             raise ValueError(f"{name}: got {number}, expected 1 to {layers}")
         return min(number, layers)
 
-    def run(self, plan, maps: bool = False, probs: Sequence[str] = (), pooled: bool = False, global_text=None):
-        """Allocates the outputs that were asked for and runs. Returns them by the engine's names."""
+    def outputs(self, plan, maps: bool = False, probs: Sequence[str] = (), pooled: bool = False) -> Dict[str, Any]:
+        """Memory for the outputs that were asked for, by the engine's names."""
 
         def new(name: str, *shape: int) -> torch.Tensor:
             return _engine.empty(name, (self._batch, *shape), self._dtype, self._device)
@@ -186,13 +201,15 @@ class VisionCall:
             outputs[name] = [new(name, *grid) for grid in plan.grids[1:]]
         if pooled:
             outputs["pooled"] = new("pooled_output", plan.pooled_width)
-        plan.run(
-            self._weights,
-            self._pixels,
-            prompt=self._prompt,
-            gt_maps=self._gt_maps,
-            global_text=global_text,
-            **outputs,
-            **_engine.run_arguments(plan, self._device),
-        )
+        return outputs
+
+    def _bind(self, plan, outputs: Dict[str, Any], global_text=None):
+        """plan.run with all of its tensors but the workspace."""
+        inputs = dict(prompt=self._prompt, gt_maps=self._gt_maps, global_text=global_text)
+        return functools.partial(plan.run, self._weights, self._pixels, **inputs, **outputs)
+
+    def run(self, plan, *, global_text=None, **wanted) -> Dict[str, Any]:
+        """Runs the plan; returns outputs(plan, **wanted), filled."""
+        outputs = self.outputs(plan, **wanted)
+        self._bind(plan, outputs, global_text)(**_engine.run_arguments(plan, self._device))
         return outputs

@@ -13,6 +13,7 @@ from . import _core, _engine, _vision_config
 from ._arguments import Looks
 from ._loading import PretrainedBase
 from ._modules import AttentionPool, Mlp, ParameterHolder, SelectionConvNet, Trunk, Wanted
+from ._steps import Steps
 from ._vision_call import VisionCall
 from .configuration_ps3 import PS3Config, PS3TextConfig, PS3VisionConfig
 from .modeling_ps3_text import PS3TextModelOutput, TextTransformer
@@ -250,6 +251,41 @@ class PS3VisionEncoder(ParameterHolder):
                 raise ValueError(f"{name}: got {value!r}, expected None with output_hidden_states=False, which always "
                                  "takes one look at all scales")
         return PS3VisionModelOutput(**call.pretrain(is_global_text, pool_gt_token_only, smooth_selection_prob))
+
+    def steps(
+        self,
+        x: torch.Tensor,
+        *,
+        prompt: Optional[torch.Tensor] = None,
+        gt_selection_maps: Optional[torch.Tensor] = None,
+        num_look_close: Looks = None,
+        num_token_look_close: Looks = None,
+        smooth_selection_prob: bool = False,
+        only_select_first_n_scale: Union[int, Sequence[int], None] = None,
+        pooled: bool = False,
+        looks_per_step: int = 0,
+    ) -> Steps:
+        """forward with output_hidden_states=True as an iterator of steps, each computed when it is asked for.
+
+        Args:
+            pooled: also write the low-res pooled vector, forward_low_res's "x".
+            looks_per_step: at most so many looks in a step; 0: as many as memory allows, which is fastest.
+            The others: as in PS3VisionModel.forward.
+
+        Returns:
+            The iterator; its `outputs` hold the tensors, its `count` says how many steps there are.
+
+        Raises:
+            What forward raises for these arguments. Nothing has run yet.
+        """
+        return VisionCall(self, x, prompt, gt_selection_maps).steps(
+            num_look_close,
+            num_token_look_close,
+            smooth_selection_prob,
+            only_select_first_n_scale,
+            pooled,
+            looks_per_step,
+        )
 
     def _engine_model(self) -> _engine.EngineModel:
         return self._engine.model(self, _core.VisionModel, _vision_config.engine_config(self))

@@ -106,15 +106,18 @@ static int ps3c_vision_parse_request(PyObject *args, PyObject *kwargs, ps3c_visi
                                "global_text",
                                "hidden_states",
                                "workspace_limit",
+                               "pooled",
+                               "looks_per_step",
                                NULL};
     static const char *const modes[] = {"features", "pretrain", "low_res", NULL};
     PyObject *dtype = NULL, *device = NULL, *mode = NULL, *looks = Py_None, *tokens = Py_None, *first = Py_None;
-    int prompt = 0, gt_maps = 0, smooth = 0, pool_gt_only = 0, global_text = 0, chosen = PS3C_VISION_FEATURES;
-    long long batch, height, width, hidden_states = 1;
+    int prompt = 0, gt_maps = 0, smooth = 0, pool_gt_only = 0, global_text = 0, pooled = 0;
+    int chosen = PS3C_VISION_FEATURES;
+    long long batch, height, width, hidden_states = 1, looks_per_step = 0;
     Py_ssize_t limit = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "LLL|$OOOOOOpppppLn:plan", keywords, &batch, &height, &width, &dtype,
-                                     &device, &mode, &looks, &tokens, &first, &prompt, &gt_maps, &smooth, &pool_gt_only,
-                                     &global_text, &hidden_states, &limit))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "LLL|$OOOOOOpppppLnpL:plan", keywords, &batch, &height, &width,
+                                     &dtype, &device, &mode, &looks, &tokens, &first, &prompt, &gt_maps, &smooth,
+                                     &pool_gt_only, &global_text, &hidden_states, &limit, &pooled, &looks_per_step))
         return -1;
     if (limit < 0) {
         PyErr_Format(PyExc_ValueError, "argument workspace_limit: expected 0 or more, got %zd", limit);
@@ -128,7 +131,9 @@ static int ps3c_vision_parse_request(PyObject *args, PyObject *kwargs, ps3c_visi
                                      .smooth = smooth,
                                      .pool_gt_only = pool_gt_only,
                                      .global_text = global_text,
+                                     .pooled = pooled,
                                      .hidden_states = hidden_states,
+                                     .looks_per_step = looks_per_step,
                                      .workspace_limit = (size_t)limit};
     if ((dtype != NULL && ps3c_parse_dtype(dtype, &request->dtype) < 0) ||
         (device != NULL && ps3c_parse_device(device, &request->device) < 0) ||
@@ -176,7 +181,8 @@ static PyMethodDef ps3c_vision_model_methods[] = {
     {"plan", (PyCFunction)(void (*)(void))ps3c_vision_model_plan, METH_VARARGS | METH_KEYWORDS,
      "plan(batch, height, width, *, dtype='float32', device=('cpu', 0), mode='features', num_look_close=None,\n"
      "     num_token_look_close=None, first_n_scales=None, prompt=False, gt_maps=False, smooth=False,\n"
-     "     pool_gt_only=False, global_text=False, hidden_states=1, workspace_limit=0)\n\n"
+     "     pool_gt_only=False, global_text=False, hidden_states=1, workspace_limit=0, pooled=False,\n"
+     "     looks_per_step=0)\n\n"
      "Everything of a forward pass that follows from sizes and arguments alone: a VisionPlan."},
     {NULL, NULL, 0, NULL},
 };
@@ -211,6 +217,7 @@ typedef struct ps3c_vision_run_args {
     const char *level;
     unsigned long long stream; /* cudaStream_t */
     int tf32;
+    PyObject *step;
 } ps3c_vision_run_args;
 
 static int ps3c_vision_parse_run(PyObject *args, PyObject *kwargs, ps3c_vision_run_args *a)
@@ -218,14 +225,14 @@ static int ps3c_vision_parse_run(PyObject *args, PyObject *kwargs, ps3c_vision_r
     static char *keywords[] = {
         "weights",        "pixel_values",    "prompt",         "gt_maps",       "global_text", "hidden_states",
         "selection_maps", "selection_probs", "bottomup_probs", "topdown_probs", "pooled",      "workspace",
-        "threads",        "level",           "stream",         "tf32",          NULL};
+        "threads",        "level",           "stream",         "tf32",          "step",        NULL};
     *a = (ps3c_vision_run_args){.prompt = Py_None, .gt_maps = Py_None, .global_text = Py_None};
     a->hidden_states = a->selection_maps = a->selection_probs = Py_None;
-    a->bottomup_probs = a->topdown_probs = a->pooled = Py_None;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$OOOOOOOOOOizKp:run", keywords, &a->weights, &a->pixel_values,
+    a->bottomup_probs = a->topdown_probs = a->pooled = a->step = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$OOOOOOOOOOizKpO:run", keywords, &a->weights, &a->pixel_values,
                                      &a->prompt, &a->gt_maps, &a->global_text, &a->hidden_states, &a->selection_maps,
                                      &a->selection_probs, &a->bottomup_probs, &a->topdown_probs, &a->pooled,
-                                     &a->workspace, &a->threads, &a->level, &a->stream, &a->tf32))
+                                     &a->workspace, &a->threads, &a->level, &a->stream, &a->tf32, &a->step))
         return -1;
     if (a->workspace == NULL) {
         PyErr_SetString(PyExc_TypeError, "run() missing required argument 'workspace'");
@@ -311,14 +318,18 @@ static PyObject *ps3c_vision_plan_run(PyObject *object, PyObject *args, PyObject
     ps3c_call call = {0};
     PyObject *result = NULL;
     ps3c_status status;
-    if (ps3c_vision_parse_run(args, kwargs, &a) < 0 || ps3c_bag_open(&bag, ps3c_state_of_instance(object), room) < 0 ||
+    int64_t step = 0;
+    if (ps3c_vision_parse_run(args, kwargs, &a) < 0 ||
+        (a.step != Py_None && ps3c_parse_int64("argument step", a.step, &step) < 0) ||
+        ps3c_bag_open(&bag, ps3c_state_of_instance(object), room) < 0 ||
         ps3c_vision_take_inputs(self, &a, &bag, &io) < 0 || ps3c_vision_take_outputs(self, &a, &bag, &io) < 0 ||
         ps3c_call_begin(&call, a.threads, a.level) < 0)
         goto cleanup;
     io.stream = (void *)(uintptr_t)a.stream;
     io.tf32 = a.tf32;
     PS3C_ENGINE_BEGIN(call)
-    status = ps3c_vision_run(call.context, self->plan, &io);
+    status = a.step == Py_None ? ps3c_vision_run(call.context, self->plan, &io)
+                               : ps3c_vision_run_step(call.context, self->plan, &io, step);
     PS3C_ENGINE_END(call)
     result = status == PS3C_OK ? Py_NewRef(Py_None) : ps3c_python_error(call.context, status);
 cleanup:
@@ -401,6 +412,37 @@ static PyObject *ps3c_vision_plan_takes(PyObject *object, void *unused)
     return images;
 }
 
+static PyObject *ps3c_vision_plan_steps(PyObject *object, void *unused)
+{
+    (void)unused;
+    ps3c_vision_plan_object *self = (ps3c_vision_plan_object *)object;
+    PyObject *list = PyList_New(0);
+    for (int64_t index = 0; list != NULL && index < self->info.steps; index++) {
+        const ps3c_vision_step step = ps3c_vision_plan_step(self->plan, index);
+        PyObject *item = Py_BuildValue("(LLLL)", (long long)step.first_image, (long long)step.images,
+                                       (long long)step.first_look, (long long)step.looks);
+        if (item == NULL || PyList_Append(list, item) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(item);
+    }
+    return list;
+}
+
+static PyObject *ps3c_vision_plan_rows_of(PyObject *object, PyObject *args)
+{
+    ps3c_vision_plan_object *self = (ps3c_vision_plan_object *)object;
+    long long index;
+    unsigned long long address;
+    if (!PyArg_ParseTuple(args, "LK:rows", &index, &address))
+        return NULL;
+    const ps3c_vision_step step = ps3c_vision_plan_step(self->plan, index);
+    const int32_t *rows = ps3c_vision_plan_rows(self->plan, index, (const void *)(uintptr_t)address);
+    if (rows == NULL)
+        return PyErr_Format(PyExc_ValueError, "step: got %lld, expected one that has looks", index);
+    return Py_BuildValue("(L(LLL))", (long long)((uintptr_t)rows - (uintptr_t)address), (long long)step.looks,
+                         (long long)step.images, (long long)step.tokens);
+}
+
 static PyObject *ps3c_vision_plan_integer(PyObject *object, void *offset)
 {
     const char *info = (const char *)&((ps3c_vision_plan_object *)object)->info;
@@ -423,8 +465,13 @@ static PyMethodDef ps3c_vision_plan_methods[] = {
     {"run", (PyCFunction)(void (*)(void))ps3c_vision_plan_run, METH_VARARGS | METH_KEYWORDS,
      "run(weights, pixel_values, *, prompt=None, gt_maps=None, global_text=None, hidden_states=(),\n"
      "    selection_maps=(), selection_probs=(), bottomup_probs=(), topdown_probs=(), pooled=None, workspace,\n"
-     "    threads=0, level=None, stream=0, tf32=False)\n\n"
-     "Writes the outputs, which the caller allocated; releases the GIL meanwhile."},
+     "    threads=0, level=None, stream=0, tf32=False, step=None)\n\n"
+     "Writes the outputs, which the caller allocated; releases the GIL meanwhile. step: that one alone; between the\n"
+     "steps of a chunk of images the workspace stays untouched."},
+    {"rows", ps3c_vision_plan_rows_of, METH_VARARGS,
+     "rows(step, address)\n--\n\n"
+     "Where the rows of a step's looks lie in a workspace at that address: (offset in bytes, (looks, images, tokens))\n"
+     "of an int32 array. Row r is token low_res_tokens + r of hidden_states."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -439,6 +486,8 @@ static PyGetSetDef ps3c_vision_plan_getset[] = {
     {"pooled_width", ps3c_vision_plan_integer, NULL, "Width of pooled; 0: none.", PS3C_INFO(pooled_width)},
     {"image_sizes", ps3c_vision_plan_image_sizes, NULL, "(height, width) of each scale, low-res first.", NULL},
     {"grids", ps3c_vision_plan_grids, NULL, "(rows, cols) of patches of each scale, low-res first.", NULL},
+    {"steps", ps3c_vision_plan_steps, NULL,
+     "[(first image, images, first look, looks)]; no looks: low resolution and selection.", NULL},
     {"selection_maps", ps3c_vision_plan_maps, NULL, "Does a run write selection maps?", NULL},
     {"takes", ps3c_vision_plan_takes, NULL, "[image][look][scale]: patches that a look takes of a scale.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
