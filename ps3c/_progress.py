@@ -1,37 +1,47 @@
 """Progress of long calls: a bar on a terminal, or a function of the caller's."""
 
 import sys
-from typing import Callable, Optional, Union
+from typing import Any, Callable, Optional, Union
 
 Progress = Union[bool, Callable[[int, Optional[int]], object], None]
 
+QUICK = 2.0  # seconds; what is over sooner needs no bar
+
 
 class Reporter:
-    """Counts what is done. A context manager: a bar is closed at the end, whatever happened.
+    """Counts the steps of a call's items. A context manager: a bar is closed at the end, whatever happened.
 
     Args:
-        progress: None: a bar where stderr is a terminal; True, False: a bar, or none; or a function (done, total),
-            called after each step.
-        total: steps in all, None where nobody knows yet. unit: what a step is, such as "look".
+        progress: None: a bar where stderr is a terminal; True, False: a bar, or none; or a function (done, total) of
+            steps, called after each.
+        items: how many there are; None where nobody knows.
+        unit: what a step is, until expect() says otherwise.
     """
 
-    def __init__(self, progress: Progress, total: Optional[int], unit: str):
+    def __init__(self, progress: Progress, items: Optional[int], unit: str):
         if not (progress is None or isinstance(progress, bool) or callable(progress)):
             raise TypeError(f"progress: got {progress!r}, expected None, True, False or a function (done, total)")
-        self.done, self.total = 0, total
         self._function = progress if callable(progress) else None
-        self._bar = None
-        if progress is True or (progress is None and sys.stderr is not None and sys.stderr.isatty()):
+        self._has_bar = progress is True or (progress is None and sys.stderr is not None and sys.stderr.isatty())
+        self._delay = QUICK if progress is None else 0.0
+        self._items, self._unit = items, unit
+        self._bar: Any = None
+        self._steps: Optional[int] = None  # of one item
+        self._skipped = 0
+        self.done, self.total = 0, None
+
+    def expect(self, steps: int, unit: Optional[str] = None) -> None:
+        """An item has so many steps. The first call counts."""
+        if self._steps is not None:
+            return
+        self._steps = steps
+        self.total = None if self._items is None else self._items * steps
+        if self._has_bar:
             from tqdm import tqdm  # comes with transformers
 
-            # A call that is over in a moment shows nothing, unless a bar was asked for.
-            self._bar = tqdm(total=total, unit=unit, dynamic_ncols=True, delay=0 if progress else 2)
-
-    def set_total(self, total: Optional[int]) -> None:
-        self.total = total
-        if self._bar is not None and self._bar.total != total:
-            self._bar.total = total
-            self._bar.refresh()
+            self._bar = tqdm(total=self.total, unit=unit or self._unit, dynamic_ncols=True, delay=self._delay)
+        if self._skipped:
+            self.step(self._skipped * steps)
 
     def step(self, count: int = 1) -> None:
         self.done += count
@@ -39,6 +49,13 @@ class Reporter:
             self._bar.update(count)
         if self._function is not None:
             self._function(self.done, self.total)
+
+    def skip(self) -> None:
+        """An item that cannot be done is done, as soon as its steps are known."""
+        if self._steps is None:
+            self._skipped += 1
+        else:
+            self.step(self._steps)
 
     def __enter__(self) -> "Reporter":
         return self

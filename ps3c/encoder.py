@@ -1,30 +1,79 @@
 """Encoder: images and texts to features, in one call each."""
 
+import os
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Union
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 
-from . import images as _images
+from . import _arguments
 from ._arguments import Looks
+from ._looking import Looking
 from ._progress import Progress, Reporter
-from ._vision_call import VisionCall
+from ._reading import Prepared, Reader, is_one, with_texts
 from .errors import ImageError
+from .images import ImageSource
 from .results import ImageFeatures, Look, TextFeatures
+
+Images = Union[ImageSource, Iterable[ImageSource]]
+Texts = Union[str, Sequence[Optional[str]], None]
+
+TEXTS = 64  # of a batch
+# Of a batch of images, or of images read ahead: how many at most, and how much memory their pixels or tokens may take.
+MOST = {"cpu": 8, "cuda": 64}
+BYTES = {"cpu": 256 << 20, "cuda": 1 << 30}
+
+
+@dataclass
+class _Request:
+    """What is wanted of each image."""
+
+    looks: Looks
+    tokens: Looks
+    maps: bool
+    normalize: bool
+    prompts: Dict[Optional[str], torch.Tensor] = field(default_factory=dict)  # of the last batch's texts
+
+    def __post_init__(self):
+        self.looks = _arguments.looks("looks", self.looks)
+        self.tokens = _arguments.looks("tokens", self.tokens)
+        if self.looks is not None and self.tokens is not None:
+            raise ValueError(f"looks, tokens: got {self.looks!r} and {self.tokens!r}, expected one of them")
+
+    @property
+    def wants_tokens(self) -> bool:
+        return self.looks is not None or self.tokens is not None
+
+    @property
+    def selects(self) -> bool:
+        """Does the model choose patches, or at least say which it would?"""
+        return self.wants_tokens or self.maps
 
 
 class Encoder:
-    """A checkpoint, ready to use; made by ps3c.load. Unpacks into model, processor, tokenizer.
+    """A checkpoint, ready to use; ps3c.load makes it. Unpacks into model, processor, tokenizer.
+
+    Several threads may use one encoder. A call may be ended by Ctrl-C between two looks.
 
     Attributes:
-        model: PS3Model, or PS3VisionModel for a checkpoint without a text tower. processor. tokenizer: or None.
+        model: PS3Model, or PS3VisionModel where the checkpoint has no text tower; its num_hidden_layers_to_return is 1.
+        processor: PS3ImageProcessor. tokenizer: PS3Tokenizer, or None without a text tower.
         folder: of the checkpoint. device, dtype: the model's. scales: image sizes in pixels, ascending.
-        logit_scale, logit_bias: the checkpoint's, or None.
+        logit_scale, logit_bias: the checkpoint's, for zero_shot; or None.
     """
 
-    def __init__(self, model, processor, tokenizer, *, folder, logit_scale=None, logit_bias=None):
+    def __init__(
+        self,
+        model,
+        processor,
+        tokenizer,
+        *,
+        folder: Union[str, "os.PathLike[str]"],
+        logit_scale: Optional[float] = None,
+        logit_bias: Optional[float] = None,
+    ):
         self.model = model
         self.processor = processor
         self.tokenizer = tokenizer
@@ -34,6 +83,10 @@ class Encoder:
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.model, self.processor, self.tokenizer))
+
+    def __repr__(self) -> str:
+        scales = ", ".join(map(str, self.scales))
+        return f"<Encoder of {self.folder}: {scales} pixels, {str(self.dtype)[6:]} on {self.device}>"
 
     @property
     def device(self) -> torch.device:
@@ -53,172 +106,328 @@ class Encoder:
 
     # ---- images ----------------------------------------------------------------------------------------------------
 
-    def embed_images(self, images, text=None, looks: Looks = None, tokens: Looks = None, maps: bool = False, *,
-                     normalize: bool = True, batch_size="auto", progress: Progress = None, on_error: str = "raise",
-                     max_pixels: Optional[int] = None) -> ImageFeatures:
-        """Encodes images: pooled vectors, and with looks or tokens the features of every patch that was looked at."""
-        batches = list(self.embed_batches(images, text, looks, tokens, maps, normalize=normalize, batch_size=batch_size,
-                                          progress=progress, on_error=on_error, max_pixels=max_pixels))
-        return _gather(batches)
+    def embed_images(
+        self,
+        images: Images,
+        text: Texts = None,
+        looks: Looks = None,
+        tokens: Looks = None,
+        maps: bool = False,
+        *,
+        normalize: bool = True,
+        batch_size: Union[int, str] = "auto",
+        progress: Progress = None,
+        on_error: str = "raise",
+        max_pixels: Optional[int] = None,
+    ) -> ImageFeatures:
+        """Encodes images: pooled vectors and, with looks or tokens, the features of all that was looked at.
 
-    def embed_batches(self, images, text=None, looks: Looks = None, tokens: Looks = None, maps: bool = False, *,
-                      normalize: bool = True, batch_size="auto", progress: Progress = None, on_error: str = "raise",
-                      max_pixels: Optional[int] = None) -> Iterator[ImageFeatures]:
-        """As embed_images, batch by batch."""
-        sources = _as_list(images)
-        texts = [text] * len(sources) if text is None or isinstance(text, str) else list(text)
-        size = 4 if batch_size == "auto" else batch_size
-        with Reporter(progress, len(sources), "image") as reporter:
-            for first in range(0, len(sources), size):
-                opened, errors = [], []
-                for index in range(first, min(first + size, len(sources))):
-                    try:
-                        image, name = _images.open_image(sources[index], max_pixels=max_pixels)
-                        opened.append((image, name or f"image {index}", texts[index]))
-                    except ImageError as error:
-                        if on_error == "raise":
-                            raise
-                        errors.append(error)
-                yield self._embed(opened, errors, looks, tokens, maps, normalize)
-                reporter.step(len(opened) + len(errors))
+        Args:
+            images: one or some: paths, PIL images, or arrays (H, W) or (H, W, 3 or 4) of uint8, uint16 or floats from
+                0 to 1; see ps3c.images.open_image.
+            text: what to look for: one text for all images, or one (or None) an image. None: what is salient.
+            looks: how many looks at high resolution; "all": until every patch is encoded; 0: low-res tokens alone.
+            tokens: instead: how many high-res patches, or "all". None and None: pooled vectors alone.
+            maps: keep selection_maps and selection_probs.
+            normalize: make pooled vectors 1 long, so that products are cosines.
+            batch_size: images that run together; "auto": as many as are of use and fit.
+            progress: None: a bar on a terminal, for what takes longer than a moment; True, False; or a function
+                (done, total), called after every image, or look.
+            on_error: an image that cannot be used: "raise" its ImageError, or "skip" it and list that in `errors`.
+            max_pixels: most pixels of an image; None: Pillow's limit.
 
-    def _embed(self, opened, errors, looks, tokens, maps, normalize) -> ImageFeatures:
+        Returns:
+            ImageFeatures on the CPU, in the model's dtype.
+
+        Raises:
+            ImageError: an image that cannot be used. TypeError, ValueError: another argument.
+        """
+        batches = self.embed_batches(
+            images, text, looks, tokens, maps, normalize=normalize, batch_size=batch_size, progress=progress,
+            on_error=on_error, max_pixels=max_pixels,
+        )  # fmt: skip
+        return ImageFeatures.concatenate([batch.to("cpu") for batch in batches])
+
+    def embed_batches(
+        self,
+        images: Images,
+        text: Texts = None,
+        looks: Looks = None,
+        tokens: Looks = None,
+        maps: bool = False,
+        *,
+        normalize: bool = True,
+        batch_size: Union[int, str] = "auto",
+        progress: Progress = None,
+        on_error: str = "raise",
+        max_pixels: Optional[int] = None,
+    ) -> Iterator[ImageFeatures]:
+        """As embed_images, but an iterator of batches, on the model's device: memory holds one at a time.
+
+        images may be a generator: they are asked for as they are needed. With on_error="skip" the last batch may hold
+        errors alone.
+        """
+        request = _Request(looks, tokens, bool(maps), bool(normalize))
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"on_error: got {on_error!r}, expected 'raise' or 'skip'")
+        if text is not None:
+            self._need_text_tower("text")
+            if not request.selects:
+                raise ValueError("text: got one without looks, tokens or maps, and it decides only where to look; the "
+                                 "pooled vector is of the whole image")
+        size = self._batch_size(batch_size, request)
+        sources, count = with_texts(images, text)
+        reader = self._reader(request.selects, max_pixels, ahead=count != 1)
+        reporter = Reporter(progress, count, "image")
+        return self._batches(reader.read(sources), request, size, on_error == "skip", reporter)
+
+    def looks(
+        self,
+        image: ImageSource,
+        text: Optional[str] = None,
+        looks: Looks = "all",
+        *,
+        tokens: Looks = None,
+        progress: Progress = None,
+        max_pixels: Optional[int] = None,
+    ) -> Iterator[Look]:
+        """Looks at one image, each computed when it is asked for: whoever stops early has spent no more.
+
+        Look 0 is the whole image at low resolution; it comes with the maps that say where the others will look.
+        tokens: high-res patches in all instead of looks. The other arguments: as embed_images'.
+        """
+        request = _Request(None if tokens is not None and looks == "all" else looks, tokens, True, False)
+        if not request.wants_tokens:
+            raise ValueError("looks, tokens: got neither, expected one of them: a number or 'all'")
+        if text is not None:
+            self._need_text_tower("text")
+        reporter = Reporter(progress, 1, "look")
+        prepared = self._reader(True, max_pixels).prepare(image, "image", text)
+        return self._looks(prepared, request, reporter)
+
+    def _looks(self, prepared: Prepared, request: _Request, reporter: Reporter) -> Iterator[Look]:
+        with reporter:
+            looking = self._looking([prepared], request, reporter, looks_per_step=1)
+            for step in looking:
+                if step.looks:
+                    number, rows = step.looks.start + 1, step.rows[0][0]
+                else:
+                    number, rows = 0, torch.arange(looking.low_res_tokens, device=looking.tokens.device)
+                    maps = [probs[0] for probs in looking.probs]
+                positions = looking.positions[0, rows]
+                reporter.step()
+                yield Look(
+                    number=number,
+                    features=looking.tokens[0, rows],
+                    positions=positions,
+                    probs=maps,
+                    image=prepared.small,
+                    text=prepared.text,
+                    taken=torch.bincount(positions[:, 0], minlength=len(looking.grids)).tolist(),
+                    scales=self.scales,
+                    patch_size=self._vision.patch_size,
+                )
+
+    def _reader(self, small: bool, max_pixels: Optional[int], ahead: bool = False) -> Reader:
+        if max_pixels is not None:
+            max_pixels = _arguments.positive("max_pixels", max_pixels)
+        # On the CPU the model has all cores busy, and threads that read ahead would take them from it.
+        ahead = ahead and self.device.type == "cuda"
+        return Reader(
+            self.processor, self.dtype, small=small, max_pixels=max_pixels,
+            ahead=self._fit(self._pixel_bytes(), min(8, torch.get_num_threads())) if ahead else 0,
+        )  # fmt: skip
+
+    def _batches(
+        self, prepared: Iterator[Union[Prepared, ImageError]], request: _Request, size: int, skip: bool, reporter: Reporter
+    ) -> Iterator[ImageFeatures]:
+        with reporter:
+            batch: List[Prepared] = []
+            errors: List[ImageError] = []
+            for one in prepared:
+                if isinstance(one, Prepared):
+                    batch.append(one)
+                elif skip:
+                    errors.append(one)
+                    reporter.skip()
+                else:
+                    raise one
+                if len(batch) == size:
+                    yield self._encode(batch, errors, request, reporter)
+                    batch, errors = [], []
+            if batch or errors:
+                yield self._encode(batch, errors, request, reporter)
+
+    def _encode(
+        self, batch: List[Prepared], errors: List[ImageError], request: _Request, reporter: Reporter
+    ) -> ImageFeatures:
         vision = self._vision
-        if not opened:
-            empty = torch.empty(0, vision.width, dtype=self.dtype)
-            return ImageFeatures([], [], empty, scales=self.scales, patch_size=vision.patch_size, errors=errors)
-        pixels = torch.stack([self.processor(image)["pixel_values"][0] for image, _, _ in opened])
-        pixels = pixels.to(self.device, self.dtype)
-        texts = [text for _, _, text in opened]
-        pooled = vision.forward_low_res(pixels)["x"]
-        result = ImageFeatures(
-            names=[name for _, name, _ in opened],
-            sizes=[image.size for image, _, _ in opened],
-            pooled=F.normalize(pooled, dim=-1) if normalize else pooled,
-            texts=texts,
+        features = ImageFeatures(
+            names=[one.name for one in batch],
+            sizes=[one.size for one in batch],
+            pooled=torch.empty(0, vision.trunk.attn_pool.latent.shape[-1], dtype=self.dtype, device=self.device),
+            texts=[one.text for one in batch],
             scales=self.scales,
             patch_size=vision.patch_size,
             errors=errors,
+            thumbnails=[one.small for one in batch if one.small is not None],
         )
-        if looks is None and tokens is None and not maps:
-            return result
-        if looks is None and tokens is None:
-            looks = 0
-        prompt = None if texts[0] is None else torch.cat([self.prompt(text) for text in texts])
-        plan, outputs = self._features(pixels, prompt, looks, tokens)
-        result.thumbnails = [_images.thumbnail(image) for image, _, _ in opened]
-        result.selection_probs = outputs["selection_probs"]
-        result.selection_maps = outputs.get("selection_maps") or [torch.zeros_like(p) for p in result.selection_probs]
-        result.tokens = outputs["hidden_states"][-1]
-        result.positions = _positions(plan.grids[0], result.selection_maps)
-        look = torch.zeros(result.positions.shape[:2], dtype=torch.int16, device=pixels.device)
-        seen = None
-        for number in range(1, plan.looks + 1):
-            if number == plan.looks:
-                taken = result.selection_maps
-            else:
-                taken = self._features(pixels, prompt, number, None)[1]["selection_maps"]
-            new = [now if seen is None else now - before for now, before in zip(taken, seen or taken)]
-            seen = taken
-            at = torch.cat([torch.zeros(len(opened), plan.low_res_tokens, device=pixels.device)] + [
-                part[whole > 0].reshape(len(opened), -1) for part, whole in zip(new, result.selection_maps)], dim=1)
-            look[at > 0] = number
-        result.look = look
-        if not maps:
-            result.selection_maps = result.selection_probs = None
-        return result
+        if not batch:
+            return features
+        if request.selects:
+            looking = self._looking(batch, request, reporter)
+            for step in looking:
+                reporter.step(len(step.images) * max(len(step.looks), 1))
+            features.pooled, features.grids = looking.pooled, looking.grids
+            if request.wants_tokens:
+                features.tokens, features.positions, features.look = looking.tokens, looking.positions, looking.number
+            if request.maps:
+                features.selection_maps, features.selection_probs = looking.maps, looking.probs
+        else:
+            reporter.expect(1)
+            features.pooled = vision.forward_low_res(self._pixels(batch))["x"]
+            reporter.step(len(batch))
+        if request.normalize:
+            features.pooled = F.normalize(features.pooled.float(), dim=-1).to(self.dtype)
+        return features
 
-    def _features(self, pixels, prompt, looks, tokens):
-        call = VisionCall(self._vision, pixels, prompt)
-        plan = call.plan(mode="features", num_look_close=looks, num_token_look_close=tokens, first_n_scales=None,
-                         prompt=prompt is not None, gt_maps=False, smooth=False, hidden_states=1)
-        return plan, call.run(plan, maps=plan.selection_maps, probs=("selection_probs",))
+    def _looking(self, batch: List[Prepared], request: _Request, reporter: Reporter, looks_per_step: int = 0) -> Looking:
+        looks = request.looks if request.wants_tokens else 0
+        prompt = self._prompts([one.text for one in batch], request)
+        looking = Looking(self._vision, self._pixels(batch), prompt, looks, request.tokens, looks_per_step)
+        reporter.expect(looking.looks + 1, "look" if looking.looks else None)
+        return looking
 
-    def looks(self, image, text: Optional[str] = None, looks: Looks = "all", *, tokens: Looks = None,
-              progress: Progress = None) -> Iterator[Look]:
-        """Looks at one image, one after the other; look 0 is the low resolution."""
-        opened, _ = _images.open_image(image)
-        result = self.embed_images([opened], text, looks if tokens is None else None, tokens, maps=True,
-                                   progress=progress)
-        for number in range(int(result.look.max()) + 1):
-            here = result.look[0] == number
-            positions = result.positions[0][here]
-            yield Look(
-                number, result.tokens[0][here], positions, [probs[0] for probs in result.selection_probs],
-                result.thumbnails[0], text, torch.bincount(positions[:, 0], minlength=len(self.scales)).tolist(),
-                self.scales, self._vision.patch_size,
-            )  # fmt: skip
+    def _pixels(self, batch: List[Prepared]) -> torch.Tensor:
+        """(B, 3, H, W) of a batch, which then keeps none of its own."""
+        pixels = torch.stack([one.pixels for one in batch]) if len(batch) > 1 else batch[0].pixels[None]
+        for one in batch:
+            one.pixels = torch.empty(0)
+        return pixels.to(self.device)
+
+    def _batch_size(self, batch_size: Union[int, str], request: _Request) -> int:
+        if batch_size != "auto":
+            return _arguments.positive("batch_size", batch_size)
+        if not request.wants_tokens:
+            return self._fit(self._pixel_bytes(), MOST[self.device.type])
+        if self.device.type == "cpu":
+            return 1  # a look of one image keeps all cores busy
+        vision = self._vision
+        tokens = sum((scale // vision.patch_size) ** 2 for scale in self.scales)
+        return self._fit(max(self._pixel_bytes(), tokens * vision.width * self.dtype.itemsize), MOST["cuda"])
+
+    def _fit(self, each: int, most: int) -> int:
+        """How many of `each` bytes, at most `most` and at least one."""
+        return max(1, min(most, BYTES[self.device.type] // each))
+
+    def _pixel_bytes(self) -> int:
+        """Of one image's pixels, about."""
+        size = self.processor.image_size
+        sides = list(size) if isinstance(size, (list, tuple)) else [size]
+        return 3 * sides[0] * sides[-1] * self.dtype.itemsize
 
     # ---- texts -----------------------------------------------------------------------------------------------------
 
-    def embed_texts(self, texts, *, normalize: bool = True, batch_size="auto", progress: Progress = None) -> TextFeatures:
-        """Encodes texts."""
-        texts = [texts] if isinstance(texts, str) else list(texts)
-        if self.tokenizer is None:
-            raise ValueError(f"texts: the checkpoint {self.folder} has no text tower")
-        size = 64 if batch_size == "auto" else batch_size
+    def embed_texts(
+        self,
+        texts: Union[str, Sequence[str]],
+        *,
+        normalize: bool = True,
+        batch_size: Union[int, str] = "auto",
+        progress: Progress = None,
+    ) -> TextFeatures:
+        """Encodes texts: vectors to compare with images' pooled ones, and prompts that say what to look for.
+
+        Args:
+            texts: one or some. normalize, batch_size, progress: as embed_images'.
+
+        Returns:
+            TextFeatures on the CPU, in the model's dtype.
+
+        Raises:
+            TypeError: not a string or strings. ValueError: no text, or a checkpoint without a text tower.
+        """
+        self._need_text_tower("texts")
+        texts = [texts] if isinstance(texts, str) else texts
+        if not isinstance(texts, (list, tuple)):
+            raise TypeError(f"texts: got {type(texts).__name__}, expected a string or a list of strings")
+        for index, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise TypeError(f"texts[{index}]: got {type(text).__name__}, expected a string")
+        if not texts:
+            raise ValueError("texts: got an empty list, expected one text or more")
+        size = TEXTS if batch_size == "auto" else _arguments.positive("batch_size", batch_size)
         pooled, prompt = [], []
         with Reporter(progress, len(texts), "text") as reporter:
+            reporter.expect(1)
             for first in range(0, len(texts), size):
-                part = texts[first : first + size]
-                out = self.model.encode_text(self.tokenizer(part).to(self.device))
-                pooled.append(F.normalize(out.pooled_output, dim=-1) if normalize else out.pooled_output)
-                prompt.append(out.prompt)
+                part = list(texts[first : first + size])
+                outputs = self.model.encode_text(self.tokenizer(part).to(self.device))
+                pooled.append(outputs.pooled_output)
+                prompt.append(outputs.prompt)
                 reporter.step(len(part))
-        return TextFeatures(texts, torch.cat(pooled).cpu(), torch.cat(prompt).cpu())
+        vectors = torch.cat(pooled)
+        if normalize:
+            vectors = F.normalize(vectors.float(), dim=-1).to(self.dtype)
+        return TextFeatures(list(texts), vectors.cpu(), torch.cat(prompt).cpu())
 
     def prompt(self, text: str) -> torch.Tensor:
-        """What looks(text) looks for: (1, C)."""
+        """What a text asks to look for: (1, C), the `prompt` of the model's forward, on its device."""
+        if not isinstance(text, str):
+            raise TypeError(f"text: got {type(text).__name__}, expected a string")
         return self.embed_texts([text], progress=False).prompt.to(self.device)
 
-    def zero_shot(self, images, labels: Sequence[str], template: str = "{}"):
-        """How well each label fits each image: {label: probability}, one dict an image."""
-        if self.logit_scale is None or self.logit_bias is None:
-            raise ValueError(f"zero_shot: the checkpoint {self.folder} has no logit_scale and logit_bias")
-        features = self.embed_images(images)
-        texts = self.embed_texts([template.format(label) for label in labels])
-        scale = torch.tensor(self.logit_scale).exp()
-        logits = features.pooled.float() @ texts.pooled.float().T * scale + self.logit_bias
+    def _prompts(self, texts: List[Optional[str]], request: _Request) -> Optional[torch.Tensor]:
+        """(B, C), the prior prompt where there is no text; None where there is none at all."""
+        wanted = {text for text in texts if text is not None}
+        if not wanted:
+            return None
+        known = {text: prompt for text, prompt in request.prompts.items() if text in wanted}
+        new = sorted(wanted - known.keys())
+        if new:
+            known.update(zip(new, self.embed_texts(new, progress=False).prompt.to(self.device)))
+        request.prompts = known
+        return torch.stack([self._vision.prior_prompt.detach() if text is None else known[text] for text in texts])
+
+    def _need_text_tower(self, argument: str) -> None:
+        if self.tokenizer is None:
+            raise ValueError(f"{argument}: got one, but {self.folder} has no text tower")
+
+    # ---- both ------------------------------------------------------------------------------------------------------
+
+    def zero_shot(
+        self,
+        images: Images,
+        labels: Sequence[str],
+        template: str = "{}",
+        *,
+        progress: Progress = None,
+        max_pixels: Optional[int] = None,
+    ) -> Union[Dict[str, float], List[Dict[str, float]]]:
+        """How likely each label fits each image, as the model was trained to say (SigLIP: every label for itself).
+
+        Args:
+            labels: different texts. template: a label's place in a sentence, such as "a photo of {}".
+
+        Returns:
+            {label: probability from 0 to 1}; for a list of images a list of these.
+
+        Raises:
+            ValueError: the checkpoint has no logit_scale and logit_bias, or no text tower. Others: as embed_images'.
+        """
+        for name in ("logit_scale", "logit_bias"):
+            if getattr(self, name) is None:
+                raise ValueError(f"zero_shot: {self.folder} has no {name} among its weights, which turns cosines into "
+                                 "probabilities; compare embed_images and embed_texts by their cosines instead")
+        if isinstance(labels, str) or not isinstance(labels, Sequence) or not all(isinstance(one, str) for one in labels):
+            raise TypeError(f"labels: got {labels!r}, expected a list of strings")
+        if not labels or len(set(labels)) < len(labels):
+            raise ValueError(f"labels: got {list(labels)}, expected one or more, each once")
+        if not isinstance(template, str) or "{}" not in template:
+            raise ValueError(f"template: got {template!r}, expected a text with {{}} where the label goes")
+        texts = self.embed_texts([template.replace("{}", label) for label in labels], normalize=False, progress=False)
+        features = self.embed_images(images, normalize=False, progress=progress, max_pixels=max_pixels)
+        cosines = F.normalize(features.pooled.float(), dim=-1) @ F.normalize(texts.pooled.float(), dim=-1).T
+        logits = cosines * torch.tensor(self.logit_scale).exp() + self.logit_bias
         results = [dict(zip(labels, row)) for row in logits.sigmoid().tolist()]
-        return results if isinstance(images, (list, tuple)) else results[0]
-
-
-def _as_list(images) -> List[Any]:
-    return list(images) if isinstance(images, (list, tuple)) else [images]
-
-
-def _positions(low: Tuple[int, int], maps: Sequence[torch.Tensor]) -> torch.Tensor:
-    """(scale, row, column) of every token (N, T, 3) int32, from which patches were taken."""
-    batch, device = maps[0].shape[0], maps[0].device
-    parts = [_grid(0, torch.ones(1, *low, device=device)).expand(batch, -1, -1)]
-    for scale, taken in enumerate(maps, 1):
-        parts.append(_grid(scale, taken).reshape(batch, -1, 3))
-    return torch.cat(parts, dim=1).to(torch.int32)
-
-
-def _grid(scale: int, taken: torch.Tensor) -> torch.Tensor:
-    places = taken.nonzero()
-    return torch.cat([torch.full_like(places[:, :1], scale), places[:, 1:]], dim=1)[None]
-
-
-def _gather(batches: List[ImageFeatures]) -> ImageFeatures:
-    if len(batches) == 1:
-        return batches[0]
-    full = [batch for batch in batches if len(batch)] or batches[:1]
-
-    def cat(name):
-        values = [getattr(batch, name) for batch in full]
-        return None if values[0] is None else torch.cat([value.cpu() for value in values])
-
-    def cat_all(name):
-        values = [getattr(batch, name) for batch in full]
-        return None if values[0] is None else [torch.cat([v.cpu() for v in scale]) for scale in zip(*values)]
-
-    def add(name):
-        return [item for batch in batches for item in getattr(batch, name)]
-
-    return ImageFeatures(
-        add("names"), add("sizes"), cat("pooled"), cat("tokens"), cat("positions"), cat("look"),
-        cat_all("selection_maps"), cat_all("selection_probs"), add("texts"), full[0].scales, full[0].patch_size,
-        add("errors"), add("thumbnails"),
-    )  # fmt: skip
+        return results[0] if is_one(images) else results

@@ -1,27 +1,33 @@
-"""What an Encoder's calls return: features with where they stand in the image. They save themselves and show themselves."""
+"""What an Encoder's calls return: features, and where they stand in the image. They save and show themselves."""
 
 import os
 from dataclasses import dataclass, field, replace
-from typing import List, Optional, Tuple, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
 from PIL import Image
 
 from .errors import ImageError
 
+Path = Union[str, "os.PathLike[str]"]
 
-@dataclass
+_TENSORS = ("pooled", "tokens", "positions", "look", "selection_maps", "selection_probs")
+
+
+@dataclass(eq=False, repr=False)
 class ImageFeatures:
     """Features of N images. C width, T tokens, S high-res scales of h x w patches.
 
-    names: paths, or "image 0", ... for images without one. sizes: (width, height) in pixels, upright.
-    pooled: (N, C), the vector of the whole image at low resolution.
+    names: paths, or "image 0", ... of images without one. sizes: (width, height) in pixels, upright.
+    pooled: (N, C), of the whole image at low resolution, to compare with a text's or another image's.
     tokens: (N, T, C), low-res tokens first, then the chosen patches by scale, row, column; None unless asked for.
     positions: (N, T, 3) int32, (scale, row, column) of each token; scale 0 is the low resolution.
     look: (N, T) int16, the look that took each token; 0 for the low resolution.
-    selection_maps, selection_probs: S tensors (N, h, w): 1 where a patch was taken, and how much each was wanted.
+    selection_maps, selection_probs: S tensors (N, h, w), 1 where a patch was taken, and how much each was wanted;
+        None unless asked for.
     texts: what each image was searched for, or None. scales: image sizes in pixels, ascending. patch_size: in pixels.
-    errors: of images left out. thumbnails: the images in small, where there are tokens or maps to look at.
+    errors: of images that were left out. thumbnails: the images in small, where there are tokens or maps to draw.
+    grids: (rows, columns) of each scale's patches, where there are tokens or maps.
     """
 
     names: List[str]
@@ -37,67 +43,102 @@ class ImageFeatures:
     patch_size: int = 14
     errors: List[ImageError] = field(default_factory=list)
     thumbnails: List[Image.Image] = field(default_factory=list)
+    grids: List[Tuple[int, int]] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.names)
 
+    def __repr__(self) -> str:
+        parts = [_count(len(self), "image"), f"pooled {_describe(self.pooled)}"]
+        if self.tokens is not None:
+            parts.append(f"tokens {_describe(self.tokens)}")
+        if self.selection_probs is not None:
+            parts.append(f"maps of {_count(len(self.selection_probs), 'scale')}")
+        if self.errors:
+            parts.append(_count(len(self.errors), "error"))
+        return f"<ImageFeatures: {', '.join(parts)}>"
+
     def __getitem__(self, index: Union[int, slice]) -> "ImageFeatures":
-        """One image (as a batch of 1) or some."""
+        """One image, still as a batch, or some; without errors."""
         part = _as_slice(index, len(self))
+        lists = {name: getattr(self, name)[part] for name in ("names", "sizes", "texts", "thumbnails")}
+        return replace(self._each_tensor(lambda tensor: tensor[part]), errors=[], **lists)
 
-        def cut(values):
-            return None if values is None else values[part]
+    def to(self, device: Union[str, torch.device]) -> "ImageFeatures":
+        """The same with its tensors on a device."""
+        return self._each_tensor(lambda tensor: tensor.to(device))
 
-        def cut_all(values):
-            return None if values is None else [value[part] for value in values]
+    def _each_tensor(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "ImageFeatures":
+        changes: Dict[str, Any] = {}
+        for name in _TENSORS:
+            value = getattr(self, name)
+            if value is not None:
+                changes[name] = [function(one) for one in value] if isinstance(value, list) else function(value)
+        return replace(self, **changes)
 
-        return replace(
-            self, names=self.names[part], sizes=self.sizes[part], pooled=self.pooled[part], tokens=cut(self.tokens),
-            positions=cut(self.positions), look=cut(self.look), selection_maps=cut_all(self.selection_maps),
-            selection_probs=cut_all(self.selection_probs), texts=self.texts[part], errors=[],
-            thumbnails=self.thumbnails[part],
-        )  # fmt: skip
+    @staticmethod
+    def concatenate(parts: Sequence["ImageFeatures"]) -> "ImageFeatures":
+        """One of several of the same kind, such as the batches of Encoder.embed_batches; errors come along.
+
+        Raises:
+            ValueError: no parts, or parts that do not go together; the message names the field.
+        """
+        full = [part for part in parts if len(part)] or list(parts[:1])
+        if not full:
+            raise ValueError("parts: got none, expected one or more")
+        first = full[0]
+        for name in ("scales", "patch_size", "grids"):
+            for part in full[1:]:
+                if getattr(part, name) != getattr(first, name):
+                    raise ValueError(f"parts: got {name} {getattr(part, name)}, expected {getattr(first, name)} as in the "
+                                     "first: features of one model and one kind")
+        if len(full) == 1:
+            tensors = {name: getattr(first, name) for name in _TENSORS}
+        else:
+            tensors = {name: _concatenated(name, [getattr(part, name) for part in full]) for name in _TENSORS}
+        lists = {
+            name: [item for part in parts for item in getattr(part, name)]
+            for name in ("names", "sizes", "texts", "errors", "thumbnails")
+        }
+        return replace(first, **tensors, **lists)
 
     def feature_maps(self) -> List[torch.Tensor]:
         """Tokens where they stand: S + 1 maps (N, C, h, w), the low resolution first; zeros where no patch was taken."""
         if self.tokens is None or self.positions is None:
             raise ValueError("feature_maps: these features have no tokens; ask for looks or tokens")
-        maps, images = [], torch.arange(len(self), device=self.tokens.device)[:, None]
-        for scale, (rows, columns) in enumerate(self._grids()):
-            flat = self.tokens.new_zeros(len(self), rows * columns + 1, self.tokens.shape[2])
-            _, row, column = self.positions.long().unbind(-1)
-            # Tokens of other scales go to a place past the end.
-            place = torch.where(self.positions[..., 0] == scale, row * columns + column, rows * columns)
-            flat[images, place] = self.tokens
-            maps.append(flat[:, :-1].transpose(1, 2).unflatten(2, (rows, columns)))
+        images, maps = torch.arange(len(self), device=self.tokens.device)[:, None], []
+        scales, rows, columns = self.positions.long().unbind(-1)
+        for scale, (height, width) in enumerate(self.grids):
+            flat = self.tokens.new_zeros(len(self), height * width + 1, self.tokens.shape[2])
+            # Tokens of other scales go to one place past the end.
+            flat[images, torch.where(scales == scale, rows * width + columns, height * width)] = self.tokens
+            maps.append(flat[:, :-1].transpose(1, 2).unflatten(2, (height, width)))
         return maps
 
-    def _grids(self) -> List[Tuple[int, int]]:
-        if self.selection_probs is not None:
-            low = self.scales[0] // self.patch_size
-            return [(low, low), *(tuple(probs.shape[1:]) for probs in self.selection_probs)]
-        return [(scale // self.patch_size,) * 2 for scale in self.scales]
+    def save(self, path: Path, *, overwrite: bool = False) -> None:
+        """Writes a file of the kind that its ending says; ps3c.load_features reads it.
 
-    def save(self, path: Union[str, "os.PathLike[str]"], *, overwrite: bool = False) -> None:
-        """Writes a file; its ending says which kind.
-
-        .parquet: names, sizes, texts and pooled vectors as float32. .safetensors, .npz: everything, bit for bit.
+        .parquet: names, sizes, texts, and pooled vectors as float32 (extra "parquet"). .safetensors, .npz: everything,
+        bit for bit. See docs: file formats.
 
         Raises:
             FileExistsError: it exists, without overwrite. ValueError: another ending. OSError: it cannot be written;
-                nothing is left behind.
+                nothing is left of it, and a file that was there stays as it was.
         """
-        from . import saving
+        from .saving import save
 
-        saving.save(self, path, overwrite)
+        save(self, path, overwrite)
 
     def _repr_png_(self) -> Optional[bytes]:
-        return _png(self, len(self))
+        return _picture(self) if self.thumbnails else None
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class TextFeatures:
-    """Vectors of N texts: pooled (N, C), to compare with images'; prompt (N, C), what an encoder looks for with it."""
+    """Vectors of N texts: pooled (N, C), to compare with images'; prompt (N, C), what a model looks for with it.
+
+    A Parquet file does not hold the prompts: read from one, prompt is (N, 0).
+    """
 
     texts: List[str]
     pooled: torch.Tensor
@@ -106,24 +147,29 @@ class TextFeatures:
     def __len__(self) -> int:
         return len(self.texts)
 
+    def __repr__(self) -> str:
+        return f"<TextFeatures: {_count(len(self), 'text')}, pooled {_describe(self.pooled)}>"
+
     def __getitem__(self, index: Union[int, slice]) -> "TextFeatures":
+        """One text, still as a batch, or some."""
         part = _as_slice(index, len(self))
         return TextFeatures(self.texts[part], self.pooled[part], self.prompt[part])
 
-    def save(self, path: Union[str, "os.PathLike[str]"], *, overwrite: bool = False) -> None:
+    def save(self, path: Path, *, overwrite: bool = False) -> None:
         """As ImageFeatures.save; .parquet holds texts and pooled vectors."""
-        from . import saving
+        from .saving import save
 
-        saving.save(self, path, overwrite)
+        save(self, path, overwrite)
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Look:
-    """What one look saw. number 0 is the whole image at low resolution.
+    """What one look brought, on the model's device. T tokens, C width, S high-res scales of h x w patches.
 
-    features: (T, C); positions: (T, 3) int32, (scale, row, column). probs: S maps (h, w), the same for all looks.
-    taken: patches of each scale that this look took, the low resolution first. image: the image in small.
-    text: what was looked for, or None. scales: in pixels.
+    number: 0 is the whole image at low resolution. features: (T, C). positions: (T, 3) int32, (scale, row, column).
+    probs: S maps (h, w), how much each patch was wanted; the same for all looks.
+    image: the image in small. text: what was looked for, or None.
+    taken: patches of each scale that this look took, the low resolution first. scales: in pixels, ascending.
     """
 
     number: int
@@ -136,20 +182,37 @@ class Look:
     scales: List[int]
     patch_size: int = 14
 
+    def __repr__(self) -> str:
+        shares = ", ".join(f"{count} at {scale}" for scale, count in zip(self.scales, self.taken) if count)
+        return f"<Look {self.number}: patches {shares}, features {_describe(self.features)}>"
+
     def _repr_png_(self) -> Optional[bytes]:
-        return _png(self, 1)
+        return _picture(self)
 
 
-def _png(result, images: int) -> Optional[bytes]:
-    """The picture of a result in a notebook; None where matplotlib is missing or there is nothing to see."""
-    if not images or not (getattr(result, "image", None) or getattr(result, "thumbnails", None)):
-        return None
+def _picture(result: Union[ImageFeatures, Look]) -> Optional[bytes]:
+    """What a notebook shows; None where matplotlib is missing or there is nothing to see."""
+    from . import plot
+    from .errors import MissingExtraError
+
     try:
-        from . import plot
-
-        return plot.looks(None, result)._repr_png_()
-    except ImportError:
+        figure = plot.picture_of(result)
+    except MissingExtraError:
         return None
+    return None if figure is None else figure._repr_png_()
+
+
+def _concatenated(name: str, values: List[Any]) -> Any:
+    if any((value is None) != (values[0] is None) for value in values):
+        raise ValueError(f"parts: got some with {name} and some without, expected one kind")
+    if values[0] is None:
+        return None
+    if isinstance(values[0], list):
+        return [torch.cat(scale) for scale in zip(*values)]
+    if len({(value.shape[1:], value.dtype) for value in values}) > 1:
+        kinds = ", ".join(sorted({_describe(value) for value in values}))
+        raise ValueError(f"parts: got {name} of {kinds}, expected one shape and dtype but for the first dimension")
+    return torch.cat(values)
 
 
 def _as_slice(index: Union[int, slice], length: int) -> slice:
@@ -159,3 +222,11 @@ def _as_slice(index: Union[int, slice], length: int) -> slice:
         raise IndexError(f"index: got {index}, expected {-length} to {length - 1}")
     index %= length
     return slice(index, index + 1)
+
+
+def _describe(tensor: torch.Tensor) -> str:
+    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

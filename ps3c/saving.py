@@ -90,6 +90,7 @@ def _split(result: Result) -> Tuple[Dict[str, torch.Tensor], Dict[str, Any]]:
         "texts": result.texts,
         "scales": result.scales,
         "patch_size": result.patch_size,
+        "grids": result.grids,
         "errors": [[error.name, error.reason] for error in result.errors],
     }
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, words
@@ -119,6 +120,7 @@ def _join(tensors: Dict[str, torch.Tensor], words: Dict[str, Any]) -> Result:
         patch_size=words["patch_size"],
         errors=[ImageError(*error) for error in words["errors"]],
         thumbnails=[_from_png(data) for data in numbered("thumbnails", 0)],
+        grids=[tuple(grid) for grid in words["grids"]],
     )
 
 
