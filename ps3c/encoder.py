@@ -59,7 +59,7 @@ class Encoder:
 
     Attributes:
         model: PS3Model, or PS3VisionModel where the checkpoint has no text tower; its num_hidden_layers_to_return is 1.
-        processor: PS3ImageProcessor. tokenizer: PS3Tokenizer, or None without a text tower.
+        processor: PS3ImageProcessor. tokenizer: PS3Tokenizer, or None; text_error then says why there is none.
         folder: of the checkpoint. device, dtype: the model's. scales: image sizes in pixels, ascending.
         logit_scale, logit_bias: the checkpoint's, for zero_shot; or None.
     """
@@ -73,6 +73,7 @@ class Encoder:
         folder: Union[str, "os.PathLike[str]"],
         logit_scale: Optional[float] = None,
         logit_bias: Optional[float] = None,
+        text_error: Optional[str] = None,
     ):
         self.model = model
         self.processor = processor
@@ -80,6 +81,7 @@ class Encoder:
         self.folder = Path(folder)
         self.logit_scale = logit_scale
         self.logit_bias = logit_bias
+        self.text_error = text_error
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.model, self.processor, self.tokenizer))
@@ -391,7 +393,7 @@ class Encoder:
 
     def _need_text_tower(self, argument: str) -> None:
         if self.tokenizer is None:
-            raise ValueError(f"{argument}: got one, but {self.folder} has no text tower")
+            raise ValueError(f"{argument}: cannot be encoded: {self.folder}: {self.text_error or 'has no tokenizer'}")
 
     # ---- both ------------------------------------------------------------------------------------------------------
 

@@ -1,21 +1,18 @@
-"""load: a checkpoint folder to an Encoder, with one clear sentence where that cannot be."""
+"""load: a checkpoint folder to an Encoder, or one clear sentence why not."""
 
-import json
 import os
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Union
+from typing import Optional, Tuple, Union
 
 import torch
-from safetensors import safe_open
 
 from . import _core, _engine
+from ._checkpoint import Checkpoint, one_line
 from .encoder import Encoder
 from .errors import CheckpointError
 from .image_processing_ps3 import PS3ImageProcessor
 from .modeling_ps3 import PS3Model, PS3VisionModel
 from .tokenization_ps3 import PS3Tokenizer
-
-_SINGLE = ("model.safetensors", "pytorch_model.bin")
 
 
 def load(
@@ -26,89 +23,93 @@ def load(
 ) -> Encoder:
     """Loads a checkpoint folder: model, image processor and tokenizer in one object.
 
+    Both towers where the checkpoint has them, else the vision tower alone. Where the tokenizer cannot be had (it may be
+    one of a repository that is out of reach), everything but texts works, and a call with a text says why.
+
     Args:
-        device: "auto": the GPU where there is one that ps3c can use, else the CPU; or a device of torch.
+        device: "auto": the GPU where there is one that ps3c can use, else the CPU; or "cpu", "cuda", "cuda:1", ...
         dtype: "auto": as the checkpoint is stored; or torch.float32, torch.float16, torch.bfloat16, or their names.
 
     Raises:
-        CheckpointError: the folder cannot be used; one line that names it and the cause.
+        CheckpointError: the folder cannot be used; one line, which names it and the cause.
         ValueError, TypeError: another device or dtype.
     """
-    folder = Path(folder)
-    chosen, dtype = _device(device), _dtype(dtype)
-    config = _read_config(folder)
-    weights = _weight_files(folder)
-    has_text = config["model_type"] == "ps3"
-    model_class = PS3Model if has_text else PS3VisionModel
-    try:
-        model = model_class.from_pretrained(folder, dtype=dtype)
-        processor = PS3ImageProcessor.from_pretrained(folder)
-        tokenizer = PS3Tokenizer.from_pretrained(folder) if has_text else None
-    except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(folder, str(error).splitlines()[0]) from error
-    logits = _read_scalars(folder, weights, ("logit_scale", "logit_bias"))
-    model.eval().requires_grad_(False)
-    model.vision_model.num_hidden_layers_to_return = 1  # the reference's default, all, is 27 times as much memory
+    place, wanted = _device(device), _dtype(dtype)
+    checkpoint = Checkpoint(folder)
+    model = _model(checkpoint, wanted)
+    processor = _processor(checkpoint.folder)
+    tokenizer, text_error = _tokenizer(checkpoint)
+    logits = checkpoint.numbers(("logit_scale", "logit_bias"))
     return Encoder(
-        model.to(chosen), processor, tokenizer, folder=folder,
+        model.to(place), processor, tokenizer, folder=checkpoint.folder, text_error=text_error,
         logit_scale=logits.get("logit_scale"), logit_bias=logits.get("logit_bias"),
     )  # fmt: skip
 
 
 def _device(device: Union[str, torch.device]) -> torch.device:
-    if device == "auto":
+    if isinstance(device, str) and device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() and _core.cuda_error() is None else "cpu")
-    return torch.device(device)
+    try:
+        place = torch.device(device)
+    except RuntimeError:
+        place = None
+    if place is None or place.type not in ("cpu", "cuda"):
+        raise ValueError(f"device: got {str(device)!r}, expected 'auto', 'cpu', 'cuda' or 'cuda:N'")
+    if place.type == "cuda":
+        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (place.index or 0) >= found:
+            raise ValueError(f"device: got {str(device)!r}, but torch {torch.__version__} finds {found} GPUs")
+        error = _core.cuda_error(place.index or 0)
+        if error is not None:
+            raise ValueError(f"device: got {str(device)!r}, which cannot be used: {one_line(error)}")
+    return place
 
 
 def _dtype(dtype: Union[str, torch.dtype]) -> Union[str, torch.dtype]:
-    if dtype == "auto" or dtype in _engine.DTYPES:
+    names = {name: known for known, name in _engine.DTYPES.items()}
+    if dtype in _engine.DTYPES or (isinstance(dtype, str) and dtype == "auto"):
         return dtype
-    for known, name in _engine.DTYPES.items():
-        if dtype == name:
-            return known
-    raise ValueError(f"dtype: got {dtype!r}, expected 'auto', 'float32', 'float16' or 'bfloat16'")
+    if isinstance(dtype, str) and dtype.removeprefix("torch.") in names:
+        return names[dtype.removeprefix("torch.")]
+    raise ValueError(f"dtype: got {dtype!r}, expected 'auto', {', '.join(map(repr, names))}")
 
 
-def _read_config(folder: Path) -> Dict[str, Any]:
-    if not folder.exists():
-        raise CheckpointError(folder, "there is no such folder")
-    path = folder / "config.json"
-    if not path.exists():
-        raise CheckpointError(folder, "has no config.json, so it is no checkpoint folder")
+def _model(checkpoint: Checkpoint, dtype: Union[str, torch.dtype]) -> Union[PS3Model, PS3VisionModel]:
+    model_class = PS3Model if checkpoint.has_text else PS3VisionModel
+    folder = checkpoint.folder
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(folder, f"config.json is not JSON: {error}") from error
-    if not isinstance(config, dict) or config.get("model_type") not in ("ps3", "ps3_vision_model"):
-        kind = config.get("model_type") if isinstance(config, dict) else None
-        raise CheckpointError(folder, f"config.json is of a model of type {kind!r}, expected 'ps3'")
-    return config
+        model, info = model_class.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # of transformers, safetensors, pickle, and of ps3c's configurations
+        raise CheckpointError(folder, one_line(error, folder)) from error
+    count = len(model.state_dict())
+    missing = sorted(info["missing_keys"])
+    if 2 * len(missing) > count:
+        raise CheckpointError(folder, f"its weights lack {len(missing)} of the model's {count} parameters, {missing[0]} "
+                                      "among them: is this another model's file?")
+    if model.dtype not in _engine.DTYPES:
+        model.float()
+    model.eval().requires_grad_(False)
+    # The default, all of them, as ps3-torch has it, takes as many times the memory.
+    model.vision_model.num_hidden_layers_to_return = 1
+    return model
 
 
-def _weight_files(folder: Path) -> List[Path]:
-    """The files of a checkpoint's weights. CheckpointError: there are none, or a shard is missing."""
-    for name in _SINGLE:
-        if (folder / name).exists():
-            return [folder / name]
-        index = folder / f"{name}.index.json"
-        if index.exists():
-            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-            for shard in shards:
-                if not (folder / shard).exists():
-                    raise CheckpointError(folder, f"lacks {shard}, a part of the weights")
-            return [folder / shard for shard in shards]
-    raise CheckpointError(folder, f"has no weights, such as {_SINGLE[0]}")
+def _processor(folder: Path) -> PS3ImageProcessor:
+    try:
+        return PS3ImageProcessor.from_pretrained(folder)
+    except Exception as error:
+        if not (folder / "preprocessor_config.json").exists():
+            raise CheckpointError(folder, "has no preprocessor_config.json, which says how images are prepared") from error
+        raise CheckpointError(folder, f"preprocessor_config.json: {one_line(error, folder)}") from error
 
 
-def _read_scalars(folder: Path, files: List[Path], names) -> Dict[str, float]:
-    """Single numbers among the weights that the models do not hold."""
-    found: Dict[str, float] = {}
-    for path in files:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                found.update({name: float(file.get_tensor(name)) for name in set(names) & set(file.keys())})
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            found.update({name: float(state[name]) for name in names if name in state})
-    return found
+def _tokenizer(checkpoint: Checkpoint) -> Tuple[Optional[PS3Tokenizer], Optional[str]]:
+    """The tokenizer, or why there is none."""
+    if not checkpoint.has_text:
+        return None, "has no text tower"
+    try:
+        return PS3Tokenizer.from_pretrained(checkpoint.folder), None
+    except Exception as error:
+        return None, f"its tokenizer cannot be loaded: {one_line(error, checkpoint.folder)}"
