@@ -1,0 +1,147 @@
+"""Figures of pictures in rows and columns, each under a title, with a legend below. Needs matplotlib, not pyplot.
+
+Sizes are in inches and positions exact: no layout engine guesses them, so pictures keep their aspect and figures of the
+same pictures look the same.
+"""
+
+import io
+import textwrap
+from dataclasses import dataclass
+from typing import List, Sequence, Tuple
+
+import matplotlib.figure
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from matplotlib.text import Text
+
+MARGIN, GAP = 0.15, 0.22
+LINE = 0.2  # of a title
+FOOTER = 0.34
+LONG_SIDE = {1: 6.0, 2: 5.0}  # of a picture, by the pictures in a row
+LONG_SIDE_OF_MORE = 4.0
+LEAST_WIDTH, LEAST_HEIGHT = 2.6, 0.8  # room for a title, and for a line of pixels
+LETTER = 0.085  # width of a title's letter, rather more than less
+GREY = "0.35"
+
+
+class Figure(matplotlib.figure.Figure):
+    """A matplotlib figure that shows itself in a notebook as PNG. pyplot does not know it, so there is nothing to close."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png")
+        return buffer.getvalue()
+
+    def save(self, path, **options) -> None:
+        """savefig: the file's ending says the format; options such as dpi=200."""
+        self.savefig(path, **options)
+
+
+@dataclass
+class Panel:
+    """A picture's place. `size` is (width, height) in the units of its axes: x to the right, y down, (0, 0) at a corner."""
+
+    axes: Axes
+    size: Tuple[float, float]
+
+    def show(self, pixels, **options):
+        """Draws an array (h, w), (h, w, 3) or (h, w, 4) over the whole panel: rows and columns of equal size."""
+        width, height = self.size
+        # aspect=None leaves the panel's own, set by panels().
+        return self.axes.imshow(pixels, extent=(0, width, height, 0), aspect="auto", **options)
+
+
+def panels(
+    size: Tuple[float, float], titles: Sequence[str], details: Sequence[str], columns: int, *, heading: str, footer: bool
+) -> Tuple[Figure, List[Panel], Axes]:
+    """An empty figure of len(titles) panels, row by row.
+
+    Args:
+        size: (width, height) of every picture.
+        titles, details: text over each panel, on the left and on the right; a title may have lines.
+        columns: panels in a row.
+        heading: text over the whole figure, or "".
+        footer: leave a line for a legend.
+
+    Returns: the figure, its panels, and the axes of the whole figure, in inches from its lower left corner, for the legend.
+    """
+    width, height = _panel_inches(size, columns)
+    rows = -(-len(titles) // columns)
+    inches_wide = 2 * MARGIN + columns * width + (columns - 1) * GAP
+    head = [line for line in textwrap.wrap(heading, max(int((inches_wide - 2 * MARGIN) / LETTER / 1.1), 10))]
+    title_lines = [_title(title, detail, width) for title, detail in zip(titles, details)]
+    strip = LINE * max(len(lines) for lines in title_lines) + 0.08
+    inches_high = 2 * MARGIN + len(head) * LINE * 1.2 + rows * (strip + height) + (rows - 1) * GAP / 2 + footer * FOOTER
+
+    figure = Figure(figsize=(inches_wide, inches_high), dpi=100, facecolor="white")
+    whole = figure.add_axes((0, 0, 1, 1), frameon=False, xlim=(0, inches_wide), ylim=(0, inches_high))
+    whole.set_axis_off()
+    top = inches_high - MARGIN
+    if head:
+        whole.text(MARGIN, top, "\n".join(head), fontsize=12, va="top", parse_math=False, linespacing=1.25)
+        top -= len(head) * LINE * 1.2
+    result = []
+    for index, lines in enumerate(title_lines):
+        row, column = divmod(index, columns)
+        left, upper = MARGIN + column * (width + GAP), top - row * (strip + height + GAP / 2) - strip
+        text = "\n".join(lines)
+        whole.text(left, upper + 0.06, text, fontsize=10, weight="bold", va="bottom", parse_math=False)
+        whole.text(left + width, upper + 0.06, details[index], fontsize=9, color=GREY, ha="right", va="bottom",
+                   parse_math=False)
+        place = (left / inches_wide, (upper - height) / inches_high, width / inches_wide, height / inches_high)
+        axes = figure.add_axes(place, xlim=(0, size[0]), ylim=(size[1], 0), xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+        result.append(Panel(axes, size))
+    return figure, result, whole
+
+
+def _panel_inches(size: Tuple[float, float], columns: int) -> Tuple[float, float]:
+    """Width and height of a panel. A picture too slender to be read is widened or heightened."""
+    longest = LONG_SIDE.get(columns, LONG_SIDE_OF_MORE)
+    zoom = longest / max(size)
+    return max(size[0] * zoom, LEAST_WIDTH), max(size[1] * zoom, LEAST_HEIGHT)
+
+
+def _title(title: str, detail: str, width: float) -> List[str]:
+    """A title's lines, of which the last leaves room for the detail on its right."""
+    letters = int(width / LETTER)
+    lines = [part for line in title.split("\n") for part in textwrap.wrap(line, letters)] or [""]
+    if detail and len(lines[-1]) + 2 + len(detail) > letters:
+        lines.append("")
+    return lines
+
+
+# ---- legends -----------------------------------------------------------------------------------------------------
+
+
+def ramp(whole: Axes, cmap: str, low: str, high: str) -> None:
+    """A colour map from left to right between two words, in the footer."""
+    middle, width = MARGIN + FOOTER / 2 - 0.08, 1.4
+    first = whole.text(MARGIN, middle, low, fontsize=9, color=GREY, va="center")
+    left = MARGIN + _inches(first) + 0.1
+    place = (left, left + width, middle - 0.06, middle + 0.06)
+    whole.imshow(np.linspace(0, 1, 256)[None], cmap=cmap, aspect="auto", extent=place)
+    whole.text(left + width + 0.1, middle, high, fontsize=9, color=GREY, va="center")
+    _whole_again(whole)
+
+
+def swatches(whole: Axes, colours: Sequence, labels: Sequence[str]) -> None:
+    """A coloured square before each label, in the footer."""
+    middle, left, side = MARGIN + FOOTER / 2 - 0.08, MARGIN, 0.13
+    for colour, label in zip(colours, labels):
+        opaque = tuple(colour)[:3]
+        whole.add_patch(Rectangle((left, middle - side / 2), side, side, color=opaque, linewidth=0))
+        text = whole.text(left + side + 0.07, middle, label, fontsize=9, color=GREY, va="center")
+        left += side + 0.07 + _inches(text) + 0.25
+
+
+def _inches(text: Text) -> float:
+    """Width of a text of `whole`."""
+    return text.get_window_extent().width / text.figure.dpi
+
+
+def _whole_again(whole: Axes) -> None:
+    """imshow turns y and shrinks the limits to what it draws."""
+    width, height = whole.figure.get_size_inches()
+    whole.set(xlim=(0, width), ylim=(0, height))
