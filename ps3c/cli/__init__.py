@@ -1,4 +1,5 @@
-"""The `ps3c` command: one file a subcommand, each with HELP, add_arguments(parser) and run(arguments) -> exit code.
+"""The `ps3c` command: one file a subcommand, each with HELP, add_arguments(parser) and run(arguments) -> exit code; its
+docstring is what its --help says first.
 
 Nothing here imports torch, NumPy or transformers before a subcommand runs, so that --help is quick.
 """
@@ -47,8 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
     for name in SUBCOMMANDS:
         module = importlib.import_module(f".{name}", __name__)
-        help_line = module.HELP
-        sub = subparsers.add_parser(name, help=help_line, description=module.__doc__, epilog=getattr(module, "EPILOG", None))
+        sub = subparsers.add_parser(name, help=module.HELP, description=module.__doc__)
         add_verbose(sub)
         module.add_arguments(sub)
         sub.set_defaults(run=module.run)
@@ -71,6 +71,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         return _errors.REFUSED
     except (Exception, KeyboardInterrupt) as error:
         _drop_unwritten_output()
+        if isinstance(error, KeyboardInterrupt) and not arguments.verbose:
+            _console.say("ps3c: interrupted")
+            return _errors.INTERRUPTED
         _console.fail(_errors.one_line(error), error if arguments.verbose else None)
         return _errors.exit_code(error)
 

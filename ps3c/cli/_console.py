@@ -115,21 +115,35 @@ def _is_number(cell: str) -> bool:
 
 
 class Progress:
-    """A line that is rewritten on a terminal; silent elsewhere. Counts things done, failures among them, and the rate."""
+    """Things done, failures among them, and the rate: a line that is rewritten on a terminal; elsewhere one a minute."""
+
+    EVERY = 60.0  # seconds between lines that are not rewritten
 
     def __init__(self, total: int, unit: str, done: int = 0):
         self.total, self.unit, self.done, self.failed = total, unit, done, 0
-        self._first, self._begin, self._shown = done, time.monotonic(), 0.0
+        self._first, self._begin, self._part = done, time.monotonic(), 0.0
         self._terminal = sys.stderr.isatty()
+        self._shown = 0.0 if self._terminal else self._begin
 
     def add(self, done: int, failed: int = 0) -> None:
         self.done += done
         self.failed += failed
+        self._show()
+
+    def show_part(self, done: int, total: Optional[int]) -> None:
+        """What is done of the work of this run: more than `add` knows where one image takes many looks."""
+        self._part = done / total if total else 0.0
+        self._show()
+
+    def _show(self) -> None:
         now = time.monotonic()
         if self._terminal and (now - self._shown > 0.1 or self.done == self.total):
             self._shown = now
             sys.stderr.write(f"\r\033[K{self}")
             sys.stderr.flush()
+        elif not self._terminal and now - self._shown > self.EVERY:
+            self._shown = now
+            say(str(self))
 
     @property
     def rate(self) -> float:
@@ -140,8 +154,9 @@ class Progress:
         words: List[str] = [f"{self.done}/{self.total} {self.unit}s", f"{self.rate:.3g} {self.unit}s/s"]
         if self.failed:
             words.append(f"{self.failed} failed")
-        if self._first < self.done < self.total:
-            words.append(f"{_clock((self.total - self.done) / self.rate)} left")
+        if 0 < self._part < 1:
+            spent = time.monotonic() - self._begin
+            words.append(f"{100 * self._part:.0f} %, {_clock(spent / self._part - spent)} left")
         return ", ".join(words)
 
     def close(self) -> None:

@@ -42,7 +42,7 @@ def _quiet(verbose: bool) -> None:
 def need_text_tower(encoder) -> None:
     """CommandError where texts cannot be encoded."""
     if encoder.tokenizer is None:
-        raise CommandError(f"{encoder.folder}: this checkpoint has no text tower, so it cannot encode texts", MODEL)
+        raise CommandError(f"{encoder.folder}: {encoder.text_error}, so texts cannot be encoded", MODEL)
 
 
 def channels(encoder) -> int:

@@ -1,6 +1,7 @@
 """Arguments that several subcommands have."""
 
 import argparse
+import re
 from typing import Union
 
 
@@ -21,7 +22,7 @@ def add_force(parser: argparse.ArgumentParser) -> None:
 def add_model(parser: argparse.ArgumentParser, required: bool = True) -> None:
     group = parser.add_argument_group("model")
     group.add_argument("-m", "--model", metavar="FOLDER", required=required, help="checkpoint folder")
-    group.add_argument("--device", default="auto", metavar="DEVICE",
+    group.add_argument("--device", type=device, default="auto", metavar="DEVICE",
                        help="auto (a GPU where there is one), cpu, cuda, cuda:1, ... (default: auto)")
     group.add_argument("--dtype", default="auto", choices=("auto", "float32", "float16", "bfloat16"),
                        help="arithmetic (default: as the checkpoint is stored)")
@@ -44,6 +45,12 @@ def add_max_pixels(parser: argparse.ArgumentParser) -> None:
 def add_batch_size(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=positive_or_auto, default="auto", metavar="N",
                         help="how many at once (default: as memory and threads suggest)")
+
+
+def device(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected auto, cpu, cuda or cuda:N")
+    return text
 
 
 def positive(text: str) -> int:

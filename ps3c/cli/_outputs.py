@@ -7,18 +7,23 @@ import re
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator, List, Sequence, Set, Tuple
+from typing import Any, Iterator, List, Set, Tuple
 
+from .. import _extras
 from . import _console
-from ._errors import CommandError, UsageError
+from ._errors import CommandError, UsageError, one_line
 
 SUFFIXES = (".parquet", ".safetensors", ".npz")
 _SHARD = re.compile(r"\d{5,}\.safetensors")
 
 
 def check_suffix(path: str) -> None:
-    if Path(path).suffix.lower() not in SUFFIXES:
+    """UsageError for a name that does not say its format. MissingExtraError: the format needs a package."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in SUFFIXES:
         raise UsageError(f"-o: got {path!r}, expected a name that ends in {', '.join(SUFFIXES)}")
+    if suffix == ".parquet":
+        _extras.require("pyarrow.parquet", "parquet", "Parquet files")
 
 
 def refuse_existing(path: str, force: bool, hint: str = "") -> None:
@@ -27,9 +32,15 @@ def refuse_existing(path: str, force: bool, hint: str = "") -> None:
         raise CommandError(f"{path}: is a folder, expected the name of a file")
     if os.path.exists(path) and not force:
         raise CommandError(f"{path}: exists; --force overwrites it{hint}")
-    folder = os.path.dirname(path) or "."
+    _check_folder(path)
+
+
+def _check_folder(path: str) -> None:
+    folder = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(folder):
         raise CommandError(f"{path}: there is no folder {folder}")
+    if not os.access(folder, os.W_OK):
+        raise CommandError(f"{path}: the folder {folder} cannot be written to")
 
 
 @contextmanager
@@ -48,21 +59,31 @@ def read_vectors(path: str) -> Tuple[List[str], Any]:
     """Names and pooled vectors (N, C) of images, from one file or all shards of a folder."""
     import torch
 
-    from ..results import ImageFeatures
-    from ..saving import load_features
-
     files = _shards(Path(path)) if os.path.isdir(path) else [Path(path)]
     if not files:
         raise CommandError(f"{path}: holds no features (files such as 00000.safetensors)")
     names: List[str] = []
     vectors = []
     for file in files:
-        features = load_features(file)
-        if not isinstance(features, ImageFeatures):
-            raise CommandError(f"{file}: holds vectors of texts, expected images'")
+        features = _load(file)
         names += features.names
         vectors.append(features.pooled)
     return names, torch.cat(vectors)
+
+
+def _load(path: Path) -> Any:
+    """ImageFeatures of a file. CommandError: it holds none."""
+    from ..results import ImageFeatures
+    from ..saving import load_features
+
+    try:
+        features = load_features(path)
+    except (ValueError, KeyError, EOFError) as error:  # which may be of the format's own reader, without the name
+        message = one_line(error)
+        raise CommandError(message if str(path) in message else f"{path}: holds no features: {message}") from error
+    if not isinstance(features, ImageFeatures):
+        raise CommandError(f"{path}: holds vectors of texts, expected images'")
+    return features
 
 
 def _shards(folder: Path) -> List[Path]:
@@ -89,7 +110,7 @@ class Output:
 
     def add(self, features: Any) -> None:
         """features: ImageFeatures of one image or more."""
-        self.parts.append(_on_cpu(features))
+        self.parts.append(features.to("cpu"))
         self.names.update(features.names)
         if time.monotonic() >= self._next:
             self.write()
@@ -114,7 +135,9 @@ class Output:
 
 class FileOutput(Output):
     def _write(self) -> None:
-        self.parts = [joined(self.parts)]
+        from ..results import ImageFeatures
+
+        self.parts = [ImageFeatures.concatenate(self.parts)]
         self.parts[0].save(self.path, overwrite=True)
 
     def resume(self, like: dict) -> None:
@@ -140,11 +163,13 @@ class FolderOutput(Output):
             self.write()
 
     def _write(self) -> None:
+        from ..results import ImageFeatures
+
         self.path.mkdir(exist_ok=True)
         for shard in _shards(self.path) if self._replace else ():  # not earlier: until now the run might have failed
             shard.unlink()
         self._replace = False
-        joined(self.parts).save(self.path / f"{self._number:05}.safetensors")
+        ImageFeatures.concatenate(self.parts).save(self.path / f"{self._number:05}.safetensors")
         self._number += 1
         self.parts = []
 
@@ -157,16 +182,15 @@ class FolderOutput(Output):
 def open_output(path: str, force: bool, resume: bool) -> Output:
     """The Output of a name: one file where it ends as files do, else a folder. CommandError where it exists already."""
     if Path(path).suffix.lower() in SUFFIXES:
+        check_suffix(path)
         refuse_existing(path, force or resume, "; --resume goes on with it")
         return FileOutput(path)
     if Path(path).suffix and not os.path.isdir(path):
         raise UsageError(f"-o: got {path!r}, expected a name that ends in {', '.join(SUFFIXES)}, or without an ending, "
                          "for a folder of .safetensors files")
-    folder = os.path.dirname(os.path.abspath(path))
     if os.path.exists(path) and not os.path.isdir(path):
         raise CommandError(f"{path}: exists, and is no folder")
-    if not os.path.isdir(folder):
-        raise CommandError(f"{path}: there is no folder {folder}")
+    _check_folder(os.path.normpath(path))
     if os.path.isdir(path) and _shards(Path(path)) and not (force or resume):
         raise CommandError(f"{path}: holds features; --force overwrites them; --resume goes on with them")
     return FolderOutput(path, replace=force)
@@ -174,12 +198,7 @@ def open_output(path: str, force: bool, resume: bool) -> Output:
 
 def _read(path: Path, like: dict) -> Any:
     """Features of an earlier run, which must be of the kind that this one makes."""
-    from ..results import ImageFeatures
-    from ..saving import load_features
-
-    features = load_features(path)
-    if not isinstance(features, ImageFeatures):
-        raise CommandError(f"{path}: holds vectors of texts; --force starts anew")
+    features = _load(path)
     there = {
         "channels": features.pooled.shape[1],
         "scales": list(features.scales),
@@ -194,33 +213,12 @@ def _read(path: Path, like: dict) -> Any:
     return features
 
 
-# ---- lists of features --------------------------------------------------------------------------------------------------
-
-
 def _tensors(features: Any) -> Iterator[Any]:
     for field in dataclasses.fields(features):
         value = getattr(features, field.name)
         for one in value if isinstance(value, (list, tuple)) else [value]:
             if hasattr(one, "element_size"):
                 yield one
-
-
-def _on_cpu(features: Any) -> Any:
-    def moved(value: Any) -> Any:
-        if isinstance(value, list):
-            return [moved(one) for one in value]
-        return value.cpu() if hasattr(value, "element_size") else value
-
-    return dataclasses.replace(features, **{
-        field.name: moved(getattr(features, field.name)) for field in dataclasses.fields(features)
-    })
-
-
-def joined(parts: Sequence[Any]) -> Any:
-    """ImageFeatures of all parts, in their order."""
-    from ..encoder import _gather
-
-    return _gather(list(parts))
 
 
 # ---- images that failed ---------------------------------------------------------------------------------------------------

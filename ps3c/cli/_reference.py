@@ -70,8 +70,9 @@ def _installed() -> Optional[Path]:
 
 
 def _import(place: Path) -> types.ModuleType:
-    if _NAME in sys.modules:
-        return sys.modules[_NAME]
+    known = sys.modules.get(_NAME)
+    if known is not None and Path(known.__file__).parent == place:
+        return known
     spec = importlib.util.spec_from_file_location(_NAME, place / "__init__.py", submodule_search_locations=[str(place)])
     module = importlib.util.module_from_spec(spec)
     sys.modules[_NAME] = module

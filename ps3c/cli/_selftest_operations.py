@@ -150,7 +150,7 @@ def compare(name: str, dtype: str, level: str) -> float:
     """The greatest difference from the naive level, in tolerances: above 1 is a fault. Infinite for NaN or a wrong shape."""
     results = []
     for which in (level, "naive"):
-        values = _OPERATIONS[name](dtype, level=which)
+        values = _OPERATIONS[name](dtype, level=which, threads=torch.get_num_threads())
         results.append(list(values) if isinstance(values, (list, tuple)) else [values])
     tolerance = 0.0 if name in _WHOLE else TOLERANCE[dtype]
     return max(_difference(got, want, tolerance) for got, want in zip(*results))

@@ -44,7 +44,7 @@ def run(arguments) -> int:
     if arguments.json:
         _console.result_json(report)
     else:
-        _print(levels, results)
+        _print(levels, results, arguments.verbose)
     _console.say(f"ps3-torch: {note}")
     if failed:
         worst = failed[0]
@@ -78,14 +78,16 @@ def _compare_levels(encoder, results: List[Dict[str, Any]]) -> None:
         results.append({"what": "the model, low resolution", "dtype": dtype, "level": level, "worst": worst})
 
 
-def _print(levels: List[str], results: List[Dict[str, Any]]) -> None:
-    """A row a comparison and dtype, a column a level; the cells are parts of the tolerance that were used up."""
+def _print(levels: List[str], results: List[Dict[str, Any]], verbose: bool) -> None:
+    """A row a comparison (and dtype, with -v), a column a level; the cells are parts of the tolerance that were used up."""
     rows: Dict[Any, Dict[str, float]] = {}
     for result in results:
-        rows.setdefault((result["what"], result["dtype"]), {})[result["level"]] = result["worst"]
+        row = rows.setdefault((result["what"], result["dtype"] if verbose else "all"), {})
+        before = row.get(result["level"], 0.0)
+        row[result["level"]] = before if before >= result["worst"] else result["worst"]  # keeps a NaN
 
     def cell(worst: Optional[float]) -> str:
-        return "" if worst is None else f"{worst:.2f}" if worst <= 1 else f"{worst:.3g} FAILED"
+        return "" if worst is None else f"{worst:.2f}" if worst <= 1 else f"{worst:.3g} failed"
 
     _console.result_table(
         ("parts of the tolerance used", "dtype", *levels),

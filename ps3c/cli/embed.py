@@ -80,25 +80,26 @@ def _check(arguments) -> None:
 
 def _embed(encoder, arguments, names: List[str], output, failures, progress) -> None:
     """Encodes the images of `names` and hands over each batch as it comes."""
-    looks = arguments.looks
-    if looks is None and arguments.num_tokens is None and (arguments.tokens or arguments.maps):
-        looks = 0
+    for name in names:
+        if not _inputs.has_plain_name(name):  # no file format here can hold it
+            _failed(arguments, failures, _inputs.printable(name), "the name is not UTF-8")
+            progress.add(1, failed=1)
+    names = [name for name in names if _inputs.has_plain_name(name)]
+    if not names:
+        return
+    looks = 0 if arguments.tokens and arguments.looks is None and arguments.num_tokens is None else arguments.looks
     batches = encoder.embed_batches(
-        [name for name in names if _inputs.has_plain_name(name)],
+        names,
         arguments.text,
         looks,
         arguments.num_tokens,
         arguments.maps,
         normalize=not arguments.no_normalize,
         batch_size=arguments.batch_size,
-        progress=False,
+        progress=progress.show_part,
         on_error="skip",
         max_pixels=arguments.max_pixels,
     )
-    for name in names:
-        if not _inputs.has_plain_name(name):  # no file format here can hold it
-            _failed(arguments, failures, _inputs.printable(name), "the name is not UTF-8")
-            progress.add(1, failed=1)
     for features in batches:
         if not arguments.tokens:
             features = dataclasses.replace(features, tokens=None)
@@ -133,6 +134,8 @@ def _tell(report: Dict[str, Any], arguments) -> None:
     if report["found_there"]:
         words.append(f"{report['found_there']} of them found there")
     words.append(f"{report['images_per_second']:.3g} images/s")
+    if report["images"] + report["failed"] < report["of"]:
+        words.append("--resume goes on")
     if report["failed"]:
         words.append(f"{report['failed']} failed, listed in {report['errors']}")
     _console.say(f"{arguments.output}: {', '.join(words)}")

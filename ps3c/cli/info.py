@@ -29,27 +29,30 @@ def describe(folder: Path) -> Dict[str, Any]:
     Raises:
         CheckpointError: the folder cannot be used.
     """
-    from .. import _vision_config, loading
+    from .. import _vision_config
+    from .._checkpoint import Checkpoint
     from ..configuration_ps3 import PS3Config, PS3VisionConfig
     from ..errors import CheckpointError
 
-    settings = loading._read_config(folder)
-    files = loading._weight_files(folder)
-    both = settings["model_type"] == "ps3"
+    checkpoint = Checkpoint(folder)
+    both = checkpoint.config["model_type"] == "ps3"
     try:
         config = (PS3Config if both else PS3VisionConfig).from_pretrained(folder)
         vision = config.vision_config if both else config
         architecture = _vision_config.architecture_of(vision)
         scales = _vision_config.scales_of(vision, architecture.patch)
         quotas = list(vision.max_select_num_each_scale or _vision_config.automatic_quotas(vision, scales))
-        shapes = list(_parameters(files))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(folder, _errors.one_line(error)) from error
+    shapes = list(_parameters(checkpoint.files))
+    logits = checkpoint.numbers(("logit_scale", "logit_bias"))
     side = [scale // scales[0] * (scales[0] // architecture.patch) for scale in scales]
-    logits = loading._read_scalars(folder, files, ("logit_scale", "logit_bias"))
     return {
         "folder": str(folder),
-        "weights": {"files": [file.name for file in files], "bytes": sum(file.stat().st_size for file in files)},
+        "weights": {
+            "files": [file.name for file in checkpoint.files],
+            "bytes": sum(file.stat().st_size for file in checkpoint.files),
+        },
         "dtypes": sorted({dtype for _, dtype, _ in shapes}),
         "parameters": {
             "vision": sum(count for name, _, count in shapes if name.startswith("vision_model.")),
@@ -68,7 +71,7 @@ def describe(folder: Path) -> Dict[str, Any]:
             "looks_for_all": max(-(-one**2 // quota) for one, quota in zip(side[1:], quotas) if quota),
             "radio": bool(vision.radio),
         },
-        "text": _text(config.text_config) if both else None,
+        "text": _text(config.text_config) if checkpoint.has_text else None,
         "processor": _json(folder / "preprocessor_config.json", ("image_size", "mean", "std", "interpolation")),
         "tokenizer": _json(folder / "tokenizer_config.json", ("tokenizer_name", "context_length", "clean")),
         "logit_scale": logits.get("logit_scale"),

@@ -1,0 +1,272 @@
+"""The other subcommands in this process: text, search, look, info, bench, check, doctor."""
+
+import importlib.util
+import io
+import json
+import shutil
+import sys
+
+import pytest
+import torch
+
+import ps3c
+import reference
+from cli_support import error_line, ps3c_main  # noqa: F401  (a fixture)
+from ps3c import _core
+
+needs_matplotlib = pytest.mark.skipif(
+    importlib.util.find_spec("matplotlib") is None, reason="ps3c look needs the extra plot"
+)
+
+
+@pytest.fixture(scope="module")
+def vision_checkpoint(tiny_checkpoint, tmp_path_factory):
+    """The tiny checkpoint without its text tower."""
+    folder = tmp_path_factory.mktemp("models") / "vision"
+    ps3c.PS3VisionModel.from_pretrained(tiny_checkpoint).save_pretrained(folder)
+    shutil.copy(tiny_checkpoint / "preprocessor_config.json", folder)
+    return folder
+
+
+@pytest.fixture
+def features(encoder, image_files, tmp_path):
+    """A file of the three photographs' vectors."""
+    encoder.embed_images(image_files).save(tmp_path / "features.npz")
+    return tmp_path / "features.npz"
+
+
+# ---- text ---------------------------------------------------------------------------------------------------------------
+
+
+def test_text_to_stdout(ps3c_main, tiny_checkpoint, encoder):  # noqa: F811
+    arguments = ("text", "a red boat", "a dog", "-m", tiny_checkpoint, "--dtype", "float32")
+    code, out, err = ps3c_main(*arguments)
+    assert (code, err) == (0, "")
+    rows = [json.loads(line) for line in out.splitlines()]
+    want = encoder.embed_texts(["a red boat", "a dog"])
+    assert [row["text"] for row in rows] == ["a red boat", "a dog"]
+    torch.testing.assert_close(torch.tensor([row["vector"] for row in rows]), want.pooled)
+    assert "prompt" not in rows[0]
+    rows = json.loads(ps3c_main(*arguments, "--json", "--prompt")[1])
+    torch.testing.assert_close(torch.tensor([row["prompt"] for row in rows]), want.prompt)
+
+
+def test_text_to_a_file(ps3c_main, tiny_checkpoint, encoder, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(sys, "stdin", io.StringIO("a red boat\n\na dog\n"))
+    arguments = ("text", "-", "-m", tiny_checkpoint, "--dtype", "float32", "-o", tmp_path / "texts.npz")
+    code, out, err = ps3c_main(*arguments)
+    assert (code, out) == (0, ""), err
+    result = ps3c.load_features(tmp_path / "texts.npz")
+    assert result.texts == ["a red boat", "a dog"]
+    assert torch.equal(result.pooled, encoder.embed_texts(result.texts).pooled)
+    code, _, err = ps3c_main(*arguments)
+    assert code == 1 and "exists" in error_line(err)
+
+
+@pytest.mark.parametrize("words", [["text", "a"], ["search", "FEATURES", "--text", "a"],
+                                   ["embed", "IMAGE", "-o", "OUT.npz", "--maps", "--text", "a"]])
+def test_no_text_tower(ps3c_main, vision_checkpoint, features, image_files, tmp_path, words):  # noqa: F811
+    places = {"FEATURES": features, "IMAGE": image_files[0], "OUT.npz": tmp_path / "out.npz"}
+    code, out, err = ps3c_main(*[places.get(word, word) for word in words], "-m", vision_checkpoint)
+    assert (code, out) == (4, "") and "no text tower" in error_line(err)
+
+
+# ---- search -------------------------------------------------------------------------------------------------------------
+
+
+def test_search(ps3c_main, tiny_checkpoint, encoder, features):  # noqa: F811
+    arguments = ("search", features, "-m", tiny_checkpoint, "--dtype", "float32", "--text", "a red boat")
+    code, out, err = ps3c_main(*arguments, "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    images = ps3c.load_features(features)
+    want = (images.pooled @ encoder.embed_texts(["a red boat"]).pooled.T)[:, 0]
+    order = want.argsort(descending=True).tolist()
+    assert found["text"] == "a red boat"
+    assert [hit["name"] for hit in found["images"]] == [images.names[i] for i in order]
+    torch.testing.assert_close(torch.tensor([hit["cosine"] for hit in found["images"]]), want[order])
+
+    code, out, _ = ps3c_main(*arguments, "-n", 1)
+    assert code == 0 and out == f"{want[order[0]]:7.4f}  {images.names[order[0]]}\n"
+    code, out, _ = ps3c_main(*arguments, "--text", "a dog", "-n", 2)
+    assert [line.startswith("# ") for line in out.splitlines()] == [True, False, False] * 2
+
+
+def test_search_elsewhere(ps3c_main, tiny_checkpoint, encoder, tmp_path):  # noqa: F811
+    """Files that are no features of images, or of another model."""
+    encoder.embed_texts(["a"]).save(tmp_path / "texts.npz")
+    ps3c.ImageFeatures(["a"], [(1, 1)], torch.ones(1, 7), texts=[None]).save(tmp_path / "other.npz")
+    (tmp_path / "empty").mkdir()
+    for name, words in [("texts.npz", "texts"), ("other.npz", "7 channels"), ("empty", "no features"),
+                        ("none.npz", "none.npz"), ("none.txt", "none.txt")]:
+        code, out, err = ps3c_main("search", tmp_path / name, "-m", tiny_checkpoint, "--text", "a")
+        assert (code, out) == (1, "") and words in error_line(err)
+
+
+# ---- look ---------------------------------------------------------------------------------------------------------------
+
+
+@needs_matplotlib
+@pytest.mark.parametrize("options", [[], ["--scale", "2", "--text", "a red boat"], ["--kind", "patches", "--looks", "2"],
+                                     ["--kind", "features", "--num-tokens", "30"]])
+def test_look(ps3c_main, tiny_checkpoint, image_files, tmp_path, options):  # noqa: F811
+    out_file = tmp_path / "look.png"
+    code, out, err = ps3c_main("look", image_files[0], "-m", tiny_checkpoint, "-o", out_file, "--json", *options)
+    assert code == 0, err
+    from PIL import Image
+
+    with Image.open(out_file) as picture:
+        assert picture.width > 200
+    report = json.loads(out)
+    assert report["size"] == [120, 80] and report["looks"][0]["patches"] == {"64": 16, "128": 0, "256": 0}
+    assert sum(sum(look["patches"].values()) for look in report["looks"]) == report["tokens"]
+    assert "look 1:" in err
+
+
+@needs_matplotlib
+def test_look_refusals(ps3c_main, tiny_checkpoint, image_files, tmp_path):  # noqa: F811
+    bad, taken = tmp_path / "bad.jpg", tmp_path / "taken.png"
+    bad.write_text("no image")
+    taken.write_text("mine")
+    for image, out_file, options, code, words in [
+        (bad, tmp_path / "new.png", [], 1, "not an image"),
+        (image_files[0], taken, [], 1, "exists"),
+        (image_files[0], tmp_path / "new.png", ["--scale", "3"], 2, "--scale"),
+        (image_files[0], tmp_path / "none" / "new.png", [], 1, "there is no folder"),
+        (image_files[0], tmp_path / "new.png", ["--max-pixels", "100"], 1, "--max-pixels"),
+    ]:
+        got, out, err = ps3c_main("look", image, "-m", tiny_checkpoint, "-o", out_file, *options)
+        assert (got, out) == (code, "") and words in error_line(err)
+    assert taken.read_text() == "mine" and not (tmp_path / "new.png").exists()
+
+
+@needs_matplotlib
+def test_look_without_matplotlib(ps3c_main, tiny_checkpoint, image_files, tmp_path, monkeypatch):  # noqa: F811
+    for name in list(sys.modules):
+        if name.split(".")[0] == "matplotlib":
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    code, _, err = ps3c_main("look", image_files[0], "-m", tiny_checkpoint, "-o", tmp_path / "new.png")
+    assert code == 1 and "pip install 'ps3c[plot]'" in error_line(err)
+
+
+# ---- info ---------------------------------------------------------------------------------------------------------------
+
+
+def test_info(ps3c_main, tiny_checkpoint, vision_checkpoint, encoder):  # noqa: F811
+    code, out, err = ps3c_main("info", tiny_checkpoint, "--json")
+    assert (code, err) == (0, "")
+    report = json.loads(out)
+    vision = encoder.model.vision_model
+    assert report["vision"]["scales"] == encoder.scales
+    assert report["vision"]["quotas_of_one_look"] == vision.max_select_num_each_scale
+    assert report["vision"]["looks_for_all"] == 4 and report["dtypes"] == ["bfloat16"]
+    assert report["parameters"]["vision"] == sum(parameter.numel() for parameter in vision.parameters())
+    assert report["parameters"]["text"] == sum(parameter.numel() for parameter in encoder.model.text_model.parameters())
+    assert (report["logit_scale"], report["logit_bias"]) == (encoder.logit_scale, encoder.logit_bias)
+
+    code, out, err = ps3c_main("info", vision_checkpoint)
+    assert (code, err) == (0, "") and "none: no prompts" in out and "no zero-shot" in out
+
+
+def broken(folder, how):
+    if how == "no weights":
+        (folder / "model.safetensors").unlink()
+    elif how == "cut weights":
+        (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:1000])
+    elif how == "another model":
+        (folder / "config.json").write_text('{"model_type": "bert"}')
+
+
+@pytest.mark.parametrize("how", ["no weights", "cut weights", "another model"])
+def test_unusable_models(ps3c_main, tiny_checkpoint, tmp_path, how):  # noqa: F811
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_checkpoint, folder)
+    broken(folder, how)
+    for words in (["info", folder], ["text", "a", "-m", folder]):
+        code, out, err = ps3c_main(*words)
+        assert (code, out) == (4, "") and str(folder) in error_line(err)
+
+
+# ---- bench, doctor ------------------------------------------------------------------------------------------------------
+
+
+def test_bench_table(ps3c_main, vision_checkpoint):  # noqa: F811
+    code, out, err = ps3c_main("bench", "-m", vision_checkpoint, "--runs", 1, "--seconds", 0, "--batch-size", 2)
+    assert code == 0 and "float32, cpu" in err
+    assert [line.split("  ")[0] for line in out.splitlines()] == ["what", "low resolution", "1 look", "2 looks"]
+
+
+def test_doctor(ps3c_main, monkeypatch):  # noqa: F811
+    from ps3c.cli import doctor
+
+    code, out, err = ps3c_main("doctor")
+    assert (code, err) == (0, "")
+    assert _core.cpu_level() in out and ps3c.__version__ in out
+    monkeypatch.setattr(doctor, "_version", lambda name: None if name in ("ftfy", "gradio") else "1.0")
+    code, out, err = ps3c_main("doctor")
+    assert code == 1 and "ftfy" in error_line(err) and "pip install 'ps3c[demo]'" in out
+
+
+# ---- check --------------------------------------------------------------------------------------------------------------
+
+
+def test_check_finds_a_wrong_kernel(ps3c_main, monkeypatch):  # noqa: F811
+    """One value of one kernel at one level, wrong by a hundredth of the values' size."""
+    from ps3c.cli import _selftest_operations
+
+    right = _selftest_operations._OPERATIONS["LayerNorm"]
+
+    def wrong(dtype, level, threads):
+        result = right(dtype, level=level, threads=threads).copy()
+        if level == "portable" and dtype == "float32":
+            result[1, 48, 144] += 0.01
+        return result
+
+    monkeypatch.setitem(_selftest_operations._OPERATIONS, "LayerNorm", wrong)
+    code, out, err = ps3c_main("check", "--json", "--threads", 1)
+    assert code == 1 and "1 of" in error_line(err) and "LayerNorm, float32, portable" in err
+    report = json.loads(out)
+    assert not report["passed"]
+    assert [entry["what"] for entry in report["results"] if entry["worst"] > 1] == ["LayerNorm"]
+
+
+def test_differences():
+    """What counts as a fault: NaN, another shape, any bit of what must be the same."""
+    import numpy as np
+
+    from ps3c.cli._selftest_operations import _difference
+
+    one = np.ones((2, 3), np.float32)
+    assert _difference(one, one, 1e-5) == 0 and _difference(one, one, 0) == 0
+    assert _difference(one * np.nan, one, 1e-5) == float("inf")
+    assert _difference(one[:1], one, 1e-5) == float("inf")
+    assert _difference(one.astype(np.float16), one, 1e-5) == float("inf")
+    assert _difference(one + np.float32(1e-6), one, 0) == float("inf")
+    assert 0.4 < _difference(one + np.float32(1e-5), one, 1e-5) < 0.6
+
+
+def test_check_with_the_reference(ps3c_main, tiny_checkpoint, monkeypatch):  # noqa: F811
+    try:
+        folder = reference.folder()
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    reference.load()  # puts what ps3-torch needs on the path
+    code, out, err = ps3c_main("check", "-m", tiny_checkpoint, "--reference", folder.parent,
+                               "--threads", 1, "--json")
+    assert code == 0, err
+    report = json.loads(out)
+    compared = {entry["what"] for entry in report["results"]}
+    assert {"ps3-torch: small model, features", "ps3-torch: small model, text", "ps3-torch: the model, features",
+            "the model, low resolution"} <= compared
+
+
+def test_check_without_a_reference(ps3c_main, tmp_path):  # noqa: F811
+    arguments = ("check", "--threads", 1, "--reference", tmp_path)
+    code, _, err = ps3c_main(*arguments)
+    assert code == 1 and "--reference" in error_line(err)
+    (tmp_path / "ps3").mkdir()
+    (tmp_path / "ps3" / "modeling_ps3.py").write_text("")
+    (tmp_path / "ps3" / "__init__.py").write_text("import no_such_package_at_all")
+    code, _, err = ps3c_main(*arguments)
+    assert code == 1 and "no_such_package_at_all" in error_line(err)
