@@ -87,6 +87,8 @@ class Noise:
     def __call__(self, shape) -> torch.Tensor:
         count = torch.Size(shape).numel()
         first = int(torch.randint(NOISE, (1,), generator=self.generator))
+        if first + count <= NOISE:
+            return self.block[first : first + count].clone().reshape(shape)
         turned = torch.cat([self.block[first:], self.block[:first]])
         whole, rest = divmod(count, NOISE)
         return torch.cat([turned] * whole + [turned[:rest]]).reshape(shape)
