@@ -11,6 +11,7 @@ from typing import List, Sequence, Tuple
 
 import matplotlib.figure
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
@@ -20,13 +21,16 @@ LINE = 0.2  # of a title
 FOOTER = 0.34
 LONG_SIDE = {1: 6.0, 2: 5.0}  # of a picture, by the pictures in a row
 LONG_SIDE_OF_MORE = 4.0
-LEAST_WIDTH, LEAST_HEIGHT = 2.6, 0.8  # room for a title, and for a line of pixels
+LEAST_WIDTH, LEAST_HEIGHT = 2.6, 0.4  # of a panel: room for a title, and for a line of pixels
+SLENDER = 0.2
 LETTER = 0.085  # width of a title's letter, rather more than less
 GREY = "0.35"
 
+__all__ = ["Figure", "Panel", "colormaps", "panels", "ramp", "swatches"]
+
 
 class Figure(matplotlib.figure.Figure):
-    """A matplotlib figure that shows itself in a notebook as PNG. pyplot does not know it, so there is nothing to close."""
+    """A matplotlib figure that shows itself in a notebook. pyplot does not know it: there is nothing to close."""
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
@@ -40,7 +44,7 @@ class Figure(matplotlib.figure.Figure):
 
 @dataclass
 class Panel:
-    """A picture's place. `size` is (width, height) in the units of its axes: x to the right, y down, (0, 0) at a corner."""
+    """A picture's place. size: (width, height) in the units of its axes, x to the right and y down from (0, 0)."""
 
     axes: Axes
     size: Tuple[float, float]
@@ -48,12 +52,17 @@ class Panel:
     def show(self, pixels, **options):
         """Draws an array (h, w), (h, w, 3) or (h, w, 4) over the whole panel: rows and columns of equal size."""
         width, height = self.size
-        # aspect=None leaves the panel's own, set by panels().
-        return self.axes.imshow(pixels, extent=(0, width, height, 0), aspect="auto", **options)
+        return self.axes.imshow(pixels, extent=(0, width, height, 0), aspect=self.axes.get_aspect(), **options)
 
 
 def panels(
-    size: Tuple[float, float], titles: Sequence[str], details: Sequence[str], columns: int, *, heading: str, footer: bool
+    size: Tuple[float, float],
+    titles: Sequence[str],
+    details: Sequence[str],
+    columns: int,
+    *,
+    heading: str,
+    footer: bool,
 ) -> Tuple[Figure, List[Panel], Axes]:
     """An empty figure of len(titles) panels, row by row.
 
@@ -64,9 +73,10 @@ def panels(
         heading: text over the whole figure, or "".
         footer: leave a line for a legend.
 
-    Returns: the figure, its panels, and the axes of the whole figure, in inches from its lower left corner, for the legend.
+    Returns:
+        The figure, its panels, and the axes of the whole figure, in inches from its lower left corner, for the legend.
     """
-    width, height = _panel_inches(size, columns)
+    width, height, stretched = _panel_inches(size, columns)
     rows = -(-len(titles) // columns)
     inches_wide = 2 * MARGIN + columns * width + (columns - 1) * GAP
     head = [line for line in textwrap.wrap(heading, max(int((inches_wide - 2 * MARGIN) / LETTER / 1.1), 10))]
@@ -90,17 +100,18 @@ def panels(
         whole.text(left + width, upper + 0.06, details[index], fontsize=9, color=GREY, ha="right", va="bottom",
                    parse_math=False)
         place = (left / inches_wide, (upper - height) / inches_high, width / inches_wide, height / inches_high)
-        axes = figure.add_axes(place, xlim=(0, size[0]), ylim=(size[1], 0), xticks=[], yticks=[])
+        axes = figure.add_axes(place, xlim=(0, size[0]), ylim=(size[1], 0), xticks=[], yticks=[], anchor="NW")
+        axes.set_aspect("auto" if stretched else "equal")
         axes.spines[:].set_visible(False)
         result.append(Panel(axes, size))
     return figure, result, whole
 
 
-def _panel_inches(size: Tuple[float, float], columns: int) -> Tuple[float, float]:
-    """Width and height of a panel. A picture too slender to be read is widened or heightened."""
-    longest = LONG_SIDE.get(columns, LONG_SIDE_OF_MORE)
-    zoom = longest / max(size)
-    return max(size[0] * zoom, LEAST_WIDTH), max(size[1] * zoom, LEAST_HEIGHT)
+def _panel_inches(size: Tuple[float, float], columns: int) -> Tuple[float, float, bool]:
+    """Width and height of a panel, and whether its picture fills it: one too slender to be seen is stretched."""
+    zoom = LONG_SIDE.get(columns, LONG_SIDE_OF_MORE) / max(size)
+    width, height = size[0] * zoom, size[1] * zoom
+    return max(width, LEAST_WIDTH), max(height, LEAST_HEIGHT), min(width, height) < SLENDER
 
 
 def _title(title: str, detail: str, width: float) -> List[str]:
@@ -115,13 +126,13 @@ def _title(title: str, detail: str, width: float) -> List[str]:
 # ---- legends -----------------------------------------------------------------------------------------------------
 
 
-def ramp(whole: Axes, cmap: str, low: str, high: str) -> None:
-    """A colour map from left to right between two words, in the footer."""
+def ramp(whole: Axes, colours: np.ndarray, low: str, high: str) -> None:
+    """Colours (N, 3 or 4) from left to right between two words, in the footer."""
     middle, width = MARGIN + FOOTER / 2 - 0.08, 1.4
     first = whole.text(MARGIN, middle, low, fontsize=9, color=GREY, va="center")
     left = MARGIN + _inches(first) + 0.1
     place = (left, left + width, middle - 0.06, middle + 0.06)
-    whole.imshow(np.linspace(0, 1, 256)[None], cmap=cmap, aspect="auto", extent=place)
+    whole.imshow(colours[None, :, :3], aspect="auto", extent=place, interpolation="nearest")
     whole.text(left + width + 0.1, middle, high, fontsize=9, color=GREY, va="center")
     _whole_again(whole)
 

@@ -110,7 +110,7 @@ def _taken_of_looks(looks: Sequence[Any]) -> List[np.ndarray]:
 
 
 def _place(positions: Any, numbers: Any, sizes: Sequence[Tuple[int, int]]) -> List[np.ndarray]:
-    """positions (T, 3) of (scale, row, column) and numbers (T,) as maps; scale 0 and number 0 are the low resolution."""
+    """positions (T, 3), (scale, row, column), and looks' numbers (T,) as maps of sizes; 0 is the low resolution."""
     scale, row, column = torch.as_tensor(positions).cpu().numpy().T
     number = torch.as_tensor(numbers).cpu().numpy()
     maps = [np.zeros(size, np.int32) for size in sizes]
@@ -136,7 +136,7 @@ def check_scale(scale: Any, count: int) -> int:
 
 
 def scale_names(result: Any, count: int, high_only: bool = True) -> List[str]:
-    """Names of `count` scales: "756 px" where the result knows, else "scale 1". high_only: without the low resolution."""
+    """Names of `count` scales, "756 px" where the result knows, else "scale 1"; high_only: the high-res ones."""
     pixels = getattr(_last_look(result), "scales", None) or []
     pixels = list(pixels)[high_only:]
     if len(pixels) == count:
@@ -187,9 +187,10 @@ def feature_maps(features: Any, index: int) -> List[np.ndarray]:
         raise ValueError("features: got no maps, expected one or more")
     maps = []
     for one in features:
-        values = array("features", one if len(one.shape) < 4 else one[check_index(index, len(one))])
+        shape = tuple(getattr(one, "shape", ()))
+        values = array("features", one[check_index(index, shape[0])] if len(shape) == 4 and shape[0] else one)
         if values.ndim != 3 or values.size == 0:
-            raise ValueError(f"features: got shape {tuple(one.shape)}, expected (C, h, w) or (N, C, h, w)")
+            raise ValueError(f"features: got shape {shape}, expected (C, h, w) or (N, C, h, w)")
         maps.append(values)
     if len({len(values) for values in maps}) > 1:
         raise ValueError(f"features: got {[len(values) for values in maps]} channels, expected as many in every map")

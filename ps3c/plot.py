@@ -1,7 +1,7 @@
 """Pictures of where a model looks: heat maps, the patches of each look, features as colours.
 
-Every function returns a matplotlib figure made without pyplot: it shows itself in a notebook, `figure.save("x.png")` writes
-it, and nothing has to be closed. Needs matplotlib: pip install 'ps3c[plot]'.
+Every function returns a matplotlib figure made without pyplot: it shows itself in a notebook, `figure.save("x.png")`
+writes it, and nothing has to be closed. Needs matplotlib: pip install 'ps3c[plot]'.
 
     result = encoder.embed_images("dock.jpg", text="a green rope", looks=2, maps=True)
     ps3c.plot.overlay(None, result)         # how much each place was wanted, a panel for each high-res scale
@@ -93,7 +93,7 @@ def overlay(
         # Grey, so that all colours are probabilities.
         panel.show(np.asarray(picture.convert("L")), cmap="gray", vmin=0, vmax=255)
         panel.show(values, cmap=cmap, alpha=alpha, vmin=0, vmax=1, interpolation="bilinear")
-    figures.ramp(whole, cmap, "least wanted", "most")
+    figures.ramp(whole, figures.colormaps[cmap](np.linspace(0, 1, 256)), "least wanted", "most")
     return figure
 
 
@@ -123,7 +123,7 @@ def looks(image: Any, result: Any, index: int = 0) -> "Figure":
     heading = _quoted(inputs.text_of(result, index))
     columns = min(len(titles), MOST_COLUMNS)
     figure, panels, whole = figures.panels(
-        picture.size, titles, details, columns, heading=heading, footer=bool(numbers)
+        picture.size, titles, details, columns, heading=heading, footer=len(numbers) > 0
     )
     if low is not None:
         panels.pop(0).show(picture.resize((low, low), Image.Resampling.BICUBIC))
@@ -132,7 +132,7 @@ def looks(image: Any, result: Any, index: int = 0) -> "Figure":
         panel.show(grey, cmap="gray", vmin=0, vmax=255)
         panel.show(colours[one], interpolation="nearest")
     if len(numbers) > MOST_IN_LEGEND:
-        figures.ramp(whole, MANY_LOOKS, f"look {numbers[0]}", f"look {numbers[-1]}")
+        figures.ramp(whole, colours[numbers], f"look {numbers[0]}", f"look {numbers[-1]}")
     elif numbers:
         names = [f"look {number}" for number in numbers] if inputs.says_looks(result) else ["taken"]
         figures.swatches(whole, colours[numbers], names)
@@ -195,7 +195,8 @@ def look_colours(count: int) -> np.ndarray:
     from matplotlib import colormaps, colors
 
     if count <= MOST_IN_LEGEND:
-        colours = colors.to_rgba_array(list(LOOK_COLOURS[:count]), TINT)  # of a tuple of two it takes one for an opacity
+        # A list: of a tuple of two it would take one for an opacity.
+        colours = colors.to_rgba_array(list(LOOK_COLOURS[:count]), TINT)
     else:
         colours = colormaps[MANY_LOOKS](np.linspace(0, 1, count), TINT)
     return np.concatenate([[(0, 0, 0, DIM)], colours.reshape(-1, 4)])
