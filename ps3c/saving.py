@@ -1,110 +1,147 @@
-"""Results to files and back: Parquet for vectors, safetensors and .npz for everything.
+"""Results to files and back: Parquet for vectors, safetensors and .npz for everything, bit for bit.
 
-A file is written under a temporary name beside its own and renamed at the end: a full disk leaves nothing behind.
+A file is written under another name beside its own and renamed at the end: a full disk or Ctrl-C leaves nothing behind.
 """
 
 import io
 import json
 import os
+import re
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, Tuple, Union
+from typing import Any, Callable, Dict, Iterator, List, Tuple, Union
 
 import numpy as np
 import torch
 from PIL import Image
 
-from . import _extras
-from .errors import ImageError
+from ._checkpoint import one_line
+from ._extras import require
+from .errors import ImageError, MissingExtraError
 from .results import ImageFeatures, TextFeatures
 
 Result = Union[ImageFeatures, TextFeatures]
-VERSION = 1
+
+VERSION = 1  # of what the files hold
+WORDS = "ps3c"  # where a file keeps, as JSON, what is not a tensor
+BFLOAT16 = ".bfloat16"  # ends the names of .npz entries that hold a bfloat16 tensor's bits as uint16
 
 
-def save(result: Result, path: Union[str, "os.PathLike[str]"], overwrite: bool) -> None:
+def save(result: Result, path: Union[str, "os.PathLike[str]"], overwrite: bool = False) -> None:
     """See ImageFeatures.save."""
     path = Path(path)
-    write = _WRITERS.get(path.suffix.lower())
-    if write is None:
-        raise ValueError(f"path: got {path}, expected an ending of {', '.join(_WRITERS)}")
+    write = _of_ending(path, _WRITERS)
     with replacing(path, overwrite) as temporary:
         write(result, temporary)
 
 
 def load_features(path: Union[str, "os.PathLike[str]"]) -> Result:
-    """What save() wrote.
+    """What save wrote: ImageFeatures or TextFeatures, on the CPU.
 
     Raises:
-        FileNotFoundError: no such file. ValueError: another ending, or a file that save() did not write.
+        FileNotFoundError: no such file. ValueError: another ending, or a file that save did not write or that is damaged.
+        MissingExtraError: a Parquet file, without pyarrow.
     """
     path = Path(path)
-    read = _READERS.get(path.suffix.lower())
-    if read is None:
-        raise ValueError(f"path: got {path}, expected an ending of {', '.join(_READERS)}")
+    read = _of_ending(path, _READERS)
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such file")
-    return read(path)
+    try:
+        words, tensors = read(path)
+        if words is None:
+            raise _Foreign("ps3c did not write it")
+        if words["version"] != VERSION:
+            raise _Foreign(f"is of version {words['version']}, expected {VERSION}: a newer ps3c wrote it")
+        return _join(tensors(), words)
+    except (MemoryError, MissingExtraError):
+        raise
+    except _Foreign as error:
+        raise ValueError(f"{path}: {error}") from None
+    except Exception as error:  # of zip, JSON, safetensors and Arrow, all of which differ
+        raise ValueError(f"{path}: cannot be read: {one_line(error)}") from error
+
+
+class _Foreign(Exception):
+    pass
 
 
 @contextmanager
 def replacing(path: Path, overwrite: bool) -> Iterator[Path]:
-    """A temporary name beside path, which becomes path when the block ends well, and is removed when it does not."""
-    if not overwrite and path.exists():
-        raise FileExistsError(f"{path}: exists; overwrite=True (--force) replaces it")
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    """A temporary name beside path, which becomes path when the block ends well, and is removed when it does not.
+
+    Raises:
+        FileExistsError: path exists, before or after, and is not to be overwritten. OSError: it names path.
+    """
+    _check_target(path, overwrite)
     try:
-        yield temporary
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)  # as open() would have made it
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            _check_target(path, overwrite)
+            mask = os.umask(0)
+            os.umask(mask)
+            temporary.chmod(0o666 & ~mask)  # as open would have made it
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        if error.errno is None:
+            raise
+        # The original one names the temporary file, or none.
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 
-# ---- tensors and words -------------------------------------------------------------------------------------------
+def _check_target(path: Path, overwrite: bool) -> None:
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: is a folder, expected the name of a file")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: there is no folder {path.parent}")
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path}: exists; overwrite=True (--force) replaces it")
 
 
-def _split(result: Result) -> Tuple[Dict[str, torch.Tensor], Dict[str, Any]]:
-    """A result's tensors by name, and the rest, which JSON can hold."""
+def _of_ending(path: Path, table: Dict[str, Callable]) -> Callable:
+    if path.suffix.lower() not in table:
+        raise ValueError(f"path: got {path}, expected an ending of {', '.join(table)}")
+    return table[path.suffix.lower()]
+
+
+# ---- a result as tensors and words -----------------------------------------------------------------------------------
+
+
+def _split(result: Result) -> Tuple[Dict[str, torch.Tensor], str]:
+    """A result's tensors by name, contiguous on the CPU, and the rest as JSON."""
+    tensors: Dict[str, torch.Tensor] = {"pooled": result.pooled}
+    words: Dict[str, Any] = {"version": VERSION}
     if isinstance(result, TextFeatures):
-        return {"pooled": result.pooled, "prompt": result.prompt}, {"kind": "texts", "texts": result.texts}
-    tensors = {"pooled": result.pooled}
-    for name in ("tokens", "positions", "look"):
-        if getattr(result, name) is not None:
-            tensors[name] = getattr(result, name)
-    for name in ("selection_maps", "selection_probs"):
-        for scale, values in enumerate(getattr(result, name) or (), 1):
-            tensors[f"{name}.{scale}"] = values
-    for index, image in enumerate(result.thumbnails):
-        tensors[f"thumbnails.{index}"] = _png_bytes(image)
-    words = {
-        "kind": "images",
-        "names": result.names,
-        "sizes": result.sizes,
-        "texts": result.texts,
-        "scales": result.scales,
-        "patch_size": result.patch_size,
-        "grids": result.grids,
-        "errors": [[error.name, error.reason] for error in result.errors],
-    }
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, words
+        tensors["prompt"] = result.prompt
+        words.update(kind="texts", texts=result.texts)
+    else:
+        for name in ("tokens", "positions", "look"):
+            if getattr(result, name) is not None:
+                tensors[name] = getattr(result, name)
+        for name in ("selection_maps", "selection_probs"):
+            for scale, values in enumerate(getattr(result, name) or (), start=1):
+                tensors[f"{name}.{scale}"] = values
+        for index, image in enumerate(result.thumbnails):
+            tensors[f"thumbnails.{index}"] = _png(image)
+        for name in ("names", "sizes", "texts", "scales", "patch_size", "grids"):
+            words[name] = getattr(result, name)
+        words.update(kind="images", errors=[[error.name, error.reason] for error in result.errors])
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, json.dumps(words)
 
 
 def _join(tensors: Dict[str, torch.Tensor], words: Dict[str, Any]) -> Result:
     if words["kind"] == "texts":
         return TextFeatures(words["texts"], tensors["pooled"], tensors["prompt"])
 
-    def numbered(name: str, first: int):
-        values = []
-        while f"{name}.{first + len(values)}" in tensors:
-            values.append(tensors[f"{name}.{first + len(values)}"])
-        return values
+    def numbered(name: str, first: int) -> List[torch.Tensor]:
+        count = sum(other.startswith(f"{name}.") for other in tensors)
+        return [tensors[f"{name}.{number}"] for number in range(first, first + count)]
 
     return ImageFeatures(
         names=words["names"],
@@ -124,19 +161,19 @@ def _join(tensors: Dict[str, torch.Tensor], words: Dict[str, Any]) -> Result:
     )
 
 
-def _png_bytes(image: Image.Image) -> torch.Tensor:
+def _png(image: Image.Image) -> torch.Tensor:
+    """An image's PNG file as (bytes,) uint8."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
 
 
 def _from_png(data: torch.Tensor) -> Image.Image:
-    image = Image.open(io.BytesIO(data.numpy().tobytes()))
-    image.load()
-    return image.copy()
+    with Image.open(io.BytesIO(data.numpy().tobytes())) as image:
+        return image.convert("RGB")
 
 
-# ---- safetensors -------------------------------------------------------------------------------------------------
+# ---- the kinds of files: each reader gives the words, None where there are none, and a function for the tensors --------
 
 
 def _write_safetensors(result: Result, path: Path) -> None:
@@ -144,98 +181,91 @@ def _write_safetensors(result: Result, path: Path) -> None:
     from safetensors.torch import save_file
 
     tensors, words = _split(result)
-    metadata = {"format": "pt", "ps3c": json.dumps({"version": VERSION, **words})}
     try:
-        save_file(tensors, path, metadata=metadata)
-    except SafetensorError as error:
-        raise OSError(f"{path}: cannot be written: {error}") from error
+        save_file(tensors, path, metadata={"format": "pt", WORDS: words})
+    except SafetensorError as error:  # hides the system's error in its text
+        number = re.search(r"(?:os error|code:) (\d+)", str(error))
+        raise (OSError(int(number[1]), "") if number else OSError(f"cannot be written: {one_line(error)}")) from error
 
 
-def _read_safetensors(path: Path) -> Result:
-    from safetensors import SafetensorError, safe_open
+def _read_safetensors(path: Path):
+    from safetensors import safe_open
 
-    try:
-        with safe_open(path, framework="pt") as file:
-            words = (file.metadata() or {}).get("ps3c")
-            if words is None:
-                raise ValueError(f"{path}: has no ps3c metadata, so ps3c did not write it")
-            return _join({name: file.get_tensor(name) for name in file.keys()}, json.loads(words))
-    except SafetensorError as error:
-        raise ValueError(f"{path}: cannot be read: {error}") from error
-
-
-# ---- npz ---------------------------------------------------------------------------------------------------------
+    with safe_open(path, framework="pt") as file:
+        words = (file.metadata() or {}).get(WORDS)
+        tensors = {name: file.get_tensor(name) for name in file.keys()} if words else {}
+    return words and json.loads(words), lambda: tensors
 
 
 def _write_npz(result: Result, path: Path) -> None:
     tensors, words = _split(result)
-    arrays = {"ps3c": np.array(json.dumps({"version": VERSION, **words}))}
+    arrays = {WORDS: np.array(words)}
     for name, tensor in tensors.items():
-        if tensor.dtype == torch.bfloat16:  # which NumPy lacks
-            arrays[f"{name}.bfloat16"] = tensor.view(torch.int16).numpy().view(np.uint16)
+        if tensor.dtype == torch.bfloat16:
+            arrays[name + BFLOAT16] = tensor.view(torch.int16).numpy().view(np.uint16)
         else:
             arrays[name] = tensor.numpy()
     with open(path, "wb") as file:
         np.savez(file, **arrays)
 
 
-def _read_npz(path: Path) -> Result:
-    with np.load(path, allow_pickle=False) as arrays:
-        if "ps3c" not in arrays:
-            raise ValueError(f"{path}: has no entry ps3c, so ps3c did not write it")
-        tensors = {}
-        for name in arrays.files:
-            if name.endswith(".bfloat16"):
-                bits = torch.from_numpy(arrays[name].view(np.int16))
-                tensors[name[: -len(".bfloat16")]] = bits.view(torch.bfloat16)
-            elif name != "ps3c":
-                tensors[name] = torch.from_numpy(arrays[name])
-        return _join(tensors, json.loads(str(arrays["ps3c"])))
+def _read_npz(path: Path):
+    def tensor(name: str, array: np.ndarray) -> Tuple[str, torch.Tensor]:
+        if not name.endswith(BFLOAT16):
+            return name, torch.from_numpy(array)
+        return name.removesuffix(BFLOAT16), torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
 
-
-# ---- Parquet -----------------------------------------------------------------------------------------------------
+    with np.load(path, allow_pickle=False) as file:
+        if WORDS not in file.files:
+            return None, dict
+        arrays = {name: file[name] for name in file.files}
+    words = json.loads(str(arrays.pop(WORDS)))
+    return words, lambda: dict(tensor(name, array) for name, array in arrays.items())
 
 
 def _write_parquet(result: Result, path: Path) -> None:
-    arrow = _extras.require("pyarrow", "parquet", "Parquet files")
-    parquet = _extras.require("pyarrow.parquet", "parquet", "Parquet files")
+    arrow = require("pyarrow", "parquet", "Parquet files")
+    parquet = require("pyarrow.parquet", "parquet", "Parquet files")
     values = result.pooled.detach().to("cpu", torch.float32).contiguous()
-    vectors = arrow.FixedSizeListArray.from_arrays(arrow.array(values.numpy().reshape(-1)), values.shape[1])
-    words: Dict[str, Any] = {"version": VERSION, "dtype": str(result.pooled.dtype)[len("torch."):]}
+    vectors = arrow.FixedSizeListArray.from_arrays(arrow.array(values.flatten().numpy()), values.shape[1])
+    texts = arrow.array(result.texts or [None] * len(result), arrow.string())
+    words: Dict[str, Any] = {"version": VERSION, "dtype": str(result.pooled.dtype).removeprefix("torch.")}
     if isinstance(result, TextFeatures):
-        columns = {"text": arrow.array(result.texts, arrow.string()), "vector": vectors}
         words["kind"] = "texts"
+        columns = {"text": texts, "vector": vectors}
     else:
+        words.update(kind="images", scales=result.scales, patch_size=result.patch_size)
+        # Parquet's strings are UTF-8, names on a disk need not be.
+        names = [name.encode(errors="backslashreplace").decode() for name in result.names]
         columns = {
-            "name": arrow.array(result.names, arrow.string()),
+            "name": arrow.array(names, arrow.string()),
             "width": arrow.array([width for width, _ in result.sizes], arrow.int32()),
             "height": arrow.array([height for _, height in result.sizes], arrow.int32()),
-            "text": arrow.array(result.texts, arrow.string()),
+            "text": texts,
             "vector": vectors,
         }
-        words.update(kind="images", scales=result.scales, patch_size=result.patch_size)
-    table = arrow.table(columns).replace_schema_metadata({"ps3c": json.dumps(words)})
-    parquet.write_table(table, path)
+    parquet.write_table(arrow.table(columns).replace_schema_metadata({WORDS: json.dumps(words)}), path)
 
 
-def _read_parquet(path: Path) -> Result:
-    parquet = _extras.require("pyarrow.parquet", "parquet", "Parquet files")
+def _read_parquet(path: Path):
+    parquet = require("pyarrow.parquet", "parquet", "Parquet files")
     table = parquet.read_table(path)
-    words = json.loads((table.schema.metadata or {}).get(b"ps3c", b"null"))
+    words = json.loads((table.schema.metadata or {}).get(WORDS.encode(), b"null"))
     if words is None:
-        raise ValueError(f"{path}: has no ps3c metadata, so ps3c did not write it")
-    vector = table.column("vector")
-    flat = vector.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    pooled = torch.from_numpy(np.array(flat)).reshape(len(table), vector.type.list_size)
-    pooled = pooled.to(getattr(torch, words["dtype"]))
-    texts = table.column("text").to_pylist()
+        return None, dict
+    vectors = table["vector"]
+    flat = vectors.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    pooled = torch.from_numpy(flat.copy()).view(len(table), vectors.type.list_size).to(getattr(torch, words["dtype"]))
+    words["texts"] = table["text"].to_pylist()
     if words["kind"] == "texts":
-        return TextFeatures(texts, pooled, pooled.new_empty(len(texts), 0))
-    sizes = list(zip(table.column("width").to_pylist(), table.column("height").to_pylist()))
-    return ImageFeatures(
-        table.column("name").to_pylist(), sizes, pooled, texts=texts, scales=words["scales"],
-        patch_size=words["patch_size"],
-    )  # fmt: skip
+        return words, lambda: {"pooled": pooled, "prompt": pooled.new_empty(len(table), 0)}
+    words.update(
+        names=table["name"].to_pylist(),
+        sizes=list(zip(table["width"].to_pylist(), table["height"].to_pylist())),
+        errors=[],
+        grids=[],
+    )
+    return words, lambda: {"pooled": pooled}
 
 
 _WRITERS: Dict[str, Callable[[Result, Path], None]] = {
@@ -243,7 +273,7 @@ _WRITERS: Dict[str, Callable[[Result, Path], None]] = {
     ".safetensors": _write_safetensors,
     ".npz": _write_npz,
 }
-_READERS: Dict[str, Callable[[Path], Result]] = {
+_READERS: Dict[str, Callable] = {
     ".parquet": _read_parquet,
     ".safetensors": _read_safetensors,
     ".npz": _read_npz,
