@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -40,13 +39,6 @@ def test_module_form_imports_nothing_heavy():
     )
     assert ended.returncode == 0 and "exit codes" in ended.stdout
     assert not [name for name in HEAVY if f"| {name}\n" in ended.stderr or f" {name}\n" in ended.stderr]
-
-
-def test_importing_the_package_registers_the_classes():
-    """Only the command puts torch off: a program that imports ps3c can use AutoModel at once, run as a module too."""
-    program = "import ps3c, transformers; assert 'ps3' in transformers.models.auto.configuration_auto.CONFIG_MAPPING"
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment())
-    assert ended.returncode == 0, ended.stderr
 
 
 @pytest.mark.parametrize(
@@ -123,12 +115,6 @@ def test_no_colours_but_on_a_terminal(monkeypatch):
 # ---- every subcommand as a process ----------------------------------------------------------------------------------
 
 
-def test_info(tiny_checkpoint):
-    code, out, err = run("info", tiny_checkpoint)
-    assert (code, err) == (0, "")
-    assert "test_vit" in out and "64, 128, 256 pixels" in out and "16 + 64 patches; 4 looks see all" in out
-
-
 def test_model_unusable(tmp_path):
     code, out, err = run("info", tmp_path)
     assert (code, out) == (4, "")
@@ -172,16 +158,6 @@ def test_interrupted(tiny_checkpoint, image_files, tmp_path):
     done = len(ps3c.load_features(out_file))
     assert 0 < done < 5000
     assert sorted(path.name for path in tmp_path.glob("*out.npz*")) == ["out.npz"]
-
-
-def test_disk_full(tiny_checkpoint, image_files, tmp_path):
-    """A limit on the size of files stands for the full disk: exit code 1, one line, nothing half-written."""
-    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))  # noqa: E731
-    code, out, err = run("embed", image_files[0], "-m", tiny_checkpoint, "-o", tmp_path / "out.npz", "--tokens",
-                         preexec_fn=limit)
-    assert (code, out) == (1, "")
-    assert "larger" in error_line(err)
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
@@ -231,7 +207,7 @@ def test_doctor():
     assert (report["cuda"] == "usable") == (_core.cuda_error() is None)
 
 
-def test_demo(tiny_checkpoint):
+def test_demo_at_a_taken_port(tiny_checkpoint):
     pytest.importorskip("gradio", reason="ps3c demo needs the extra demo")
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
@@ -240,11 +216,3 @@ def test_demo(tiny_checkpoint):
         code, out, err = run("demo", "-m", tiny_checkpoint, "--port", port)
     assert (code, out) == (1, "")
     assert f"port {port}" in error_line(err)
-
-    process = spawn("demo", "-m", tiny_checkpoint, "--port", 0,
-                    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
-    lines = iter(process.stderr.readline, "")
-    assert any("http://127.0.0.1:" in line for line in lines)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and "Traceback" not in err, err

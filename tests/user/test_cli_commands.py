@@ -165,6 +165,9 @@ def test_info(ps3c_main, tiny_checkpoint, vision_checkpoint, encoder):  # noqa: 
     assert report["parameters"]["text"] == sum(parameter.numel() for parameter in encoder.model.text_model.parameters())
     assert (report["logit_scale"], report["logit_bias"]) == (encoder.logit_scale, encoder.logit_bias)
 
+    code, out, err = ps3c_main("info", tiny_checkpoint)
+    assert (code, err) == (0, "")
+    assert "test_vit" in out and "64, 128, 256 pixels" in out and "16 + 64 patches; 4 looks see all" in out
     code, out, err = ps3c_main("info", vision_checkpoint)
     assert (code, err) == (0, "") and "none: no prompts" in out and "no zero-shot" in out
 
@@ -188,13 +191,37 @@ def test_unusable_models(ps3c_main, tiny_checkpoint, tmp_path, how):  # noqa: F8
         assert (code, out) == (4, "") and str(folder) in error_line(err)
 
 
-# ---- bench, doctor ------------------------------------------------------------------------------------------------------
+# ---- bench, demo, doctor ------------------------------------------------------------------------------------------------------
 
 
 def test_bench_table(ps3c_main, vision_checkpoint):  # noqa: F811
     code, out, err = ps3c_main("bench", "-m", vision_checkpoint, "--runs", 1, "--seconds", 0, "--batch-size", 2)
     assert code == 0 and "float32, cpu" in err
     assert [line.split("  ")[0] for line in out.splitlines()] == ["what", "low resolution", "1 look", "2 looks"]
+
+
+def test_demo(ps3c_main, tiny_checkpoint, monkeypatch):  # noqa: F811
+    """The page gets the encoder and the options; Ctrl-C, its only end, is exit code 130. The page has tests of its own."""
+    pytest.importorskip("gradio", reason="ps3c demo needs the extra demo")
+    from ps3c import page
+
+    calls = []
+
+    def serve(encoder, port, open_browser, *, max_pixels):
+        calls.append((type(encoder), port, open_browser, max_pixels))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(page, "serve", serve)
+    code, out, err = ps3c_main("demo", "-m", tiny_checkpoint, "--port", 0, "--max-pixels", 5)
+    assert (code, out) == (130, "") and err.endswith("ps3c: interrupted\n")
+    assert calls == [(ps3c.Encoder, 0, False, 5)]
+
+
+def test_demo_without_gradio(ps3c_main, tiny_checkpoint, monkeypatch):  # noqa: F811
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    code, _, err = ps3c_main("demo", "-m", tiny_checkpoint, "--port", 0)
+    assert code == 1 and "pip install 'ps3c[demo]'" in error_line(err)
 
 
 def test_doctor(ps3c_main, monkeypatch):  # noqa: F811
@@ -223,7 +250,8 @@ def test_check_finds_a_wrong_kernel(ps3c_main, monkeypatch):  # noqa: F811
             result[1, 48, 144] += 0.01
         return result
 
-    monkeypatch.setitem(_selftest_operations._OPERATIONS, "LayerNorm", wrong)
+    few = {"LayerNorm": wrong, "rank": _selftest_operations._OPERATIONS["rank"]}
+    monkeypatch.setattr(_selftest_operations, "_OPERATIONS", few)
     code, out, err = ps3c_main("check", "--json", "--threads", 1)
     assert code == 1 and "1 of" in error_line(err) and "LayerNorm, float32, portable" in err
     report = json.loads(out)

@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import resource
 import sys
 
 import pytest
@@ -277,6 +278,20 @@ def test_disk_fills_up(embed, image_files, tmp_path, monkeypatch):
     assert code == 1 and error_line(err) == f"{out}: no space left on the disk"
     assert names_in(out) == [str(image_files[0])]
     assert [path.name for path in tmp_path.iterdir()] == ["out.npz"]
+
+
+def test_file_larger_than_allowed(embed, image_files, tmp_path):
+    """The system's own limit on the size of a file: one line, nothing half-written."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30000, hard))
+    try:
+        ended = [embed(image_files[0], "-o", tmp_path / name, "--tokens", "--looks", "all")
+                 for name in ("out.npz", "out.safetensors")]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    for code, out, err in ended:
+        assert (code, out) == (1, "") and str(tmp_path) in error_line(err)
+    assert not list(tmp_path.iterdir())
 
 
 def test_verbose_shows_the_traceback(embed, image_files, tmp_path, monkeypatch):
