@@ -17,6 +17,7 @@ help:
 	@echo "make venv       environment in $(VENV), with ps3c built in place"
 	@echo "make demo       a real-size model with random weights, and the quick start on a photograph (demo-output/)"
 	@echo "make test       all tests, ps3-torch 0.1.3 aside as the reference; ARGS='-k words' goes to pytest"
+	@echo "make docs       the documentation, build/docs/index.html; a warning is an error"
 	@echo "make real-size  the published models' size against ps3-torch, once (minutes, 20 GB)"
 	@echo "make asan       tests on a build with the address and undefined-behaviour sanitizers"
 	@echo "make cuda       the CUDA library for all architectures, without spills; docs/kernels.md; no GPU needed"
@@ -104,6 +105,15 @@ demo: build
 	$(BIN)/python examples/make_checkpoint.py $(CHECKPOINT)
 	$(BIN)/python examples/quickstart.py $(CHECKPOINT) --output $(DEMO)
 
+# ---- documentation --------------------------------------------------------------------------------------------------
+
+$(VENV)/.docs: $(VENV)/.ready docs/requirements.txt
+	$(BIN)/python -m pip install -q -r docs/requirements.txt
+	touch $@
+
+docs: build $(VENV)/.docs
+	$(BIN)/python -m sphinx -b html -W --keep-going -d build/docs-doctrees docs build/docs
+
 # ---- lint -----------------------------------------------------------------------------------------------------------
 
 lint: venv
@@ -126,4 +136,4 @@ clean:
 distclean: clean
 	rm -rf $(VENV) .venv-* .cache
 
-.PHONY: help venv build toolkit reference test real-size asan cuda demo lint clean distclean
+.PHONY: help venv build toolkit reference test real-size asan cuda demo docs lint clean distclean

@@ -1,0 +1,104 @@
+"""ps3c's docstrings are plain text, not reStructuredText: this turns them into it for autodoc.
+
+`word` is code. A block that is indented after a line ending in a colon, or after a blank line, is code. "Args:",
+"Attributes:", "Returns:" and "Raises:" begin sections; `name: words` lines, in them or elsewhere, are lists.
+"""
+
+import inspect
+import re
+import textwrap
+from typing import Any, Iterator, List, Optional, Tuple
+
+SECTIONS = {
+    "Args": "Arguments", "Attributes": "Attributes", "Returns": "Returns", "Raises": "Raises", "Yields": "Yields",
+}  # fmt: skip
+NAMES = r"[A-Za-z_][\w.]*(?:, [A-Za-z_][\w.]*)*"
+ITEM = re.compile(rf"(\.\.\.|{NAMES}): (.*)", re.S)
+HEADER = re.compile(rf"({'|'.join(SECTIONS)}):(?: (.*))?")
+
+
+def to_rst(text: str) -> List[str]:
+    """Lines of reStructuredText for a docstring whose indentation is already its own."""
+    lines: List[str] = []
+    for section, body in _sections(text.splitlines()):
+        if section is not None:
+            lines += [f"**{SECTIONS[section]}**", ""]
+        for paragraph in _paragraphs(body):
+            lines += [*_paragraph(paragraph, section), ""]
+    return lines
+
+
+def _sections(lines: List[str]) -> Iterator[Tuple[Optional[str], List[str]]]:
+    """(name, lines without the section's indentation); None for what stands outside of sections."""
+    name: Optional[str] = None
+    body: List[str] = []
+    for line in lines:
+        header = HEADER.fullmatch(line)
+        if header or (name is not None and line and not line.startswith(" ")):  # the section is over
+            yield name, body if name is None else textwrap.dedent("\n".join(body)).splitlines()
+            name, body = (header[1], [header[2]] if header[2] else []) if header else (None, [line])
+        else:
+            body.append(line)
+    yield name, body if name is None else textwrap.dedent("\n".join(body)).splitlines()
+
+
+def _paragraphs(lines: List[str]) -> Iterator[List[str]]:
+    """Runs of lines without a blank one."""
+    run: List[str] = []
+    for line in [*lines, ""]:
+        if line.strip():
+            run.append(line)
+        elif run:
+            yield run
+            run = []
+
+
+def _paragraph(lines: List[str], section: Optional[str]) -> List[str]:
+    if all(line.startswith("    ") for line in lines):
+        return [".. code-block:: python", "", *lines]
+    items = _items(lines)
+    listed = section in ("Args", "Attributes", "Raises") or (len(items) > 1 and all(name for name, _ in items))
+    if not listed or not any(name for name, _ in items):
+        return [_inline(" ".join(line.strip() for line in lines))]
+    rst: List[str] = []
+    for name, words in items:
+        if name is None:
+            rst += ["", _inline(words), ""]
+        else:
+            heads = ", ".join(f"``{one}``" for one in name.split(", "))
+            rst.append(f"* {heads}: {_inline(words)}")
+    return rst
+
+
+def _items(lines: List[str]) -> List[Tuple[Optional[str], str]]:
+    """(names, words) of `name: words`, which may go on in deeper lines; a line may hold several, as sentences."""
+    runs: List[str] = []
+    for line in lines:
+        if line.startswith(" ") and runs:
+            runs[-1] += " " + line.strip()
+        else:
+            runs.append(line.strip())
+    items: List[Tuple[Optional[str], str]] = []
+    for run in runs:
+        for part in re.split(rf"(?<=[.;)]) (?=(?:{NAMES}): )", run):
+            match = ITEM.fullmatch(part)
+            items.append((match[1], match[2]) if match else (None, part))
+    return items
+
+
+def _inline(text: str) -> str:
+    """Words without a meaning of their own in reStructuredText, but for `code`."""
+    pieces = re.split(r"`([^`]+)`", text)
+    pieces[::2] = [re.sub(r"([\\*|_`])", r"\\\1", piece) for piece in pieces[::2]]
+    pieces[1::2] = [f"``{piece}``" for piece in pieces[1::2]]
+    # Inline code ends at a letter only when something stands between.
+    return re.sub(r"(``[^`]+``)(?=\w)", r"\1\\ ", "".join(pieces))
+
+
+def _process(app: Any, what: str, name: str, obj: Any, options: Any, lines: List[str]) -> None:
+    lines[:] = to_rst(inspect.cleandoc("\n".join(lines)))
+
+
+def setup(app: Any) -> dict:
+    app.connect("autodoc-process-docstring", _process)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
