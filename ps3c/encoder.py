@@ -202,6 +202,8 @@ class Encoder:
         if not request.wants_tokens:
             raise ValueError("looks, tokens: got neither, expected one of them: a number or 'all'")
         if text is not None:
+            if not isinstance(text, str):
+                raise TypeError(f"text: got {text!r}, expected a string")
             self._need_text_tower("text")
         reporter = Reporter(progress, 1, "look")
         prepared = self._reader(True, max_pixels).prepare(image, "image", text)
