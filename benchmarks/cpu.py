@@ -30,9 +30,10 @@ ROWS = {
     "text-16": "the same, 16 texts",
     "processor": "image processor, a photograph of 4000 x 3000 to 3780 x 3780",
     "vit_tiny": "a small model at 64/128/256, one look",
+    "threads": "1.5K, one look, on one thread and on all of --threads",
     "call": "a call's own cost: a small model's forward less its engine's run",
 }
-DEFAULT = [name for name in ROWS if name != "4k-6"]
+DEFAULT = [name for name in ROWS if name not in ("4k-6", "threads")]
 COLUMNS = dict(row=10, dtype=9, ours=9, theirs=9, ratio=7, gflops=8, theirs_gflops=13, ceiling=8, runs=5)
 
 
@@ -93,10 +94,14 @@ class Rows:
 
 
 def call_cost(arguments, report: common.Report) -> None:
-    """Seconds of model(x) less those of plan.run alone, with outputs and workspace at hand."""
+    """Seconds of model(x) less those of plan.run alone, with outputs and workspace at hand.
+
+    On one thread: what is looked for is smaller than the time in which threads wake up, which varies.
+    """
     from ps3c import _engine
     from ps3c._vision_call import VisionCall
 
+    torch.set_num_threads(1)
     model = pair("Vision", "small-call", torch.float32, ("ours",)).ours
     encoder = model.vision_model
     x = models.image(1, 64, 64)
@@ -115,10 +120,28 @@ def call_cost(arguments, report: common.Report) -> None:
         "engine": lambda: plan.run(weights, x, **outputs, **rest),
     }
     timings = common.alternate(calls, 20, arguments.seconds, most=2000)
+    torch.set_num_threads(arguments.threads)
     cost = timings["model"].median - timings["engine"].median
     report.row(row="call", dtype="float32", ours=cost, model=timings["model"].best, engine=timings["engine"].best,
                runs=len(timings["model"].runs))
     report.note(f"call: {1e3 * cost:.3f} ms beside the engine's {1e3 * timings['engine'].median:.3f} ms (medians)")
+
+
+def thread_scaling(arguments, report: common.Report, rows: Rows, dtype_name: str) -> None:
+    """How near `--threads` threads come to dividing one thread's time by their number."""
+    calls, _ = rows.vision(rows.prefix + "1.5k", 1, common.DTYPES[dtype_name])
+
+    def on(threads: int) -> None:
+        torch.set_num_threads(threads)
+        calls["ours"]()
+
+    timings = common.alternate({"one": functools.partial(on, 1), "all": functools.partial(on, arguments.threads)},
+                               arguments.runs, arguments.seconds)  # fmt: skip
+    torch.set_num_threads(arguments.threads)
+    one, all_ = timings["one"].best, timings["all"].best
+    report.row(row="threads", dtype=dtype_name, ours=all_, one_thread=one, runs=len(timings["all"].runs))
+    report.note(f"threads, {dtype_name}: {one:.2f} s on one, {all_:.2f} s on {arguments.threads}, "
+                f"efficiency {one / all_ / arguments.threads:.3f}")
 
 
 def measure(arguments, report, rows: Rows, row: str, dtype_name: str, ceiling: Dict[str, Any]) -> None:
@@ -158,6 +181,9 @@ def main() -> None:
         ceiling = gemm_ceiling(common.DTYPES[dtype], tokens, width, hidden, arguments.runs)
         report.note(f"{dtype}: GEMM ceiling {ceiling['gflops']:.0f} GFLOP/s, by {ceiling['by']}")
         for row in [row for row in ROWS if row in arguments.rows]:
+            if row == "threads":
+                thread_scaling(arguments, report, rows, dtype)
+                continue
             if row in ("processor", "call"):
                 if index == 0:  # both have no dtype of their own
                     call_cost(arguments, report) if row == "call" else measure(

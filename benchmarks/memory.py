@@ -183,7 +183,7 @@ def shared(arguments: argparse.Namespace, report: common.Report, dtype: str) -> 
 def main() -> None:
     options = common.parser(__doc__, ROWS, DEFAULT)
     options.add_argument("--child", help=argparse.SUPPRESS)
-    options.add_argument("--of", choices=["ours", "theirs"], help=argparse.SUPPRESS)
+    options.add_argument("--of", choices=["ours", "theirs"], help="one of the two alone")
     options.add_argument("--model", help=argparse.SUPPRESS)
     options.add_argument("--holder", help=argparse.SUPPRESS)
     arguments = common.parse(options, ROWS)
@@ -204,7 +204,7 @@ def main() -> None:
             if row == "shared":
                 shared(arguments, report, dtype)
                 continue
-            for of in ("ours",) if absent else ("ours", "theirs"):
+            for of in [of for of in ("ours", "theirs") if of == (arguments.of or of) and not (absent and of == "theirs")]:
                 measured = run_child(arguments, row, dtype, of)
                 if "error" in measured:
                     report.note(f"{row}, {dtype}, {of} failed: {measured['error']}")

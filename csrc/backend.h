@@ -279,6 +279,35 @@ typedef struct ps3c_blend_args {
     const ps3c_activation *low, *y; /* 1 segment */
 } ps3c_blend_args;
 
+/* ---- resizing of decoded images, on the host alone ------------------------------------------------------------------ */
+
+/* How one side of an image is resized: output i is the sum of `counts[i]` inputs from `firsts[i]` on, times weights
+ * [i * most], .., in units of 2^-PS3C_WEIGHT_BITS; they add up to about 1, their absolute values to less than 2. */
+typedef struct ps3c_taps {
+    int64_t outputs, most;
+    const int64_t *firsts, *counts;
+    const int32_t *weights;
+} ps3c_taps;
+
+enum { PS3C_WEIGHT_BITS = 22 };
+
+/* Rows of pixels to rows of another width, each pixel 4 bytes (the fourth: anything). Rounded to nearest and clipped. */
+typedef struct ps3c_resize_columns_args {
+    const uint8_t *pixels;
+    int64_t rows, row_bytes, channels; /* channels: bytes a pixel, 3 or 4; no byte beyond a row's is read */
+    const ps3c_taps *taps;
+    uint8_t *out; /* (rows, taps->outputs, 4) */
+} ps3c_resize_columns_args;
+
+/* Columns of those to another height, rounded to bytes v, then (v / 255 - mean) / std in planes. */
+typedef struct ps3c_resize_rows_args {
+    const uint8_t *pixels; /* (any, width, 4) */
+    int64_t width;
+    const ps3c_taps *taps;
+    const float *mean, *std; /* [3] */
+    float *out;              /* (3, taps->outputs, width) */
+} ps3c_resize_rows_args;
+
 typedef struct ps3c_backend {
     const char *name;
     /* (optional) Around the operations of a run, on the calling thread: makes the run's device current, and the caller's
@@ -316,11 +345,14 @@ typedef struct ps3c_backend {
     ps3c_status (*gt_mask)(const ps3c_run *run, const ps3c_gt_mask_args *args);
     ps3c_status (*attention_pool)(const ps3c_run *run, const ps3c_attention_pool_args *args);
     ps3c_status (*blend)(const ps3c_run *run, const ps3c_blend_args *args);
+    /* The CPU's alone; NULL in other backends. */
+    ps3c_status (*resize_columns)(const ps3c_run *run, const ps3c_resize_columns_args *args);
+    ps3c_status (*resize_rows)(const ps3c_run *run, const ps3c_resize_rows_args *args);
 } ps3c_backend;
 
 /* ---- the CUDA backend, a library of its own ------------------------------------------------------------------------ */
 
-enum { PS3C_CUDA_ABI = 2 }; /* counts changes of anything that both sides of the library see */
+enum { PS3C_CUDA_ABI = 3 }; /* counts changes of anything that both sides of the library see */
 
 /* What the engine gives the library. */
 typedef struct ps3c_cuda_host {

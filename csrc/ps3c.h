@@ -335,6 +335,22 @@ ps3c_status ps3c_image_normalize(ps3c_context *context, const uint8_t *pixels, i
                                  int64_t row_bytes, int64_t channels, const float mean[3], const float std[3],
                                  float *out);
 
+/* Resizing, antialiased where an image shrinks, in two calls: the width of any rows of it, then the height of the whole,
+ * with normalisation. Between them a pixel has 4 bytes. The bytes are those of Pillow's resize of an RGB image: each pass
+ * in fixed point, rounded and clipped to a byte. MEMORY error: none for the weights. */
+typedef enum ps3c_image_filter { PS3C_BILINEAR, PS3C_BICUBIC } ps3c_image_filter; /* bicubic: a = -0.5 */
+
+/* pixels: `height` rows of `width` pixels, `row_bytes` apart, of `channels` (3 or 4) bytes, the fourth being skipped.
+ * out: (height, out_width, 4), contiguous; the fourth byte means nothing. */
+ps3c_status ps3c_image_resize_columns(ps3c_context *context, const uint8_t *pixels, int64_t height, int64_t width,
+                                      int64_t row_bytes, int64_t channels, ps3c_image_filter filter, int64_t out_width,
+                                      uint8_t *out);
+/* pixels: (height, width, 4) contiguous, as the first call writes them. out: (3, out_height, width), float32,
+ * (v / 255 - mean) / std of each byte v, rounded as by ps3c_image_normalize. */
+ps3c_status ps3c_image_resize_rows(ps3c_context *context, const uint8_t *pixels, int64_t height, int64_t width,
+                                   ps3c_image_filter filter, int64_t out_height, const float mean[3],
+                                   const float std[3], float *out);
+
 #ifdef __cplusplus
 }
 #endif

@@ -188,6 +188,28 @@ def image_normalize(
 ) -> NDArray[np.float32]:
     """(pixels / 255 - mean) / std of (H, W, 3 or 4) as (3, H, W); a fourth channel is skipped."""
 
+def image_resize_columns(
+    pixels: NDArray[np.uint8],
+    filter: Literal["bilinear", "bicubic"],
+    out: NDArray[np.uint8],
+    *,
+    threads: int = 0,
+    level: str | None = None,
+) -> None:
+    """Rows of (H, W, 3 or 4) to the width of out, (H, any, 4), whose fourth byte means nothing."""
+
+def image_resize_rows(
+    pixels: NDArray[np.uint8],
+    filter: Literal["bilinear", "bicubic"],
+    height: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    threads: int = 0,
+    level: str | None = None,
+) -> NDArray[np.float32]:
+    """(H, W, 4) to another height, as (3, height, W): (v / 255 - mean) / std of each byte v."""
+
 # Single operations on NumPy arrays (op_gemm, op_attention, ...; op_seconds: the last one's time), for tests: see
 # csrc/binding/operations.h.
 def __getattr__(name: str) -> Any: ...

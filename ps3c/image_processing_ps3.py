@@ -15,8 +15,9 @@ OPENAI_DATASET_STD = (0.26862954, 0.26130258, 0.27577711)
 _RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
-    "random": Image.Resampling.BICUBIC,
 }
+_INTERPOLATIONS = ("bicubic", "bilinear", "random")  # random: ps3-torch's name for bicubic outside training
+_STRIP_PIXELS = 1 << 18
 
 
 class PS3ImageProcessor(BaseImageProcessor):
@@ -54,7 +55,7 @@ class PS3ImageProcessor(BaseImageProcessor):
         if self.resize_mode != "squash":
             raise ValueError(f"resize_mode: got {resize_mode!r}, expected 'squash'")
         self.interpolation = interpolation or "bicubic"
-        if self.interpolation not in _RESAMPLING:
+        if self.interpolation not in _INTERPOLATIONS:
             raise ValueError(f"interpolation: got {interpolation!r}, expected 'bicubic' or 'bilinear'")
 
         # VILA reads and assigns these.
@@ -84,14 +85,33 @@ class PS3ImageProcessor(BaseImageProcessor):
         if image.width == 0 or image.height == 0:
             raise ValueError(f"image: got {image.width} x {image.height} pixels, expected 1 x 1 or more")
         height, width = _target(self.image_size, image)
-        if (image.height, image.width) != (height, width):
-            # On the image's own mode: a palette, say, is resized by nearest neighbour, and alpha premultiplied.
-            image = image.resize((width, height), _RESAMPLING.get(self.interpolation, Image.Resampling.BICUBIC))
-        pixels = np.asarray(image.convert("RGB"))
         mean, std = _three(self.mean), _three(self.std)
         if 0 in std:
             raise ValueError(f"std: got {tuple(std)}, expected numbers other than 0")
-        return torch.from_numpy(_core.image_normalize(pixels, mean, std))
+        resize = (image.height, image.width) != (height, width)
+        if resize and image.mode in ("RGB", "L"):
+            return torch.from_numpy(_resized(image, height, width, _filter(self.interpolation), mean, std))
+        if resize:
+            # On the image's own mode: a palette, say, is resized by nearest neighbour, and alpha premultiplied.
+            image = image.resize((width, height), _RESAMPLING[_filter(self.interpolation)])
+        return torch.from_numpy(_core.image_normalize(np.asarray(image.convert("RGB")), mean, std))
+
+
+def _filter(interpolation: str) -> str:
+    return "bilinear" if interpolation == "bilinear" else "bicubic"
+
+
+def _resized(image: Image.Image, height: int, width: int, filter: str, mean, std) -> np.ndarray:
+    """What image.resize, then image_normalize give, for a mode whose channels are bytes and resized one by one."""
+    threads = torch.get_num_threads()
+    columns = np.empty((image.height, width, 4), np.uint8)
+    # A strip's copies stay in the cache: Pillow hands out pixels as a copy of 3 bytes each.
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        pixels = np.asarray(strip.convert("RGB") if strip.mode != "RGB" else strip)
+        _core.image_resize_columns(pixels, filter, columns[top : top + rows], threads=threads)
+    return _core.image_resize_rows(columns, filter, height, mean, std, threads=threads)
 
 
 def _three(value) -> Sequence[float]:

@@ -60,6 +60,16 @@ def test_settings(settings, size):
     check(*both(**settings), picture("RGB", *size))
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_resize_in_strips_gives_pillows_bytes(mode, interpolation, monkeypatch):
+    monkeypatch.setattr("ps3c.image_processing_ps3._STRIP_PIXELS", 1000)
+    image = picture(mode, 211, 97)
+    ours = ps3c.PS3ImageProcessor(image_size=(120, 151), interpolation=interpolation)
+    resized = image.resize((151, 120), getattr(Image.Resampling, interpolation.upper())).convert("RGB")
+    assert torch.equal(ours(image)["pixel_values"][0], ours(resized)["pixel_values"][0])
+
+
 def test_result_is_exact():
     """Against float64: (x / 255 - mean) / std of an image that needs no resizing."""
     image = picture("RGB", 64, 64)

@@ -1,4 +1,4 @@
-/* _core.image_normalize: the image processor's last step, from uint8 pixels to normalised planes. */
+/* _core.image_normalize, image_resize_columns, image_resize_rows: the image processor, from uint8 pixels to planes. */
 #include "arrays.h"
 
 static int ps3c_read_channels(const char *name, PyObject *object, float values[3])
@@ -76,9 +76,93 @@ cleanup:
     return result;
 }
 
+/* "bilinear" or "bicubic"; -1 with ValueError for another. */
+static int ps3c_read_filter(const char *name)
+{
+    if (strcmp(name, "bicubic") == 0)
+        return PS3C_BICUBIC;
+    if (strcmp(name, "bilinear") == 0)
+        return PS3C_BILINEAR;
+    PyErr_Format(PyExc_ValueError, "argument filter: expected 'bilinear' or 'bicubic', got '%.40s'", name);
+    return -1;
+}
+
+static PyObject *ps3c_image_resize_columns_py(PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    static char *keywords[] = {"pixels", "filter", "out", "threads", "level", NULL};
+    (void)module;
+    PyObject *pixels_object, *out_object;
+    const char *filter_name, *level = NULL;
+    int threads = 0, filter;
+    ps3c_tensor pixels, out;
+    ps3c_call call;
+    ps3c_status status;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OsO|$iz:image_resize_columns", keywords, &pixels_object,
+                                     &filter_name, &out_object, &threads, &level) ||
+        (filter = ps3c_read_filter(filter_name)) < 0 || ps3c_pixels_view(pixels_object, &pixels) < 0)
+        return NULL;
+    const int64_t shape[] = {pixels.shape[0], PS3C_ANY, 4};
+    if (ps3c_array_contiguous("out", out_object, PS3C_UINT8, true, 3, shape, &out) < 0 ||
+        ps3c_call_begin(&call, threads, level) < 0)
+        return NULL;
+    PS3C_ENGINE_BEGIN(call)
+    status = ps3c_image_resize_columns(call.context, pixels.data, pixels.shape[0], pixels.shape[1], pixels.strides[0],
+                                       pixels.shape[2], (ps3c_image_filter)filter, out.shape[1], out.data);
+    PS3C_ENGINE_END(call)
+    PyObject *result = status == PS3C_OK ? Py_NewRef(Py_None) : ps3c_python_error(call.context, status);
+    ps3c_call_end(&call);
+    return result;
+}
+
+static PyObject *ps3c_image_resize_rows_py(PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    static char *keywords[] = {"pixels", "filter", "height", "mean", "std", "threads", "level", NULL};
+    (void)module;
+    PyObject *pixels_object, *mean_object, *std_object, *result;
+    const char *filter_name, *level = NULL;
+    int threads = 0, filter;
+    long long height;
+    float mean[3], std[3];
+    ps3c_tensor pixels, out;
+    ps3c_call call;
+    ps3c_status status;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OsLOO|$iz:image_resize_rows", keywords, &pixels_object,
+                                     &filter_name, &height, &mean_object, &std_object, &threads, &level) ||
+        (filter = ps3c_read_filter(filter_name)) < 0 ||
+        ps3c_array_contiguous("pixels", pixels_object, PS3C_UINT8, false, 3, (int64_t[]){PS3C_ANY, PS3C_ANY, 4},
+                              &pixels) < 0 ||
+        ps3c_read_channels("mean", mean_object, mean) < 0 || ps3c_read_channels("std", std_object, std) < 0)
+        return NULL;
+    if (height < 1 || height > 1 << 30)
+        return PyErr_Format(PyExc_ValueError, "argument height: expected 1 to 2^30, got %lld", height);
+    result = ps3c_array_new(PS3C_FLOAT32, 3, (int64_t[]){3, height, pixels.shape[1]}, &out);
+    if (result == NULL)
+        return NULL;
+    if (ps3c_call_begin(&call, threads, level) < 0) {
+        Py_DECREF(result);
+        return NULL;
+    }
+    PS3C_ENGINE_BEGIN(call)
+    status = ps3c_image_resize_rows(call.context, pixels.data, pixels.shape[0], pixels.shape[1],
+                                    (ps3c_image_filter)filter, height, mean, std, out.data);
+    PS3C_ENGINE_END(call)
+    if (status != PS3C_OK) {
+        Py_CLEAR(result);
+        ps3c_python_error(call.context, status);
+    }
+    ps3c_call_end(&call);
+    return result;
+}
+
 PyMethodDef ps3c_image_methods[] = {
     {"image_normalize", (PyCFunction)(void (*)(void))ps3c_image_normalize_py, METH_VARARGS | METH_KEYWORDS,
      "image_normalize(pixels, mean, std, out=None)\n--\n\n"
      "(pixels / 255 - mean) / std of uint8 (H, W, 3 or 4) as float32 (3, H, W); a fourth channel is skipped."},
+    {"image_resize_columns", (PyCFunction)(void (*)(void))ps3c_image_resize_columns_py, METH_VARARGS | METH_KEYWORDS,
+     "image_resize_columns(pixels, filter, out, *, threads=0, level=None)\n--\n\n"
+     "Rows of uint8 (H, W, 3 or 4) to out's width; out is uint8 (H, any, 4), its fourth byte means nothing."},
+    {"image_resize_rows", (PyCFunction)(void (*)(void))ps3c_image_resize_rows_py, METH_VARARGS | METH_KEYWORDS,
+     "image_resize_rows(pixels, filter, height, mean, std, *, threads=0, level=None)\n--\n\n"
+     "uint8 (H, W, 4) to another height, as float32 (3, height, W), (v / 255 - mean) / std of each byte v."},
     {NULL, NULL, 0, NULL},
 };

@@ -141,7 +141,8 @@ static inline void ps3c_set(const ps3c_activation *a, ps3c_dtype dtype, int64_t 
 /* clang-format off */
 #define PS3C_CPU_FAST_OPERATIONS(OP) \
     OP(gemm) OP(layernorm) OP(attention) OP(patch_gather) OP(position_add) OP(depthwise) \
-    OP(cosine) OP(rank) OP(to_rows) OP(from_rows) OP(copy_channels) OP(attention_pool)
+    OP(cosine) OP(rank) OP(to_rows) OP(from_rows) OP(copy_channels) OP(attention_pool) OP(resize_columns) \
+    OP(resize_rows)
 #define PS3C_CPU_PLAIN_OPERATIONS(OP) \
     OP(max_pool) OP(probability) OP(expand) OP(assign_looks) OP(token_embedding) \
     OP(pool_tokens) OP(l2_normalize) OP(class_mask) OP(gt_mask) OP(blend)
