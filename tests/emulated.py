@@ -4,6 +4,7 @@
 the engine is told that its tensors are on "cuda:0".
 """
 
+import fcntl
 import functools
 import os
 import shutil
@@ -37,14 +38,24 @@ def include() -> str:
     return next((str(folder) for folder in folders if (folder / "cuda_runtime_api.h").is_file()), "")
 
 
+@contextmanager
+def building():
+    """Tests run in several processes, of which one at a time may write into BUILD."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with open(BUILD / ".lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 @functools.lru_cache(maxsize=None)
 def library() -> Path:
     """Builds the emulated library and makes this process's engine open it. RuntimeError: what make said."""
-    made = subprocess.run(
-        ["make", "-s", "-j2", "-C", str(HERE), f"BUILD={BUILD}", f"CUDA_INCLUDE={include()}", "emulated"],
-        capture_output=True,
-        text=True,
-    )
+    with building():
+        made = subprocess.run(
+            ["make", "-s", "-j2", "-C", str(HERE), f"BUILD={BUILD}", f"CUDA_INCLUDE={include()}", "emulated"],
+            capture_output=True,
+            text=True,
+        )
     if made.returncode:
         raise RuntimeError(made.stdout + made.stderr)
     path = BUILD / "libps3c_cuda_emulated.so"
