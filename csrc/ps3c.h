@@ -247,36 +247,43 @@ ps3c_status ps3c_vision_run(ps3c_context *context, const ps3c_vision_plan *plan,
 
 /* ---- a vision run in steps: to show progress, to use each look when it is there, to stop early ---------- */
 
-/* Images run in chunks, as many as memory allows. The first step of a chunk does its low resolution and its selection
- * (and the looks' places); each further step encodes one group of its looks, all of the same number of tokens. */
+/* Images run in chunks, as many together as memory allows. The first step of a chunk does its low resolution and its
+ * selection, where all its looks get their patches; each further step encodes a group of its looks. Instead of
+ * ps3c_vision_run:
+ *
+ *     for (int64_t step = 0; step < info.steps; step++)
+ *         if (ps3c_vision_run_step(context, plan, &io, step) != PS3C_OK) ...
+ */
 typedef struct ps3c_vision_step {
     int64_t first_image, images; /* the chunk */
     int64_t first_look, looks;   /* looks 0: the first step of the chunk */
-    int64_t tokens;              /* that each of the looks has, an image */
+    int64_t tokens;              /* of each look of an image, the same for all of the group */
 } ps3c_vision_step;
 
 /* Step `index`, from 0 to steps - 1; all zeros outside. */
 ps3c_vision_step ps3c_vision_plan_step(const ps3c_vision_plan *plan, int64_t index);
 
-/* One step of a run: all of them in order are ps3c_vision_run, in the same bits. Outputs are final where a step wrote
- * them: the first step of a chunk its images' low-res tokens, maps, probabilities and (but for PRETRAIN) pooled; the
- * others the rows that ps3c_vision_plan_rows names. The rest stays as it was.
+/* One step of a run. All of them in order are ps3c_vision_run, bit for bit.
  *
- * From the first step of a chunk to its last leave the workspace, weights, images, prompt and ground truth as they are, and
- * give each step the same tensors (their outputs and workspace may have been read). Other runs of the plan, or of
- * others, may come in between, with a workspace of their own.
+ * What a step wrote is final: the first of a chunk writes its images' low-res tokens, maps, probabilities and pooled
+ * vector (in PRETRAIN its look writes that one), the others the rows that ps3c_vision_plan_rows names. The rest of the
+ * outputs is not touched.
  *
- * After its chunk's first step, steps may come in any order, again (after an error, ERROR_INTERRUPTED say), or not at
- * all; chunks are independent of each other but for the workspace. A step of looks on a workspace that the first step of
- * its chunk has not been run on, or that another chunk's has since, is undefined: it reads from there where to write.
+ * From the first step of a chunk to the last, pass the same io and leave its workspace, weights and inputs as they are;
+ * outputs and workspace may be read. Runs with another workspace may come in between.
+ *
+ * After the first step of a chunk, its looks may run in any order, again (after ERROR_INTERRUPTED, say) or not at all.
+ * Chunks share nothing but the workspace. Undefined: a step of looks on a workspace where the first step of its chunk
+ * did not run, failed, or was followed by another chunk's; the step takes from there where to write. To notice that
+ * would mean waiting for the device.
  *
  * ERROR_VALUE when step is outside [0, steps). */
 ps3c_status ps3c_vision_run_step(ps3c_context *context, const ps3c_vision_plan *plan, const ps3c_vision_io *io,
                                  int64_t step);
 
-/* Which rows of hidden_states the looks of a step fill: [looks][images][tokens], ascending for each look of an image,
- * row low_res_tokens + r for each r. Points into the workspace, so to the device's memory; written by the chunk's first
- * step, valid until another chunk's. NULL where a step has no looks. */
+/* Which rows of hidden_states the looks of a step fill: [looks][images][tokens]; r stands for row low_res_tokens + r,
+ * ascending within a look of an image. Points into the workspace, which is the device's memory; there from the
+ * chunk's first step until another chunk's. NULL when the step has no looks. */
 const int32_t *ps3c_vision_plan_rows(const ps3c_vision_plan *plan, int64_t step, const void *workspace);
 
 /* ---- text ---------------------------------------------------------------------------------------------- */

@@ -59,6 +59,7 @@ ps3c_vision_step ps3c_vision_plan_step(const ps3c_vision_plan *plan, int64_t ind
     return step;
 }
 
+/* A last chunk that is whole has the same of both kinds. */
 const int64_t *ps3c_vision_look_entry(const ps3c_vision_plan *plan, int64_t images)
 {
     return plan->look_entry + (images == plan->chunk ? 0 : plan->looks);

@@ -8,7 +8,7 @@ import torch
 from . import _engine
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Step:
     """What one step made.
 

@@ -330,7 +330,8 @@ def test_a_short_last_chunk_fits_its_workspace():
         hidden = torch.empty(batch, plan.low_res_tokens + plan.selected_tokens, 32)
         maps, probs = ([torch.empty(batch, *grid) for grid in plan.grids[1:]] for _ in range(2))
         workspace = torch.empty(plan.workspace_bytes, dtype=torch.uint8)
-        plan.run(weights, images, hidden_states=[hidden], selection_maps=maps, selection_probs=probs, workspace=workspace)
+        outputs = dict(hidden_states=[hidden], selection_maps=maps, selection_probs=probs)
+        plan.run(weights, images, **outputs, workspace=workspace)
         return plan.steps, hidden
 
     steps, together = features(pixels)

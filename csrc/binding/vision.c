@@ -466,10 +466,10 @@ static PyMethodDef ps3c_vision_plan_methods[] = {
      "run(weights, pixel_values, *, prompt=None, gt_maps=None, global_text=None, hidden_states=(),\n"
      "    selection_maps=(), selection_probs=(), bottomup_probs=(), topdown_probs=(), pooled=None, workspace,\n"
      "    threads=0, level=None, stream=0, tf32=False, step=None)\n\n"
-     "Writes the outputs, which the caller allocated; releases the GIL meanwhile. step: that one alone; between the\n"
-     "steps of a chunk of images the workspace stays untouched."},
+     "Writes the outputs, which the caller allocated; releases the GIL meanwhile. step: one of steps\n"
+     "alone; the workspace stays untouched between those of a chunk of images."},
     {"rows", ps3c_vision_plan_rows_of, METH_VARARGS,
-     "rows(step, address)\n--\n\n"
+     "rows($self, step, address, /)\n--\n\n"
      "Where the rows of a step's looks lie in a workspace at that address: (offset in bytes, (looks, images, tokens))\n"
      "of an int32 array. Row r is token low_res_tokens + r of hidden_states."},
     {NULL, NULL, 0, NULL},
