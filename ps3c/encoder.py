@@ -1,6 +1,7 @@
 """Encoder: images and texts to features, in one call each."""
 
 import os
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Union
@@ -19,6 +20,8 @@ from .results import ImageFeatures, Look, TextFeatures
 
 Images = Union[ImageSource, Iterable[ImageSource]]
 Texts = Union[str, Sequence[Optional[str]], None]
+
+_tokenizing = threading.Lock()  # Hugging Face's fast tokenizers serve one thread at a time
 
 TEXTS = 64  # of a batch
 # Of a batch of images, or of images read ahead: how many at most, and how much memory their pixels or tokens may take.
@@ -366,7 +369,9 @@ class Encoder:
             reporter.expect(1)
             for first in range(0, len(texts), size):
                 part = list(texts[first : first + size])
-                outputs = self.model.encode_text(self.tokenizer(part).to(self.device))
+                with _tokenizing:
+                    ids = self.tokenizer(part)
+                outputs = self.model.encode_text(ids.to(self.device))
                 pooled.append(outputs.pooled_output)
                 prompt.append(outputs.prompt)
                 reporter.step(len(part))

@@ -82,7 +82,7 @@ def _as_rgb(image: Image.Image, name: str, most: Optional[int]) -> Image.Image:
                 image.load()
         else:
             image.load()
-        upright = ImageOps.exif_transpose(image)
+        upright = _upright(image)
         if upright.mode.startswith(("I", "F")):
             return _from_array(_wide_grey(np.asarray(upright), name), name)
         return upright.convert("RGB")  # a copy in any case
@@ -90,6 +90,15 @@ def _as_rgb(image: Image.Image, name: str, most: Optional[int]) -> Image.Image:
         raise
     except Exception as error:
         raise ImageError(name, _cannot("read", error)) from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except MemoryError:
+        raise
+    except Exception:  # damaged EXIF, which is no reason to refuse good pixels
+        return image
 
 
 @contextmanager

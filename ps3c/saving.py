@@ -7,7 +7,7 @@ import io
 import json
 import os
 import re
-import tempfile
+import secrets
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Tuple, Union
@@ -75,15 +75,13 @@ def replacing(path: Path, overwrite: bool) -> Iterator[Path]:
     """
     _check_target(path, overwrite)
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        temporary = path.with_name(f".ps3c-{secrets.token_hex(8)}{path.suffix}")
+        temporary.touch(exist_ok=False)
+        mode = temporary.stat().st_mode
         try:
             yield temporary
             _check_target(path, overwrite)
-            mask = os.umask(0)
-            os.umask(mask)
-            temporary.chmod(0o666 & ~mask)  # as open would have made it
+            temporary.chmod(mode)  # safetensors makes a file of its own, which nobody else may read
             os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)

@@ -111,6 +111,14 @@ def test_exif_rotation(tmp_path):
     assert np.array_equal(pixels_of(Image.open(path)), upright)
 
 
+@pytest.mark.filterwarnings("ignore:.*EXIF")
+def test_damaged_exif(tmp_path):
+    """No reason to refuse good pixels."""
+    for number, exif in enumerate([b"Exif\0\0garbage", b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01", b"Exif\0\0MM\0*\xff\xff\xff\xff"]):
+        path = saved(tmp_path, photograph(), f"{number}.png", exif=exif)
+        assert np.array_equal(pixels_of(path), photograph()), exif
+
+
 @pytest.mark.parametrize("name, options", [
     ("moving.gif", {}), ("moving.png", {}), ("moving.webp", dict(lossless=True)), ("pages.tiff", {}),
 ])
