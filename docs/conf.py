@@ -20,6 +20,7 @@ exclude_patterns = ["requirements.txt"]
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
+smartquotes = False
 myst_links_external_new_tab = False
 
 autodoc_member_order = "bysource"

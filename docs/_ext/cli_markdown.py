@@ -4,6 +4,12 @@ import argparse
 import re
 from typing import Iterator, List
 
+CODE = re.compile(
+    r"`([^`]+)`"
+    r"|'(all|ps3c\[\w+\])'"
+    r"|(?<![\w-])(--[a-z][\w-]*|-[a-z](?![\w-])|(?:OUT)?\.[a-z]+(?:\.[a-z]+)?(?=[\s,.:;)]|$)|NO_COLOR|[A-Z]\w*_\w+)"
+)
+
 
 def document(parser: argparse.ArgumentParser) -> str:
     """Sections of level 2 for all subcommands of a parser, each with usage, description and arguments."""
@@ -35,7 +41,8 @@ def _group(group: argparse._ArgumentGroup) -> List[str]:
     actions = [action for action in group._group_actions if action.help is not argparse.SUPPRESS]
     if not actions:
         return []
-    lines = [f"**{group.title.capitalize()}**" if group.title else "", ""]
+    title = {"positional arguments": "Arguments"}.get(group.title, (group.title or "").capitalize())
+    lines = [f"**{title}**", ""] if title else []
     for action in actions:
         lines += [f"{_names(action)}", f": {_help(action)}", ""]
     return lines
@@ -52,16 +59,20 @@ def _names(action: argparse.Action) -> str:
 
 
 def _help(action: argparse.Action) -> str:
-    words = _escaped((action.help or "(no description)").replace("%%", "%"))
-    return words + (" Required." if action.required and action.option_strings else "")
+    words = _escaped((action.help or "").replace("%%", "%"))
+    if action.required and action.option_strings:
+        return f"{words}; always needed" if words else "always needed"
+    return words or "see above"
 
 
 def _escaped(text: str) -> str:
-    """Text with its `code`, options and endings of files as code; nothing else in it is Markdown."""
-    pieces = re.split(r"(`[^`]+`)", text)
-    pieces[::2] = [
-        re.sub(r"(?<![\w-])(--[a-z][\w-]*|-[a-z](?![\w-])|(?:OUT)?\.[a-z]+(?:\.[a-z]+)?(?=[\s,.)]|$))", r"`\1`",
-               re.sub(r"([*_<\[])", r"\\\1", piece))
-        for piece in pieces[::2]
-    ]  # fmt: skip
-    return "".join(pieces)
+    """Text with its `code`, options, 'values' and endings of files as code; nothing else in it is Markdown."""
+    pieces, end = [], 0
+    for match in CODE.finditer(text):
+        pieces += [_plain(text[end : match.start()]), f"`{match[1] or match[2] or match[3]}`"]
+        end = match.end()
+    return "".join([*pieces, _plain(text[end:])])
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"([*_<\[\\])", r"\\\1", text)

@@ -17,7 +17,7 @@ TOKEN = re.compile(
     r"|(?P<function>^[a-z][^;{}]*\([^;]*\);)",
     re.S | re.M,
 )
-CODE = re.compile(r"`([^`]+)`|((?:\w+_\w*|\w*_\w+)(?:\.\w+)*)")
+CODE = re.compile(r"`([^`]+)`|(\"\w*\")|((?:\w+_\w*|\w*_\w+)(?:\.\w+)*)")
 
 
 def document(header: str) -> str:
@@ -108,7 +108,7 @@ def _linked(text: str, kinds: Dict[str, str]) -> str:
     """Names are code, and links where the header declares them; nothing else is Markdown."""
 
     def name(match: re.Match) -> str:
-        plain = match[1] or match[2]
+        plain = match[1] or match[2] or match[3]
         return f"{{{kinds[plain]}}}`{plain}`" if plain in kinds else f"`{plain}`"
 
     pieces, end = [], 0

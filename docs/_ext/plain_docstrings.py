@@ -1,7 +1,7 @@
 """ps3c's docstrings are plain text, not reStructuredText: this turns them into it for autodoc.
 
-`word` is code. A block that is indented after a line ending in a colon, or after a blank line, is code. "Args:",
-"Attributes:", "Returns:" and "Raises:" begin sections; `name: words` lines, in them or elsewhere, are lists.
+`word`, "word" and words_with_underscores are code, and so are indented paragraphs. "Args:", "Returns:" and their like
+begin sections; lines of `name: words`, in them or elsewhere, are lists.
 """
 
 import inspect
@@ -14,6 +14,7 @@ SECTIONS = {
 }  # fmt: skip
 NAMES = r"[A-Za-z_][\w.]*(?:, [A-Za-z_][\w.]*)*"
 ITEM = re.compile(rf"(\.\.\.|{NAMES}): (.*)", re.S)
+CODE = re.compile(r"`([^`]+)`|(\"[^\"\n]{1,40}\"|\bps3c(?:\.\w+)+(?:\(\w*\))?|\b\w*[^\W_]_\w+(?:\.\w+)*(?:=\w+)?|\*\*\w+)")
 HEADER = re.compile(rf"({'|'.join(SECTIONS)}):(?: (.*))?")
 
 
@@ -80,19 +81,26 @@ def _items(lines: List[str]) -> List[Tuple[Optional[str], str]]:
             runs.append(line.strip())
     items: List[Tuple[Optional[str], str]] = []
     for run in runs:
-        for part in re.split(rf"(?<=[.;)]) (?=(?:{NAMES}): )", run):
+        for part in re.split(rf"(?<=[.)]) (?!None: |True: |False: )(?=(?:{NAMES}): )", run):
             match = ITEM.fullmatch(part)
             items.append((match[1], match[2]) if match else (None, part))
     return items
 
 
 def _inline(text: str) -> str:
-    """Words without a meaning of their own in reStructuredText, but for `code`."""
-    pieces = re.split(r"`([^`]+)`", text)
-    pieces[::2] = [re.sub(r"([\\*|_`])", r"\\\1", piece) for piece in pieces[::2]]
-    pieces[1::2] = [f"``{piece}``" for piece in pieces[1::2]]
-    # Inline code ends at a letter only when something stands between.
-    return re.sub(r"(``[^`]+``)(?=\w)", r"\1\\ ", "".join(pieces))
+    """Words without a meaning of their own in reStructuredText, but for code."""
+    pieces, end = [], 0
+    for match in CODE.finditer(text):
+        # Code needs a space or certain marks around it, or an escaped space, which is not shown.
+        before = "" if re.search(r"(?:^|[\s'\"(\[{<\-/:])$", text[: match.start()]) else "\\ "
+        after = "" if re.match(r"$|[\s'\")\]}>\-/:.,;!?]", text[match.end() :]) else "\\ "
+        pieces += [_escaped(text[end : match.start()]), f"{before}``{match[1] or match[2]}``{after}"]
+        end = match.end()
+    return "".join([*pieces, _escaped(text[end:])])
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([\\*|_`])", r"\\\1", text)
 
 
 def _process(app: Any, what: str, name: str, obj: Any, options: Any, lines: List[str]) -> None:
