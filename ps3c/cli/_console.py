@@ -48,7 +48,7 @@ def short_warnings() -> Iterator[None]:
         yield
 
 
-# ---- results -------------------------------------------------------------------------------------------------------
+# ---- results --------------------------------------------------------------------------------------------------------
 
 
 def result(text: str = "") -> None:
@@ -115,7 +115,7 @@ def _is_number(cell: str) -> bool:
 
 
 class Progress:
-    """Things done, failures among them, and the rate: a line that is rewritten on a terminal; elsewhere one a minute."""
+    """Things done, failures among them, and the rate: one line, rewritten, on a terminal; elsewhere a line a minute."""
 
     EVERY = 60.0  # seconds between lines that are not rewritten
 

@@ -25,7 +25,8 @@ def load(arguments) -> Any:
     begin = time.perf_counter()
     encoder = load_folder(arguments.model, device=arguments.device, dtype=arguments.dtype)
     if arguments.verbose:
-        _console.say(f"{arguments.model}: {encoder.dtype} on {encoder.device}, loaded in {time.perf_counter() - begin:.1f} s")
+        seconds = time.perf_counter() - begin
+        _console.say(f"{arguments.model}: {encoder.dtype} on {encoder.device}, loaded in {seconds:.1f} s")
     return encoder
 
 

@@ -7,7 +7,7 @@ import re
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator, List, Set, Tuple
+from typing import Any, Iterator, List, Optional, Set, Tuple
 
 from .. import _extras
 from . import _console
@@ -90,7 +90,7 @@ def _shards(folder: Path) -> List[Path]:
     return sorted(path for path in folder.iterdir() if _SHARD.fullmatch(path.name))
 
 
-# ---- writing as results come ------------------------------------------------------------------------------------------
+# ---- writing as results come ----------------------------------------------------------------------------------------
 
 
 class Output:
@@ -106,10 +106,16 @@ class Output:
         self.path = Path(path)
         self.names: Set[str] = set()
         self.parts: List[Any] = []
+        self._tokens: Optional[int] = None  # of each image, where there are any
         self._written, self._next = 0, time.monotonic() + self.EVERY
 
     def add(self, features: Any) -> None:
-        """features: ImageFeatures of one image or more."""
+        """features: ImageFeatures of one image or more. CommandError: with other numbers of tokens than before."""
+        tokens = _token_count(features)
+        if self.names and tokens != self._tokens:
+            raise CommandError(f"{self.path}: --resume: got {self._tokens} tokens an image in it, but now there are "
+                               f"{tokens}; --force starts anew")
+        self._tokens = tokens
         self.parts.append(features.to("cpu"))
         self.names.update(features.names)
         if time.monotonic() >= self._next:
@@ -144,7 +150,7 @@ class FileOutput(Output):
         if self.path.exists():
             features = _read(self.path, like)
             self.parts, self._written = [features], 1
-            self.names = set(features.names)
+            self.names, self._tokens = set(features.names), _token_count(features)
 
 
 class FolderOutput(Output):
@@ -175,8 +181,9 @@ class FolderOutput(Output):
 
     def resume(self, like: dict) -> None:
         for shard in _shards(self.path) if self.path.is_dir() else []:
-            self.names.update(_read(shard, like).names)
-            self._number = int(shard.stem) + 1
+            features = _read(shard, like)
+            self.names.update(features.names)
+            self._tokens, self._number = _token_count(features), int(shard.stem) + 1
 
 
 def open_output(path: str, force: bool, resume: bool) -> Output:
@@ -213,6 +220,10 @@ def _read(path: Path, like: dict) -> Any:
     return features
 
 
+def _token_count(features: Any) -> Optional[int]:
+    return None if features.tokens is None else features.tokens.shape[1]
+
+
 def _tensors(features: Any) -> Iterator[Any]:
     for field in dataclasses.fields(features):
         value = getattr(features, field.name)
@@ -221,11 +232,11 @@ def _tensors(features: Any) -> Iterator[Any]:
                 yield one
 
 
-# ---- images that failed ---------------------------------------------------------------------------------------------------
+# ---- images that failed ---------------------------------------------------------------------------------------------
 
 
 class Failures:
-    """OUT.errors.jsonl: a line of JSON for each image that could not be used. There is no such file when there is none."""
+    """OUT.errors.jsonl: a line of JSON for each image that could not be used; no file where there is none."""
 
     def __init__(self, output: str):
         self.path = Path(output.rstrip("/") + ".errors.jsonl")

@@ -28,8 +28,8 @@ _VISION = dict(
     highres_selection_module_kernel_size=56,
 )  # fmt: skip
 _TEXT = dict(
-    output_dim=48, prompt_proj_dim=40, context_length=12, vocab_size=97, width=64, heads=4, layers=3, no_causal_mask=True,
-    pool_type="last", proj_bias=True, norm_kwargs={"eps": 1e-6},
+    output_dim=48, prompt_proj_dim=40, context_length=12, vocab_size=97, width=64, heads=4, layers=3,
+    no_causal_mask=True, pool_type="last", proj_bias=True, norm_kwargs={"eps": 1e-6},
 )  # fmt: skip
 _LIMIT = 5e-6  # relative error of a small model in float32
 _CHECKPOINT_LIMIT = 2e-5
@@ -99,7 +99,7 @@ def compare(reference: types.ModuleType, encoder: Any) -> Iterator[Tuple[str, fl
 
     def pair(model: str, config: str, settings: dict) -> Tuple[Any, Any]:
         with _quiet():
-            ours, theirs = (getattr(package, model)(getattr(package, config)(**settings)) for package in (ps3c, reference))
+            ours, theirs = (getattr(one, model)(getattr(one, config)(**settings)) for one in (ps3c, reference))
         generator = torch.Generator().manual_seed(4)
         state = {name: lively(name, tuple(value.shape), generator) for name, value in sorted(ours.state_dict().items())}
         for one in (ours, theirs):
@@ -110,7 +110,8 @@ def compare(reference: types.ModuleType, encoder: Any) -> Iterator[Tuple[str, fl
     generator = torch.Generator().manual_seed(5)
     pixels = torch.randn(1, 3, 160, 160, generator=generator)
     prompt = torch.randn(1, 192, generator=generator)
-    results = [one(pixels, num_look_close=1, prompt=prompt) for one in pair("PS3VisionModel", "PS3VisionConfig", _VISION)]
+    models = pair("PS3VisionModel", "PS3VisionConfig", _VISION)
+    results = [one(pixels, num_look_close=1, prompt=prompt) for one in models]
     for what, worst in _vision_errors(*results):
         yield f"small model, {what}", worst / _LIMIT
     ids = torch.arange(24).reshape(2, 12) * 7 % 97

@@ -110,7 +110,7 @@ def relative_error(got: torch.Tensor, want: torch.Tensor) -> float:
     return float((got.double() - want.double()).norm() / want.double().norm())
 
 
-# ---- the user's own model -----------------------------------------------------------------------------------------------
+# ---- the user's own model -------------------------------------------------------------------------------------------
 
 _SMALL = 20_000_000  # parameters of a vision tower that the naive level can run in seconds
 _CHECKPOINT_LIMIT = {torch.float32: 2e-5, torch.float16: 5e-2, torch.bfloat16: 1e-1}
@@ -128,12 +128,14 @@ def compare_checkpoint(encoder) -> Iterator[Tuple[str, float]]:
     pixels = torch.randn(1, 3, encoder.scales[0], encoder.scales[0], generator=generator).to(encoder.dtype)
     model, width = vision._engine_model(), vision.trunk.attn_pool.latent.shape[-1]
     weights = model.parameters.collect()
-    plan = model.plan(1, *pixels.shape[2:], dtype=str(encoder.dtype).removeprefix("torch."), mode="low_res", hidden_states=0)
+    dtype = str(encoder.dtype).removeprefix("torch.")
+    plan = model.plan(1, *pixels.shape[2:], dtype=dtype, mode="low_res", hidden_states=0)
     results = {}
     for level in levels:
         results[level] = torch.empty(1, width, dtype=encoder.dtype)
         workspace = torch.empty(plan.workspace_bytes, dtype=torch.uint8)
-        plan.run(weights, pixels, pooled=results[level], workspace=workspace, threads=torch.get_num_threads(), level=level)
+        how = dict(workspace=workspace, threads=torch.get_num_threads(), level=level)
+        plan.run(weights, pixels, pooled=results[level], **how)
     plainest = results.pop(levels[-1])
     for level, pooled in results.items():
         yield level, relative_error(pooled, plainest) / _CHECKPOINT_LIMIT[encoder.dtype]

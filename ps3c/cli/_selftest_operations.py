@@ -1,6 +1,6 @@
 """Every kernel on small random inputs, at one level and at the naive one. For `ps3c check`.
 
-Shapes are awkward on purpose: token counts beside multiples of the vector length, an odd number of channels, heads of 72.
+Shapes are awkward on purpose: token counts beside multiples of the vector length, odd numbers of channels, heads of 72.
 """
 
 import zlib
@@ -62,8 +62,9 @@ def _attention_pool(dtype: str, **how: Any) -> Any:
 
 
 def _layernorm(dtype: str, **how: Any) -> Any:
-    weight, bias = _random((145,), dtype, "weight", shift=1), _random((145,), dtype, "bias")
-    return _core.op_layernorm(_random((2, 49, 145), dtype, "x", shift=0.3), weight, bias, act="gelu", dtype=dtype, **how)
+    x, bias = _random((2, 49, 145), dtype, "x", shift=0.3), _random((145,), dtype, "bias")
+    weight = _random((145,), dtype, "weight", shift=1)
+    return _core.op_layernorm(x, weight, bias, act="gelu", dtype=dtype, **how)
 
 
 def _l2_normalize(dtype: str, **how: Any) -> Any:
@@ -147,7 +148,7 @@ def names() -> List[str]:
 
 
 def compare(name: str, dtype: str, level: str) -> float:
-    """The greatest difference from the naive level, in tolerances: above 1 is a fault. Infinite for NaN or a wrong shape."""
+    """The greatest difference from the naive level, in tolerances: above 1 is a fault; infinite for NaN or a shape."""
     results = []
     for which in (level, "naive"):
         values = _OPERATIONS[name](dtype, level=which, threads=torch.get_num_threads())

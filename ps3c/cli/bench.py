@@ -1,6 +1,6 @@
 """Time the model on this machine: low resolution, one look, two looks, a text.
 
-The rows run in turn, again and again, and the best run of each counts: what disturbs a run only ever makes it longer."""
+The rows run in turn, again and again, and the best run of each counts: what disturbs a run only makes it longer."""
 
 import time
 from typing import Any, Callable, Dict, List
@@ -12,8 +12,10 @@ HELP = "time the model on this machine"
 
 def add_arguments(parser) -> None:
     _options.add_model(parser)
-    parser.add_argument("--batch-size", type=_options.positive, default=1, metavar="N", help="images at once (default: 1)")
-    parser.add_argument("--runs", type=_options.positive, default=3, metavar="N", help="runs of each row at least (default: 3)")
+    parser.add_argument("--batch-size", type=_options.positive, default=1, metavar="N",
+                        help="images at once (default: 1)")
+    parser.add_argument("--runs", type=_options.positive, default=3, metavar="N",
+                        help="runs of each row at least (default: 3)")
     parser.add_argument("--seconds", type=float, default=5.0, metavar="S",
                         help="go on until so much time is spent (default: 5)")
     _options.add_json(parser)
@@ -22,13 +24,14 @@ def add_arguments(parser) -> None:
 def run(arguments) -> int:
     encoder = _model.load(arguments)
     rows = _rows(encoder, arguments.batch_size)
-    seconds = _alternate({name: row["call"] for name, row in rows.items()}, arguments.runs, arguments.seconds, encoder.device)
+    calls = {name: row["call"] for name, row in rows.items()}
+    seconds = _alternate(calls, arguments.runs, arguments.seconds, encoder.device)
     results: List[Dict[str, Any]] = []
     for name, row in rows.items():
         runs = sorted(seconds[name])
         results.append({
-            "what": name, "tokens": row["tokens"], "best_s": runs[0], "median_s": runs[len(runs) // 2], "runs": len(runs),
-            "per_second": row["count"] / runs[0],
+            "what": name, "tokens": row["tokens"], "best_s": runs[0], "median_s": runs[len(runs) // 2],
+            "runs": len(runs), "per_second": row["count"] / runs[0],
         })  # fmt: skip
     report = {**_circumstances(encoder, arguments), "rows": results}
     if arguments.json:

@@ -13,8 +13,8 @@ HELP = "compare this machine's kernels with plain C"
 def add_arguments(parser) -> None:
     _options.add_model(parser, required=False)
     parser.add_argument("--reference", metavar="FOLDER",
-                        help="folder with ps3-torch's package ps3 (default: PS3C_REFERENCE, else where pip installed it); "
-                        "it needs timm and einops")
+                        help="folder with ps3-torch's package ps3 (default: PS3C_REFERENCE, else where pip installed "
+                        "it); it needs timm and einops")
     _options.add_json(parser)
 
 
@@ -38,7 +38,8 @@ def run(arguments) -> int:
         reference, note = _reference.find(arguments.reference)
         if reference is not None:
             for what, worst in _reference.compare(reference, encoder):
-                results.append({"what": f"ps3-torch: {what}", "dtype": "float32", "level": _core.cpu_level(), "worst": worst})
+                what = f"ps3-torch: {what}"
+                results.append({"what": what, "dtype": "float32", "level": _core.cpu_level(), "worst": worst})
     failed = [result for result in results if not result["worst"] <= 1]
     report = {"level": _core.cpu_level(), "levels": levels, "reference": note, "passed": not failed, "results": results}
     if arguments.json:
@@ -79,7 +80,7 @@ def _compare_levels(encoder, results: List[Dict[str, Any]]) -> None:
 
 
 def _print(levels: List[str], results: List[Dict[str, Any]], verbose: bool) -> None:
-    """A row a comparison (and dtype, with -v), a column a level; the cells are parts of the tolerance that were used up."""
+    """A row a comparison (and dtype, with -v), a column a level; cells are parts of the tolerance that were used."""
     rows: Dict[Any, Dict[str, float]] = {}
     for result in results:
         row = rows.setdefault((result["what"], result["dtype"] if verbose else "all"), {})

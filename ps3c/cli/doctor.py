@@ -85,7 +85,8 @@ def _owner_of_ps3() -> str:
 
 def _engine() -> Dict[str, Any]:
     """What the compiled part says. Where it cannot be loaded: why."""
-    report: Dict[str, Any] = dict.fromkeys(("level", "levels", "threads", "gpu", "cuda_library", "cuda", "engine_error"))
+    names = ("level", "levels", "threads", "gpu", "cuda_library", "cuda", "engine_error")
+    report: Dict[str, Any] = dict.fromkeys(names)
     try:
         torch = importlib.import_module("torch")
         core = importlib.import_module("ps3c._core")

@@ -2,7 +2,7 @@
 
 OUT ends in .parquet (names, sizes and one vector an image), .safetensors or .npz (everything); without an ending it is
 a folder of .safetensors files, for results larger than memory. What is done is written every minute or so: after
-Ctrl-C, a full disk or a power cut --resume goes on with the images that are missing.
+Ctrl-C, a full disk or a crash --resume goes on with the images that are missing.
 
   ps3c embed photos/ -m PS3-4K-SigLIP2 -o photos.parquet
   find . -name '*.jpg' -print0 | ps3c embed - -m PS3-4K-SigLIP2 -o photos.parquet --resume
@@ -59,8 +59,8 @@ def run(arguments) -> int:
         output.write()
         report = {
             "output": arguments.output, "images": progress.done - progress.failed, "failed": failures.count,
-            "found_there": done, "of": len(files), "seconds": time.monotonic() - begin, "images_per_second": progress.rate,
-            "errors": str(failures.path) if failures.count else None,
+            "found_there": done, "of": len(files), "seconds": time.monotonic() - begin,
+            "images_per_second": progress.rate, "errors": str(failures.path) if failures.count else None,
         }  # fmt: skip
         _tell(report, arguments)
     return _errors.SOME_FAILED if failures.count else _errors.OK
@@ -71,11 +71,11 @@ def _check(arguments) -> None:
     if arguments.resume and arguments.force:
         raise _errors.UsageError("--resume, --force: got both, expected one: to keep OUT or to overwrite it")
     if (arguments.tokens or arguments.maps) and arguments.output.lower().endswith(".parquet"):
-        raise _errors.UsageError("-o: a .parquet file holds one vector an image; --tokens and --maps go into .safetensors "
-                                 "or .npz, or a folder")
+        raise _errors.UsageError("-o: a .parquet file holds one vector an image; --tokens and --maps go into "
+                                 ".safetensors or .npz, or a folder")
     if (looks or arguments.text is not None) and not (arguments.tokens or arguments.maps):
-        raise _errors.UsageError("--looks, --num-tokens and --text choose patches and do not change an image's one vector; "
-                                 "expected --tokens or --maps with them")
+        raise _errors.UsageError("--looks, --num-tokens and --text choose patches and do not change an image's one "
+                                 "vector; expected --tokens or --maps with them")
 
 
 def _embed(encoder, arguments, names: List[str], output, failures, progress) -> None:
@@ -114,8 +114,8 @@ def _embed(encoder, arguments, names: List[str], output, failures, progress) -> 
 def _failed(arguments, failures, name: str, reason: str) -> None:
     failures.add(name, reason)
     if arguments.on_error == "stop":
-        raise _errors.CommandError(f"stopped at the first image that cannot be used (--on-error stop): {name}: {reason}",
-                                   _errors.SOME_FAILED)
+        message = f"stopped at the first image that cannot be used (--on-error stop): {name}: {reason}"
+        raise _errors.CommandError(message, _errors.SOME_FAILED)
 
 
 def _kind(encoder, arguments) -> Dict[str, Any]:

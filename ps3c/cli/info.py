@@ -116,6 +116,7 @@ def _json(path: Path, names: Tuple[str, ...]) -> Any:
 
 def _print(report: Dict[str, Any]) -> None:
     vision, text, counts = report["vision"], report["text"], report["parameters"]
+    quotas = " + ".join(map(str, vision["quotas_of_one_look"]))
     fields: Dict[str, Any] = {
         "folder": report["folder"],
         "weights": f"{report['weights']['bytes'] / 1e6:,.1f} MB in {len(report['weights']['files'])} file(s), "
@@ -125,15 +126,15 @@ def _print(report: Dict[str, Any]) -> None:
         "scales": f"{', '.join(map(str, vision['scales']))} pixels",
         "low resolution": f"{vision['low_res_tokens']} tokens",
         "high resolution": f"{' + '.join(map(str, vision['patches_of_scales']))} patches of a square image",
-        "one look": f"{' + '.join(map(str, vision['quotas_of_one_look']))} patches; {vision['looks_for_all']} looks see all",
+        "one look": f"{quotas} patches; {vision['looks_for_all']} looks see all",
         "text": None,
         "tokenizer": None,
         "processor": None,
         "logit scale, bias": "none: no zero-shot scores",
     }
     if text is not None:
-        fields["text"] = (f"{counts['text'] / 1e6:,.1f} million parameters, {text['layers']} layers of {text['width']}, "
-                          f"{text['context_length']} tokens, vocabulary of {text['vocab_size']}")
+        fields["text"] = (f"{counts['text'] / 1e6:,.1f} million parameters, {text['layers']} layers of "
+                          f"{text['width']}, {text['context_length']} tokens, vocabulary of {text['vocab_size']}")
     else:
         fields["text"] = "none: no prompts, no search"
     if report["tokenizer"] is not None:

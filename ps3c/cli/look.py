@@ -40,7 +40,7 @@ def run(arguments) -> int:
         _model.need_text_tower(encoder)
     most = len(encoder.scales) - 1
     if arguments.scale is not None and arguments.scale > most:
-        raise _errors.UsageError(f"--scale: got {arguments.scale}, expected 1 to {most}, the number of high resolutions")
+        raise _errors.UsageError(f"--scale: got {arguments.scale}, expected 1 to {most}, as many as high resolutions")
     looks = arguments.looks
     if looks is None and arguments.num_tokens is None:
         looks = 1
@@ -74,7 +74,8 @@ def _plot(output: str) -> Any:
 
     known = _extras.require("matplotlib.backend_bases", "plot", "ps3c look").FigureCanvasBase.get_supported_filetypes()
     if os.path.splitext(output)[1].lstrip(".").lower() not in known:
-        raise _errors.UsageError(f"-o: got {output!r}, expected a name that ends in {', '.join('.' + name for name in known)}")
+        endings = ", ".join("." + name for name in known)
+        raise _errors.UsageError(f"-o: got {output!r}, expected a name that ends in {endings}")
     return plot
 
 

@@ -13,7 +13,8 @@ def add_arguments(parser) -> None:
     parser.add_argument("features", metavar="FEATURES", help="what `ps3c embed` wrote: a file, or a folder of them")
     _options.add_model(parser)
     parser.add_argument("--text", action="append", required=True, metavar="TEXT", help="what to look for")
-    parser.add_argument("-n", "--number", type=_options.positive, default=10, metavar="N", help="how many (default: 10)")
+    parser.add_argument("-n", "--number", type=_options.positive, default=10, metavar="N",
+                        help="how many (default: 10)")
     _options.add_json(parser)
 
 

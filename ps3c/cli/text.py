@@ -30,7 +30,8 @@ def run(arguments) -> int:
         features.save(arguments.output, overwrite=True)
         _console.say(f"{arguments.output}: {len(texts)} vectors of {features.pooled.shape[1]} channels")
         if arguments.json:
-            _console.result_json({"output": arguments.output, "texts": len(texts), "channels": features.pooled.shape[1]})
+            channels = features.pooled.shape[1]
+            _console.result_json({"output": arguments.output, "texts": len(texts), "channels": channels})
         return _errors.OK
     rows = [{"text": text, "vector": vector} for text, vector in zip(texts, features.pooled.float().tolist())]
     if arguments.prompt:

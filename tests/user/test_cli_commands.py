@@ -35,7 +35,7 @@ def features(encoder, image_files, tmp_path):
     return tmp_path / "features.npz"
 
 
-# ---- text ---------------------------------------------------------------------------------------------------------------
+# ---- text -----------------------------------------------------------------------------------------------------------
 
 
 def test_text_to_stdout(ps3c_main, tiny_checkpoint, encoder):  # noqa: F811
@@ -71,7 +71,7 @@ def test_no_text_tower(ps3c_main, vision_checkpoint, features, image_files, tmp_
     assert (code, out) == (4, "") and "no text tower" in error_line(err)
 
 
-# ---- search -------------------------------------------------------------------------------------------------------------
+# ---- search ---------------------------------------------------------------------------------------------------------
 
 
 def test_search(ps3c_main, tiny_checkpoint, encoder, features):  # noqa: F811
@@ -103,11 +103,12 @@ def test_search_elsewhere(ps3c_main, tiny_checkpoint, encoder, tmp_path):  # noq
         assert (code, out) == (1, "") and words in error_line(err)
 
 
-# ---- look ---------------------------------------------------------------------------------------------------------------
+# ---- look -----------------------------------------------------------------------------------------------------------
 
 
 @needs_matplotlib
-@pytest.mark.parametrize("options", [[], ["--scale", "2", "--text", "a red boat"], ["--kind", "patches", "--looks", "2"],
+@pytest.mark.parametrize("options", [[], ["--scale", "2", "--text", "a red boat"],
+                                     ["--kind", "patches", "--looks", "2"],
                                      ["--kind", "features", "--num-tokens", "30"]])
 def test_look(ps3c_main, tiny_checkpoint, image_files, tmp_path, options):  # noqa: F811
     out_file = tmp_path / "look.png"
@@ -150,7 +151,7 @@ def test_look_without_matplotlib(ps3c_main, tiny_checkpoint, image_files, tmp_pa
     assert code == 1 and "pip install 'ps3c[plot]'" in error_line(err)
 
 
-# ---- info ---------------------------------------------------------------------------------------------------------------
+# ---- info -----------------------------------------------------------------------------------------------------------
 
 
 def test_info(ps3c_main, tiny_checkpoint, vision_checkpoint, encoder):  # noqa: F811
@@ -191,7 +192,7 @@ def test_unusable_models(ps3c_main, tiny_checkpoint, tmp_path, how):  # noqa: F8
         assert (code, out) == (4, "") and str(folder) in error_line(err)
 
 
-# ---- bench, demo, doctor ------------------------------------------------------------------------------------------------------
+# ---- bench, demo, doctor --------------------------------------------------------------------------------------------
 
 
 def test_bench_table(ps3c_main, vision_checkpoint):  # noqa: F811
@@ -201,7 +202,7 @@ def test_bench_table(ps3c_main, vision_checkpoint):  # noqa: F811
 
 
 def test_demo(ps3c_main, tiny_checkpoint, monkeypatch):  # noqa: F811
-    """The page gets the encoder and the options; Ctrl-C, its only end, is exit code 130. The page has tests of its own."""
+    """The page gets the encoder and the options; Ctrl-C, its only end, is exit code 130. test_page tests the page."""
     pytest.importorskip("gradio", reason="ps3c demo needs the extra demo")
     from ps3c import page
 
@@ -235,7 +236,7 @@ def test_doctor(ps3c_main, monkeypatch):  # noqa: F811
     assert code == 1 and "ftfy" in error_line(err) and "pip install 'ps3c[demo]'" in out
 
 
-# ---- check --------------------------------------------------------------------------------------------------------------
+# ---- check ----------------------------------------------------------------------------------------------------------
 
 
 def test_check_finds_a_wrong_kernel(ps3c_main, monkeypatch):  # noqa: F811

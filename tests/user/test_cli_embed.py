@@ -28,7 +28,7 @@ def errors_of(path):
     return [json.loads(line) for line in open(f"{path}.errors.jsonl", encoding="utf-8")]
 
 
-# ---- formats ----------------------------------------------------------------------------------------------------------
+# ---- formats --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "safetensors", "npz"])
@@ -96,7 +96,7 @@ def test_folder_of_files(embed, ps3c_main, tiny_checkpoint, image_files, tmp_pat
     assert [names_in(path) for path in out.iterdir()] == [[str(image_files[2])]]
 
 
-# ---- images -----------------------------------------------------------------------------------------------------------
+# ---- images ---------------------------------------------------------------------------------------------------------
 
 
 def test_folders_are_searched(embed, image_files, tmp_path):
@@ -168,7 +168,7 @@ def test_max_pixels(embed, image_files, tmp_path):
     assert names_in(out) == [str(image_files[0])]
 
 
-# ---- outputs that exist, and ends before the end --------------------------------------------------------------------------
+# ---- outputs that exist, and ends before the end --------------------------------------------------------------------
 
 
 def test_existing_output(embed, image_files, tmp_path):
@@ -216,6 +216,16 @@ def test_resume_of_another_kind(embed, image_files, tmp_path, options, words):
     code, _, err = embed(image_files[1], "-o", out, "--resume", *options)
     assert code == 1 and words in error_line(err) and "--force" in err
     assert names_in(out) == [str(image_files[0])]
+
+
+@pytest.mark.parametrize("name", ["out.npz", "out"])
+def test_resume_of_other_looks(embed, image_files, tmp_path, name):
+    """Seen only when the first new image is there: OUT stays as it was."""
+    out = tmp_path / name
+    assert embed(image_files[0], "-o", out, "--tokens", "--looks", "1")[0] == 0
+    code, _, err = embed(*image_files, "-o", out, "--resume", "--tokens", "--looks", "2")
+    assert code == 1 and "got 96 tokens an image" in error_line(err)
+    assert names_in(out if out.is_file() else out / "00000.safetensors") == [str(image_files[0])]
 
 
 def test_resume_of_no_features(embed, image_files, tmp_path):
