@@ -16,7 +16,7 @@ language = "en"
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "plain_docstrings", "generated_pages"]
 source_suffix = {".md": "markdown"}
-exclude_patterns = ["requirements.txt"]
+exclude_patterns = ["pictures/*.md"]
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3

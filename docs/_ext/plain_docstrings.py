@@ -14,7 +14,10 @@ SECTIONS = {
 }  # fmt: skip
 NAMES = r"[A-Za-z_][\w.]*(?:, [A-Za-z_][\w.]*)*"
 ITEM = re.compile(rf"(\.\.\.|{NAMES}): (.*)", re.S)
-CODE = re.compile(r"`([^`]+)`|(\"[^\"\n]{1,40}\"|\bps3c(?:\.\w+)+(?:\(\w*\))?|\b\w*[^\W_]_\w+(?:\.\w+)*(?:=\w+)?|\*\*\w+)")
+CODE = re.compile(
+    r"`([^`]+)`"
+    r"|(\"[^\"\n]{1,40}\"|\bps3c(?:\.\w+)+(?:\(\w*\))?|\b\w*[^\W_]_\w+(?:\.\w+)*(?:=\w+)?|\*\*\w+)"
+)
 HEADER = re.compile(rf"({'|'.join(SECTIONS)}):(?: (.*))?")
 
 
