@@ -28,7 +28,8 @@ class Reporter:
         self._bar: Any = None
         self._steps: Optional[int] = None  # of one item
         self._skipped = 0
-        self.done, self.total = 0, None
+        self.done = 0
+        self.total: Optional[int] = None
 
     def expect(self, steps: int, unit: Optional[str] = None) -> None:
         """An item has so many steps. The first call counts."""

@@ -4,7 +4,7 @@ import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Callable, Deque, Iterable, Iterator, Optional, Tuple, Union
+from typing import Any, Callable, Deque, Iterable, Iterator, Optional, Sized, Tuple, Union
 
 import numpy as np
 import torch
@@ -89,7 +89,7 @@ def with_texts(images: Any, text: Any) -> Tuple[Iterator[Tuple[Any, Optional[str
         images = [images]
     if not isinstance(images, Iterable):
         raise TypeError(f"images: got {type(images).__name__}, expected paths, PIL images or NumPy arrays")
-    count = len(images) if hasattr(images, "__len__") else None
+    count = len(images) if isinstance(images, Sized) else None
     if count == 0:
         raise ValueError("images: got an empty list, expected one image or more")
     if text is None or isinstance(text, str):
