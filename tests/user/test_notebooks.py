@@ -48,7 +48,8 @@ def test_runs(name, tiny_checkpoint, tmp_path, monkeypatch):
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     notebook = read(name)
     resources = {"metadata": {"path": str(tmp_path)}}
-    nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources).execute()
+    waits = {"timeout": 300, "startup_timeout": 300}
+    nbclient.NotebookClient(notebook, kernel_name="python3", resources=resources, **waits).execute()
 
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     pictures = [output for output in outputs if "image/png" in output.get("data", {})]
