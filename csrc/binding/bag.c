@@ -47,7 +47,7 @@ int ps3c_bag_take_optional(ps3c_bag *bag, const char *argument, PyObject *object
     *tensor = NULL;
     if ((object != Py_None) != wanted) {
         PyErr_Format(PyExc_ValueError, "argument %s: expected %s, got %.200s", argument,
-                     wanted ? "a tensor, as the plan says" : "None, as the plan says", Py_TYPE(object)->tp_name);
+                     wanted ? "a tensor, as the plan says" : "None, as the plan says", ps3c_type_name(object));
         return -1;
     }
     if (!wanted)
@@ -56,63 +56,49 @@ int ps3c_bag_take_optional(ps3c_bag *bag, const char *argument, PyObject *object
     return *tensor == NULL ? -1 : 0;
 }
 
-/* The sequence as a list or tuple (strong) of the given length; NULL with an exception. */
-static PyObject *ps3c_fast_sequence(const char *argument, PyObject *sequence, int64_t count)
+/* The sequence as a tuple (strong) of the given length; NULL with an exception. */
+static PyObject *ps3c_tensors(const char *argument, PyObject *sequence, int64_t count)
 {
-    PyObject *fast = sequence == Py_None ? PyTuple_New(0) : PySequence_Fast(sequence, "");
-    if (fast == NULL && PyErr_ExceptionMatches(PyExc_TypeError))
+    PyObject *tuple = sequence == Py_None ? PyTuple_New(0) : ps3c_sequence(sequence, "");
+    if (tuple == NULL && PyErr_ExceptionMatches(PyExc_TypeError))
         PyErr_Format(PyExc_TypeError, "argument %s: expected a sequence of tensors, got %.200s", argument,
-                     Py_TYPE(sequence)->tp_name);
-    if (fast != NULL && PySequence_Fast_GET_SIZE(fast) != count) {
+                     ps3c_type_name(sequence));
+    if (tuple != NULL && PyTuple_Size(tuple) != count) {
         PyErr_Format(PyExc_ValueError, "argument %s: expected %lld tensors, got %zd", argument, (long long)count,
-                     PySequence_Fast_GET_SIZE(fast));
-        Py_CLEAR(fast);
+                     PyTuple_Size(tuple));
+        Py_CLEAR(tuple);
     }
-    return fast;
-}
-
-/* Item i (strong); a list may have shrunk since its length was checked, as tensor subclasses run Python code. */
-static PyObject *ps3c_fast_item(PyObject *fast, Py_ssize_t i)
-{
-    if (i >= PySequence_Fast_GET_SIZE(fast)) {
-        PyErr_SetString(PyExc_RuntimeError, "a sequence of tensors changed its length while it was read");
-        return NULL;
-    }
-    return Py_NewRef(PySequence_Fast_GET_ITEM(fast, i));
+    return tuple;
 }
 
 int ps3c_bag_take_many(ps3c_bag *bag, const char *argument, PyObject *sequence, int64_t count,
                        const ps3c_expectation *expectation, int step, ps3c_tensor **first)
 {
     ps3c_expectation each = *expectation;
-    PyObject *fast = ps3c_fast_sequence(argument, sequence, count);
-    bool failed = fast == NULL;
+    PyObject *tuple = ps3c_tensors(argument, sequence, count);
+    bool failed = tuple == NULL;
     *first = count > 0 ? &bag->tensors[bag->count] : NULL;
     for (Py_ssize_t i = 0; i < count && !failed; i++) {
         ps3c_label label = {argument, i, NULL};
-        PyObject *item = ps3c_fast_item(fast, i);
         each.shape = expectation->shape + i * step;
-        failed = item == NULL || ps3c_bag_take(bag, &label, item, &each) == NULL;
-        Py_XDECREF(item);
+        failed = ps3c_bag_take(bag, &label, PyTuple_GetItem(tuple, i), &each) == NULL;
     }
-    Py_XDECREF(fast);
+    Py_XDECREF(tuple);
     return failed ? -1 : 0;
 }
 
 int ps3c_bag_take_weights(ps3c_bag *bag, PyObject *sequence, const ps3c_weight_info *infos, int64_t count,
                           ps3c_dtype dtype, ps3c_device device, ps3c_tensor **first)
 {
-    PyObject *fast = ps3c_fast_sequence("weights", sequence, count);
-    bool failed = fast == NULL;
+    PyObject *tuple = ps3c_tensors("weights", sequence, count);
+    bool failed = tuple == NULL;
     *first = &bag->tensors[bag->count];
     for (Py_ssize_t i = 0; i < count && !failed; i++) {
         ps3c_label label = {"weights", i, infos[i].name};
         ps3c_expectation each = {(int)dtype, device, infos[i].ndim, infos[i].shape, true};
-        PyObject *item = ps3c_fast_item(fast, i);
-        failed = item == NULL || ps3c_bag_take(bag, &label, item, &each) == NULL;
-        Py_XDECREF(item);
+        failed = ps3c_bag_take(bag, &label, PyTuple_GetItem(tuple, i), &each) == NULL;
     }
-    Py_XDECREF(fast);
+    Py_XDECREF(tuple);
     return failed ? -1 : 0;
 }
 
@@ -139,13 +125,13 @@ PyObject *ps3c_weights_list(const ps3c_weight_info *infos, int64_t count)
             if (size == NULL)
                 Py_CLEAR(shape);
             else
-                PyTuple_SET_ITEM(shape, d, size);
+                PyTuple_SetItem(shape, d, size);
         }
         PyObject *entry = shape == NULL ? NULL : Py_BuildValue("(sN)", infos[i].name, shape);
         if (entry == NULL)
             Py_CLEAR(list);
         else
-            PyList_SET_ITEM(list, i, entry);
+            PyList_SetItem(list, i, entry);
     }
     return list;
 }

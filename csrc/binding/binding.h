@@ -3,6 +3,8 @@
  * A function here has one shape: parse, check, acquire (tensors on loan, arrays), one engine call with the GIL
  * released, give back, wrap; one cleanup label. Functions that return int give 0, or -1 with a Python exception set.
  *
+ * It keeps to Python's limited API of 3.11, so that one module serves every later version (setup.py: LIMITED_API).
+ *
  * To add functions to the module: export a PyMethodDef table and name it in module.c's list of tables.
  */
 #ifndef PS3C_BINDING_H
@@ -11,8 +13,27 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
 #include "../ps3c.h"
 #include "dlpack.h"
+
+/* ---- what the limited API lacks ---------------------------------------------------------------------------- */
+
+/* Puts a strong reference (or NULL), which it takes over, in the place of another. */
+static inline void ps3c_replace(PyObject **variable, PyObject *value)
+{
+    PyObject *old = *variable;
+    *variable = value;
+    Py_XDECREF(old);
+}
+
+/* __name__ of the object's type, for an exception's message; lives until the end of the block. */
+#define ps3c_type_name(object) ps3c_write_type_name(Py_TYPE(object), (char[200]){0}, 200)
+/* expect.c. Returns buffer. Clears an exception that is set: a better one is on its way. */
+const char *ps3c_write_type_name(PyTypeObject *type, char *buffer, size_t size);
 
 /* ---- module state ---------------------------------------------------------------------------------------- */
 
@@ -121,6 +142,8 @@ int ps3c_expect(const ps3c_label *label, const ps3c_tensor *tensor, const ps3c_e
 int ps3c_parse_dtype(PyObject *object, ps3c_dtype *dtype);
 /* ("cpu" | "cuda", index) */
 int ps3c_parse_device(PyObject *object, ps3c_device *device);
+/* A sequence as a tuple (strong); TypeError with the message where the object is none. */
+PyObject *ps3c_sequence(PyObject *object, const char *message);
 /* An integer (anything with __index__). */
 int ps3c_parse_int64(const char *name, PyObject *object, int64_t *value);
 /* None, "all", or an integer >= 0: PS3C_NONE, PS3C_ALL, or it. */

@@ -25,19 +25,19 @@ static int ps3c_read_list(const ps3c_field *field, PyObject *value, char *config
     int64_t *list = (int64_t *)(config + field->offset);
     char name[64];
     PyOS_snprintf(name, sizeof name, "config['%s']", field->name);
-    PyObject *fast = PySequence_Fast(value, "");
-    if (fast == NULL) {
+    PyObject *tuple = ps3c_sequence(value, "");
+    if (tuple == NULL) {
         if (PyErr_ExceptionMatches(PyExc_TypeError))
-            PyErr_Format(PyExc_TypeError, "%s: expected a list of integers, got %.200s", name, Py_TYPE(value)->tp_name);
+            PyErr_Format(PyExc_TypeError, "%s: expected a list of integers, got %.200s", name, ps3c_type_name(value));
         return -1;
     }
-    Py_ssize_t length = PySequence_Fast_GET_SIZE(fast);
+    Py_ssize_t length = PyTuple_Size(tuple);
     int failed = length > field->room;
     if (failed)
         PyErr_Format(PyExc_ValueError, "%s: expected at most %d entries, got %zd", name, field->room, length);
     for (Py_ssize_t i = 0; i < length && !failed; i++)
-        failed = ps3c_parse_int64(name, PySequence_Fast_GET_ITEM(fast, i), &list[i]) < 0;
-    Py_DECREF(fast);
+        failed = ps3c_parse_int64(name, PyTuple_GetItem(tuple, i), &list[i]) < 0;
+    Py_DECREF(tuple);
     if (!failed && field->count_offset != SIZE_MAX)
         *(int64_t *)(config + field->count_offset) = length;
     return failed ? -1 : 0;
@@ -56,7 +56,7 @@ static int ps3c_read_field(const ps3c_field *field, PyObject *value, char *confi
     case PS3C_FIELD_FLOAT:
         number = PyFloat_AsDouble(value);
         if (number == -1.0 && PyErr_Occurred()) {
-            PyErr_Format(PyExc_TypeError, "%s: expected a number, got %.200s", name, Py_TYPE(value)->tp_name);
+            PyErr_Format(PyExc_TypeError, "%s: expected a number, got %.200s", name, ps3c_type_name(value));
             return -1;
         }
         *(float *)(config + field->offset) = (float)number;
@@ -99,7 +99,7 @@ static int ps3c_read_config(const ps3c_field *fields, PyObject *dict, void *conf
     PyObject *key, *value;
     Py_ssize_t at = 0;
     if (!PyDict_Check(dict)) {
-        PyErr_Format(PyExc_TypeError, "argument config: expected a dict, got %.200s", Py_TYPE(dict)->tp_name);
+        PyErr_Format(PyExc_TypeError, "argument config: expected a dict, got %.200s", ps3c_type_name(dict));
         return -1;
     }
     while (PyDict_Next(dict, &at, &key, &value))

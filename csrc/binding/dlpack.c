@@ -33,9 +33,9 @@ static int ps3c_find_torch(ps3c_state *state)
         return -1;
     }
     /* An import runs other threads: one of them may have been here first. */
-    Py_XSETREF(state->tensor_type, tensor);
-    Py_XSETREF(state->is_neg, is_neg);
-    Py_XSETREF(state->to_dlpack, to_dlpack);
+    ps3c_replace(&state->tensor_type, tensor);
+    ps3c_replace(&state->is_neg, is_neg);
+    ps3c_replace(&state->to_dlpack, to_dlpack);
     return 0;
 }
 
@@ -73,7 +73,7 @@ static int ps3c_tensor_kind(ps3c_state *state, PyObject *object, const ps3c_dl_e
     *exchange = state->route == PS3C_ROUTE_CAPSULE ? NULL : ps3c_exchange_of(type);
     if (state->known_count < PS3C_KNOWN_TYPES) {
         state->known[state->known_count++] = (ps3c_known_type){type, *exchange};
-        Py_INCREF(type);
+        Py_INCREF((PyObject *)type);
     }
     return 1;
 }
@@ -86,7 +86,7 @@ static bool ps3c_tensor_flag(PyObject *object, const char *name)
     PyObject *value = PyObject_GetAttrString(object, name);
     if (value != NULL && PyCallable_Check(value)) {
         PyObject *result = PyObject_CallNoArgs(value);
-        Py_SETREF(value, result);
+        ps3c_replace(&value, result);
     }
     int truth = value == NULL ? 0 : PyObject_IsTrue(value);
     Py_XDECREF(value);
@@ -139,7 +139,7 @@ static int ps3c_refuse_kind(const ps3c_label *label, PyObject *object)
         ps3c_refuse(label, object, "a quantised tensor", "dtype");
     else
         PyErr_Format(PyExc_TypeError, "%s: this %.100s has no memory that can be read: %S",
-                     ps3c_label_text(label, name, sizeof name), Py_TYPE(object)->tp_name,
+                     ps3c_label_text(label, name, sizeof name), ps3c_type_name(object),
                      value != NULL ? value : Py_None);
     Py_XDECREF(type);
     Py_XDECREF(value);
@@ -232,7 +232,7 @@ void ps3c_loan_return(ps3c_loan *loan)
 /* By capsule: takes the managed tensor over, so that the capsule's destructor leaves it alone. */
 static int ps3c_loan_from_capsule(ps3c_state *state, PyObject *object, ps3c_loan *loan)
 {
-    PyObject *capsule = PyObject_CallOneArg(state->to_dlpack, object);
+    PyObject *capsule = PyObject_CallFunctionObjArgs(state->to_dlpack, object, NULL);
     if (capsule == NULL)
         return -1;
     ps3c_dl_managed *managed = PyCapsule_GetPointer(capsule, "dltensor");
@@ -272,7 +272,7 @@ static int ps3c_loan_ask(ps3c_state *state, const ps3c_label *label, const ps3c_
  * must be contiguous, need not be asked (that would take as long as borrowing them). */
 static int ps3c_refuse_negative(ps3c_state *state, const ps3c_label *label, PyObject *object)
 {
-    PyObject *negative = PyObject_CallOneArg(state->is_neg, object);
+    PyObject *negative = PyObject_CallFunctionObjArgs(state->is_neg, object, NULL);
     int is_negative = negative == NULL ? -1 : PyObject_IsTrue(negative);
     Py_XDECREF(negative);
     if (is_negative > 0)
@@ -290,7 +290,7 @@ int ps3c_loan_take(ps3c_state *state, const ps3c_label *label, PyObject *object,
     if (is_tensor <= 0) {
         if (is_tensor == 0)
             PyErr_Format(PyExc_TypeError, "%s: expected a torch.Tensor, got %.200s",
-                         ps3c_label_text(label, name, sizeof name), Py_TYPE(object)->tp_name);
+                         ps3c_label_text(label, name, sizeof name), ps3c_type_name(object));
         return -1;
     }
     loan->object = Py_NewRef(object);

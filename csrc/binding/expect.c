@@ -2,8 +2,6 @@
 #include "binding.h"
 #include "../tensor.h"
 
-#include <stdio.h>
-
 enum { PS3C_SHAPE_BYTES = 200 };
 
 const char *ps3c_label_text(const ps3c_label *label, char *buffer, size_t size)
@@ -14,6 +12,17 @@ const char *ps3c_label_text(const ps3c_label *label, char *buffer, size_t size)
         snprintf(buffer, size, "argument %s[%zd]", label->argument, label->index);
     else
         snprintf(buffer, size, "argument %s", label->argument);
+    return buffer;
+}
+
+const char *ps3c_write_type_name(PyTypeObject *type, char *buffer, size_t size)
+{
+    PyErr_Clear();
+    PyObject *name = PyObject_GetAttrString((PyObject *)type, "__name__");
+    const char *text = name == NULL ? NULL : PyUnicode_AsUTF8AndSize(name, NULL);
+    snprintf(buffer, size, "%s", text != NULL ? text : "object");
+    Py_XDECREF(name);
+    PyErr_Clear();
     return buffer;
 }
 

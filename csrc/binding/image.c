@@ -3,16 +3,16 @@
 
 static int ps3c_read_channels(const char *name, PyObject *object, float values[3])
 {
-    PyObject *fast = PySequence_Fast(object, "");
-    if (fast == NULL || PySequence_Fast_GET_SIZE(fast) != 3) {
-        if (fast != NULL || PyErr_ExceptionMatches(PyExc_TypeError))
+    PyObject *tuple = ps3c_sequence(object, "");
+    if (tuple == NULL || PyTuple_Size(tuple) != 3) {
+        if (tuple != NULL || PyErr_ExceptionMatches(PyExc_TypeError))
             PyErr_Format(PyExc_ValueError, "argument %s: expected 3 numbers, got %R", name, object);
-        Py_XDECREF(fast);
+        Py_XDECREF(tuple);
         return -1;
     }
     for (int c = 0; c < 3; c++)
-        values[c] = (float)PyFloat_AsDouble(PySequence_Fast_GET_ITEM(fast, c));
-    Py_DECREF(fast);
+        values[c] = (float)PyFloat_AsDouble(PyTuple_GetItem(tuple, c));
+    Py_DECREF(tuple);
     return PyErr_Occurred() ? -1 : 0;
 }
 

@@ -59,7 +59,7 @@ int ps3c_array_view(const char *name, PyObject *object, int dtype, bool write, p
 {
     if (!PyArray_Check(object)) {
         PyErr_Format(PyExc_TypeError, "argument %s: expected a numpy.ndarray, got %.200s", name,
-                     Py_TYPE(object)->tp_name);
+                     ps3c_type_name(object));
         return -1;
     }
     PyArrayObject *array = (PyArrayObject *)object;

@@ -474,7 +474,7 @@ static int take_scale(PyObject *item, int64_t patch, ps3c_scale *scale)
 
     if (!PyTuple_Check(item)) {
         PyErr_Format(PyExc_TypeError, "scales: got %.100s, expected tuples (height, width, rows, cols)",
-                     Py_TYPE(item)->tp_name);
+                     ps3c_type_name(item));
         return -1;
     }
     if (!PyArg_ParseTuple(item, "LLLL", &height, &width, &rows, &cols))
@@ -488,19 +488,19 @@ static int take_scale(PyObject *item, int64_t patch, ps3c_scale *scale)
 
 int ps3c_operation_scales(PyObject *object, int64_t patch, ps3c_scale *scales, int64_t *num_scales, int64_t *positions)
 {
-    PyObject *list = PySequence_Fast(object, "scales: expected a sequence of (height, width, rows, cols)");
+    PyObject *list = ps3c_sequence(object, "scales: expected a sequence of (height, width, rows, cols)");
     int64_t first = 0;
     int result = -1;
 
     if (!list)
         return -1;
-    *num_scales = PySequence_Fast_GET_SIZE(list);
+    *num_scales = PyTuple_Size(list);
     if (*num_scales < 1 || *num_scales > PS3C_MAX_SCALES) {
         ps3c_operation_refuse("scales", "got %lld of them, expected 1 to %d", (long long)*num_scales, PS3C_MAX_SCALES);
         goto cleanup;
     }
     for (int64_t i = 0; i < *num_scales; i++) {
-        if (take_scale(PySequence_Fast_GET_ITEM(list, i), patch, &scales[i]) < 0)
+        if (take_scale(PyTuple_GetItem(list, i), patch, &scales[i]) < 0)
             goto cleanup;
         scales[i].first = first;
         first += scales[i].rows * scales[i].cols;

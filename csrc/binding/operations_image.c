@@ -80,18 +80,18 @@ static const void *take_table(ps3c_operation *operation, const char *name, PyObj
 static int take_residuals(ps3c_operation *operation, PyObject *object, const ps3c_position_add_args *args,
                           const void **tables, int64_t *sides)
 {
-    PyObject *list = PySequence_Fast(object, "residual: expected a sequence of arrays or None");
+    PyObject *list = ps3c_sequence(object, "residual: expected a sequence of arrays or None");
     int result = -1;
 
     if (!list)
         return -1;
-    if (PySequence_Fast_GET_SIZE(list) != args->num_scales) {
-        ps3c_operation_refuse("residual", "got %zd entries, expected %lld", PySequence_Fast_GET_SIZE(list),
+    if (PyTuple_Size(list) != args->num_scales) {
+        ps3c_operation_refuse("residual", "got %zd entries, expected %lld", PyTuple_Size(list),
                               (long long)args->num_scales);
         goto cleanup;
     }
     for (int64_t i = 0; i < args->num_scales; i++) {
-        PyObject *item = PySequence_Fast_GET_ITEM(list, i);
+        PyObject *item = PyTuple_GetItem(list, i);
         tables[i] = NULL;
         sides[i] = 0;
         if (item == Py_None)

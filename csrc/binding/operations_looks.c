@@ -38,18 +38,18 @@ static int take_rank(ps3c_operation *operation, PyObject *item, int64_t batch, i
 
 static int take_ranks(ps3c_operation *operation, PyObject *object, looks_call *call)
 {
-    PyObject *list = PySequence_Fast(object, "rank: expected a sequence of arrays");
+    PyObject *list = ps3c_sequence(object, "rank: expected a sequence of arrays");
     int result = -1;
 
     if (!list)
         return -1;
-    if (PySequence_Fast_GET_SIZE(list) != call->args.num_scales) {
-        ps3c_operation_refuse("rank", "got %zd arrays, expected %lld", PySequence_Fast_GET_SIZE(list),
+    if (PyTuple_Size(list) != call->args.num_scales) {
+        ps3c_operation_refuse("rank", "got %zd arrays, expected %lld", PyTuple_Size(list),
                               (long long)call->args.num_scales);
         goto cleanup;
     }
     for (int64_t i = 0; i < call->args.num_scales; i++)
-        if (take_rank(operation, PySequence_Fast_GET_ITEM(list, i), call->args.batch,
+        if (take_rank(operation, PyTuple_GetItem(list, i), call->args.batch,
                       call->scales[i].rows * call->scales[i].cols, &call->rank[i]) < 0)
             goto cleanup;
     result = 0;
@@ -149,14 +149,14 @@ static PyObject *wrap_outputs(const looks_call *call)
             PyObject *array = ps3c_operation_result(sources[i], PS3C_INT32, 2, shape);
             if (!array)
                 goto cleanup;
-            PyList_SET_ITEM(lists[i], l, array);
+            PyList_SetItem(lists[i], l, array);
         }
     }
     for (int64_t i = 0; i < args->num_scales; i++) {
         PyObject *array = ps3c_operation_result(call->maps[i].data, call->maps[i].dtype, 3, call->maps[i].shape);
         if (!array)
             goto cleanup;
-        PyList_SET_ITEM(lists[2], i, array);
+        PyList_SetItem(lists[2], i, array);
     }
     result = PyTuple_Pack(3, lists[0], lists[1], lists[2]);
 cleanup:

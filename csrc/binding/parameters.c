@@ -57,7 +57,7 @@ static void ps3c_map_release(ps3c_parameter_map *map)
 
 static void ps3c_no_parameter(const ps3c_parameters *self, PyObject *name)
 {
-    PyErr_Format(PyExc_AttributeError, "%.200s has no parameter '%U'", Py_TYPE(self->module)->tp_name, name);
+    PyErr_Format(PyExc_AttributeError, "%.200s has no parameter '%U'", ps3c_type_name(self->module), name);
 }
 
 static PyObject *ps3c_module_dict(PyObject *module, const char *name)
@@ -65,7 +65,7 @@ static PyObject *ps3c_module_dict(PyObject *module, const char *name)
     PyObject *dict = PyObject_GetAttrString(module, name);
     if (dict != NULL && !PyDict_Check(dict)) {
         PyErr_Format(PyExc_TypeError, "argument module: expected a torch.nn.Module, but %s of %.200s is a %.200s", name,
-                     Py_TYPE(module)->tp_name, Py_TYPE(dict)->tp_name);
+                     ps3c_type_name(module), ps3c_type_name(dict));
         Py_CLEAR(dict);
     }
     return dict;
@@ -106,7 +106,7 @@ static int ps3c_check_module(const ps3c_parameters *self, PyObject *parts, Py_ss
 static Py_ssize_t ps3c_map_child(const ps3c_parameters *self, ps3c_parameter_map *map, Py_ssize_t parent,
                                  PyObject *parts, Py_ssize_t at, PyObject *name)
 {
-    PyObject *key = PyList_GET_ITEM(parts, at);
+    PyObject *key = PyList_GetItem(parts, at);
     for (Py_ssize_t i = map->node_count - 1; i > 0; i--) /* names come in order: the latest first */
         if (map->nodes[i].parent == parent && PyUnicode_Compare(map->nodes[i].key, key) == 0)
             return i;
@@ -132,11 +132,11 @@ static int ps3c_map_follow(const ps3c_parameters *self, ps3c_parameter_map *map,
     Py_XDECREF(dot);
     if (parts == NULL)
         return -1;
-    Py_ssize_t last = PyList_GET_SIZE(parts) - 1, node = 0;
+    Py_ssize_t last = PyList_Size(parts) - 1, node = 0;
     for (Py_ssize_t at = 0; at < last && node >= 0; at++)
         node = ps3c_map_child(self, map, node, parts, at, name);
     if (node >= 0) {
-        PyObject *key = Py_NewRef(PyList_GET_ITEM(parts, last));
+        PyObject *key = Py_NewRef(PyList_GetItem(parts, last));
         PyUnicode_InternInPlace(&key);
         map->entries[map->entry_count++] = (ps3c_parameter_entry){node, key};
     }
@@ -148,10 +148,10 @@ static int ps3c_map_follow(const ps3c_parameters *self, ps3c_parameter_map *map,
 static Py_ssize_t ps3c_count_dots(PyObject *names)
 {
     Py_ssize_t dots = 0;
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); i++) {
-        PyObject *name = PyTuple_GET_ITEM(names, i);
-        for (Py_ssize_t c = 0; c < PyUnicode_GET_LENGTH(name); c++)
-            dots += PyUnicode_READ_CHAR(name, c) == '.';
+    for (Py_ssize_t i = 0; i < PyTuple_Size(names); i++) {
+        PyObject *name = PyTuple_GetItem(names, i);
+        for (Py_ssize_t c = 0; c < PyUnicode_GetLength(name); c++)
+            dots += PyUnicode_ReadChar(name, c) == '.';
     }
     return dots;
 }
@@ -159,7 +159,7 @@ static Py_ssize_t ps3c_count_dots(PyObject *names)
 /* A new map with one reference; NULL with an exception. */
 static ps3c_parameter_map *ps3c_map_make(const ps3c_parameters *self)
 {
-    Py_ssize_t count = PyTuple_GET_SIZE(self->names);
+    Py_ssize_t count = PyTuple_Size(self->names);
     ps3c_parameter_map *map = PyMem_Calloc(1, sizeof *map);
     if (map != NULL) {
         map->references = 1;
@@ -173,7 +173,7 @@ static ps3c_parameter_map *ps3c_map_make(const ps3c_parameters *self)
     if (ps3c_map_add(map, -1, NULL, Py_NewRef(self->module)) < 0)
         goto fail;
     for (Py_ssize_t i = 0; i < count; i++)
-        if (ps3c_map_follow(self, map, PyTuple_GET_ITEM(self->names, i)) < 0)
+        if (ps3c_map_follow(self, map, PyTuple_GetItem(self->names, i)) < 0)
             goto fail;
     return map;
 fail:
@@ -239,19 +239,19 @@ static PyObject *ps3c_parameters_collect(PyObject *object, PyObject *unused)
     PyObject *list = map == NULL ? NULL : PyList_New(map->entry_count);
     for (Py_ssize_t i = 0; list != NULL && i < map->entry_count; i++) {
         const ps3c_module_node *node = &map->nodes[map->entries[i].node];
-        PyObject *key = map->entries[i].key, *name = PyTuple_GET_ITEM(self->names, i);
+        PyObject *key = map->entries[i].key;
         PyObject *value = Py_XNewRef(PyDict_GetItemWithError(node->parameters, key));
         if (value == NULL && !PyErr_Occurred())
-            value = ps3c_parametrized(self, node, key, name);
+            value = ps3c_parametrized(self, node, key, PyTuple_GetItem(self->names, i));
         if (value == Py_None) {
-            PyErr_Format(PyExc_TypeError, "parameter '%U' of %.200s: expected a tensor, got None", name,
-                         Py_TYPE(self->module)->tp_name);
+            PyErr_Format(PyExc_TypeError, "parameter '%U' of %.200s: expected a tensor, got None",
+                         PyTuple_GetItem(self->names, i), ps3c_type_name(self->module));
             Py_CLEAR(value);
         }
         if (value == NULL)
             Py_CLEAR(list);
         else
-            PyList_SET_ITEM(list, i, value);
+            PyList_SetItem(list, i, value);
     }
     ps3c_map_release(map);
     return list;
@@ -266,13 +266,13 @@ static PyObject *ps3c_parameters_new(PyTypeObject *type, PyObject *args, PyObjec
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|O:Parameters", keywords, &module, &names, &check))
         return NULL;
     names = PySequence_Tuple(names);
-    for (Py_ssize_t i = 0; names != NULL && i < PyTuple_GET_SIZE(names); i++)
-        if (!PyUnicode_Check(PyTuple_GET_ITEM(names, i))) {
+    for (Py_ssize_t i = 0; names != NULL && i < PyTuple_Size(names); i++)
+        if (!PyUnicode_Check(PyTuple_GetItem(names, i))) {
             PyErr_Format(PyExc_TypeError, "argument names: expected str, got %.200s at %zd",
-                         Py_TYPE(PyTuple_GET_ITEM(names, i))->tp_name, i);
+                         ps3c_type_name(PyTuple_GetItem(names, i)), i);
             Py_CLEAR(names);
         }
-    ps3c_parameters *self = names == NULL ? NULL : (ps3c_parameters *)type->tp_alloc(type, 0);
+    ps3c_parameters *self = names == NULL ? NULL : (ps3c_parameters *)PyType_GenericAlloc(type, 0);
     if (self == NULL) {
         Py_XDECREF(names);
         return NULL;
@@ -320,7 +320,7 @@ static void ps3c_parameters_dealloc(PyObject *object)
     PyObject_GC_UnTrack(object);
     ps3c_parameters_clear(object);
     Py_CLEAR(((ps3c_parameters *)object)->names);
-    type->tp_free(object);
+    PyObject_GC_Del(object);
     Py_DECREF(type);
 }
 

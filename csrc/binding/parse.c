@@ -1,12 +1,20 @@
-/* Python values to C: integers, names, dtypes, devices, numbers of looks. */
+/* Python values to C: sequences, integers, names, dtypes, devices, numbers of looks. */
 #include "binding.h"
+
+PyObject *ps3c_sequence(PyObject *object, const char *message)
+{
+    PyObject *tuple = PySequence_Tuple(object);
+    if (tuple == NULL && PyErr_ExceptionMatches(PyExc_TypeError))
+        PyErr_SetString(PyExc_TypeError, message);
+    return tuple;
+}
 
 int ps3c_parse_int64(const char *name, PyObject *object, int64_t *value)
 {
     PyObject *number = PyNumber_Index(object);
     if (number == NULL) {
         if (PyErr_ExceptionMatches(PyExc_TypeError))
-            PyErr_Format(PyExc_TypeError, "%s: expected an integer, got %.200s", name, Py_TYPE(object)->tp_name);
+            PyErr_Format(PyExc_TypeError, "%s: expected an integer, got %.200s", name, ps3c_type_name(object));
         return -1;
     }
     long long parsed = PyLong_AsLongLong(number);
@@ -36,7 +44,7 @@ int ps3c_parse_looks(const char *name, PyObject *object, int64_t *value)
     }
     if (!PyIndex_Check(object)) {
         PyErr_Format(PyExc_TypeError, "argument %s: expected None, 'all' or an integer, got %.200s", name,
-                     Py_TYPE(object)->tp_name);
+                     ps3c_type_name(object));
         return -1;
     }
     if (ps3c_parse_int64(name, object, value) < 0)
@@ -52,7 +60,7 @@ int ps3c_parse_looks(const char *name, PyObject *object, int64_t *value)
 int ps3c_parse_choice(const char *name, PyObject *object, const char *const *names, int *value)
 {
     if (!PyUnicode_Check(object)) {
-        PyErr_Format(PyExc_TypeError, "%s: expected a str, got %.200s", name, Py_TYPE(object)->tp_name);
+        PyErr_Format(PyExc_TypeError, "%s: expected a str, got %.200s", name, ps3c_type_name(object));
         return -1;
     }
     PyObject *list = PyUnicode_FromString("");
@@ -63,7 +71,7 @@ int ps3c_parse_choice(const char *name, PyObject *object, const char *const *nam
             return 0;
         }
         PyObject *longer = PyUnicode_FromFormat("%U%s'%s'", list, i > 0 ? ", " : "", names[i]);
-        Py_SETREF(list, longer);
+        ps3c_replace(&list, longer);
     }
     if (list != NULL)
         PyErr_Format(PyExc_ValueError, "%s: expected one of %U, got %R", name, list, object);
@@ -87,12 +95,12 @@ int ps3c_parse_device(PyObject *object, ps3c_device *device)
     static const char *const names[] = {"cpu", "cuda", NULL};
     int type;
     int64_t index;
-    if (!PyTuple_Check(object) || PyTuple_GET_SIZE(object) != 2) {
+    if (!PyTuple_Check(object) || PyTuple_Size(object) != 2) {
         PyErr_Format(PyExc_TypeError, "argument device: expected a tuple (type, index), got %R", object);
         return -1;
     }
-    if (ps3c_parse_choice("argument device", PyTuple_GET_ITEM(object, 0), names, &type) < 0 ||
-        ps3c_parse_int64("argument device", PyTuple_GET_ITEM(object, 1), &index) < 0)
+    if (ps3c_parse_choice("argument device", PyTuple_GetItem(object, 0), names, &type) < 0 ||
+        ps3c_parse_int64("argument device", PyTuple_GetItem(object, 1), &index) < 0)
         return -1;
     if (index < 0 || index > INT32_MAX || (type == PS3C_CPU && index != 0)) {
         PyErr_Format(PyExc_ValueError, "argument device: no device %R", object);

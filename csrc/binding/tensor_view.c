@@ -17,7 +17,7 @@ static PyObject *ps3c_tensor_view_new(PyTypeObject *type, PyObject *args, PyObje
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|s:TensorView", keywords, &object, &name))
         return NULL;
     ps3c_label label = ps3c_argument(name);
-    ps3c_tensor_view *self = (ps3c_tensor_view *)type->tp_alloc(type, 0);
+    ps3c_tensor_view *self = (ps3c_tensor_view *)PyType_GenericAlloc(type, 0);
     if (self != NULL && ps3c_loan_take(PyType_GetModuleState(type), &label, object, &self->loan, &self->tensor) < 0)
         Py_CLEAR(self);
     if (self != NULL)
@@ -29,7 +29,7 @@ static void ps3c_tensor_view_dealloc(PyObject *object)
 {
     PyTypeObject *type = Py_TYPE(object);
     ps3c_loan_return(&((ps3c_tensor_view *)object)->loan);
-    type->tp_free(object);
+    PyObject_Free(object);
     Py_DECREF(type);
 }
 
@@ -63,7 +63,7 @@ static PyObject *ps3c_tensor_view_bytes(PyObject *object, PyObject *unused)
             offset += rest % tensor->shape[d] * tensor->strides[d];
             rest /= tensor->shape[d];
         }
-        memcpy(PyBytes_AS_STRING(bytes) + i * item, (const char *)tensor->data + offset * item, (size_t)item);
+        memcpy(PyBytes_AsString(bytes) + i * item, (const char *)tensor->data + offset * item, (size_t)item);
     }
     return bytes;
 }
@@ -76,7 +76,7 @@ static PyObject *ps3c_int64_tuple(const int64_t *values, int count)
         if (value == NULL)
             Py_CLEAR(tuple);
         else
-            PyTuple_SET_ITEM(tuple, i, value);
+            PyTuple_SetItem(tuple, i, value);
     }
     return tuple;
 }

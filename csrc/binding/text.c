@@ -41,7 +41,7 @@ static PyObject *ps3c_text_model_new(PyTypeObject *type, PyObject *args, PyObjec
     PyObject *config;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O:TextModel", keywords, &config))
         return NULL;
-    ps3c_text_model *self = (ps3c_text_model *)type->tp_alloc(type, 0);
+    ps3c_text_model *self = (ps3c_text_model *)PyType_GenericAlloc(type, 0);
     ps3c_call call = {0};
     if (self == NULL || ps3c_parse_text_config(config, &self->config) < 0 || ps3c_call_begin(&call, 0, NULL) < 0 ||
         ps3c_text_model_describe(self, call.context) < 0)
@@ -54,7 +54,7 @@ static void ps3c_text_model_dealloc(PyObject *object)
 {
     PyTypeObject *type = Py_TYPE(object);
     PyMem_Free(((ps3c_text_model *)object)->weight_infos);
-    type->tp_free(object);
+    PyObject_Free(object);
     Py_DECREF(type);
 }
 
@@ -87,7 +87,7 @@ static PyObject *ps3c_text_model_plan(PyObject *object, PyObject *args, PyObject
     if ((dtype_name != NULL && ps3c_parse_dtype(dtype_name, &dtype) < 0) ||
         (device_name != NULL && ps3c_parse_device(device_name, &device) < 0) || ps3c_call_begin(&call, 0, NULL) < 0)
         return NULL;
-    result = (ps3c_text_plan_object *)type->tp_alloc(type, 0);
+    result = (ps3c_text_plan_object *)PyType_GenericAlloc(type, 0);
     if (result == NULL)
         goto cleanup;
     ps3c_status status =
@@ -229,8 +229,8 @@ static void ps3c_text_plan_dealloc(PyObject *object)
     ps3c_text_plan_object *self = (ps3c_text_plan_object *)object;
     PyTypeObject *type = Py_TYPE(object);
     ps3c_text_plan_free(self->plan);
-    Py_XDECREF(self->model);
-    type->tp_free(object);
+    Py_CLEAR(self->model);
+    PyObject_Free(object);
     Py_DECREF(type);
 }
 

@@ -40,7 +40,7 @@ static PyObject *ps3c_vision_model_new(PyTypeObject *type, PyObject *args, PyObj
     PyObject *config;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O:VisionModel", keywords, &config))
         return NULL;
-    ps3c_vision_model *self = (ps3c_vision_model *)type->tp_alloc(type, 0);
+    ps3c_vision_model *self = (ps3c_vision_model *)PyType_GenericAlloc(type, 0);
     ps3c_call call = {0};
     if (self == NULL || ps3c_parse_vision_config(config, &self->config) < 0 || ps3c_call_begin(&call, 0, NULL) < 0 ||
         ps3c_vision_model_describe(self, call.context) < 0)
@@ -53,7 +53,7 @@ static void ps3c_vision_model_dealloc(PyObject *object)
 {
     PyTypeObject *type = Py_TYPE(object);
     PyMem_Free(((ps3c_vision_model *)object)->weight_infos);
-    type->tp_free(object);
+    PyObject_Free(object);
     Py_DECREF(type);
 }
 
@@ -71,20 +71,20 @@ static int ps3c_parse_first_n(PyObject *object, int64_t batch, int64_t **list)
     *list = NULL;
     if (object == Py_None)
         return 0;
-    PyObject *fast = PySequence_Fast(object, "argument first_n_scales: expected None or a sequence of integers");
-    if (fast == NULL)
+    PyObject *tuple = ps3c_sequence(object, "argument first_n_scales: expected None or a sequence of integers");
+    if (tuple == NULL)
         return -1;
-    bool failed = PySequence_Fast_GET_SIZE(fast) != batch;
+    bool failed = PyTuple_Size(tuple) != batch;
     if (failed)
         PyErr_Format(PyExc_ValueError, "%s: expected an entry for each of the %lld images, got %zd", name,
-                     (long long)batch, PySequence_Fast_GET_SIZE(fast));
+                     (long long)batch, PyTuple_Size(tuple));
     else if ((*list = PyMem_New(int64_t, batch)) == NULL) {
         failed = true;
         PyErr_NoMemory();
     }
     for (Py_ssize_t i = 0; i < batch && !failed; i++)
-        failed = ps3c_parse_int64(name, PySequence_Fast_GET_ITEM(fast, i), &(*list)[i]) < 0;
-    Py_DECREF(fast);
+        failed = ps3c_parse_int64(name, PyTuple_GetItem(tuple, i), &(*list)[i]) < 0;
+    Py_DECREF(tuple);
     return failed ? -1 : 0;
 }
 
@@ -157,7 +157,7 @@ static PyObject *ps3c_vision_model_plan(PyObject *object, PyObject *args, PyObje
     int64_t *first_n = NULL;
     if (ps3c_vision_parse_request(args, kwargs, &request, &first_n) < 0 || ps3c_call_begin(&call, 0, NULL) < 0)
         goto cleanup;
-    result = (ps3c_vision_plan_object *)type->tp_alloc(type, 0);
+    result = (ps3c_vision_plan_object *)PyType_GenericAlloc(type, 0);
     if (result == NULL)
         goto cleanup;
     ps3c_status status = ps3c_vision_plan_create(call.context, &self->config, &request, &result->plan);
@@ -345,8 +345,8 @@ static void ps3c_vision_plan_dealloc(PyObject *object)
     ps3c_vision_plan_object *self = (ps3c_vision_plan_object *)object;
     PyTypeObject *type = Py_TYPE(object);
     ps3c_vision_plan_free(self->plan);
-    Py_XDECREF(self->model);
-    type->tp_free(object);
+    Py_CLEAR(self->model);
+    PyObject_Free(object);
     Py_DECREF(type);
 }
 
@@ -354,12 +354,12 @@ static void ps3c_vision_plan_dealloc(PyObject *object)
 static PyObject *ps3c_pairs(ps3c_vision_plan_object *self, int64_t (*pairs)[2])
 {
     PyObject *list = PyList_New(self->info.num_high_scales + 1);
-    for (Py_ssize_t s = 0; list != NULL && s < PyList_GET_SIZE(list); s++) {
+    for (Py_ssize_t s = 0; list != NULL && s < PyList_Size(list); s++) {
         PyObject *pair = Py_BuildValue("(LL)", (long long)pairs[s][0], (long long)pairs[s][1]);
         if (pair == NULL)
             Py_CLEAR(list);
         else
-            PyList_SET_ITEM(list, s, pair);
+            PyList_SetItem(list, s, pair);
     }
     return list;
 }
@@ -382,12 +382,12 @@ static PyObject *ps3c_vision_plan_grids(PyObject *object, void *unused)
 static PyObject *ps3c_look_takes(const ps3c_vision_plan_object *self, int64_t image, int64_t look)
 {
     PyObject *takes = PyList_New(self->info.num_high_scales);
-    for (Py_ssize_t s = 0; takes != NULL && s < PyList_GET_SIZE(takes); s++) {
+    for (Py_ssize_t s = 0; takes != NULL && s < PyList_Size(takes); s++) {
         PyObject *take = PyLong_FromLongLong(ps3c_vision_plan_take(self->plan, image, look, s));
         if (take == NULL)
             Py_CLEAR(takes);
         else
-            PyList_SET_ITEM(takes, s, take);
+            PyList_SetItem(takes, s, take);
     }
     return takes;
 }
