@@ -10,10 +10,18 @@ Environment:
     PS3C_CUDA_ARCHITECTURES  such as "sm_90a" or "sm_80 sm_90a"; default: all of CUDA_ARCHITECTURES that nvcc knows
     NVCC            the CUDA compiler; default: nvcc on the path, then CUDA_HOME's, then /usr/local/cuda's
     PS3C_JOBS       compilers at once; default 2, or what `build_ext -j` says
+    PS3C_OBJECTS    folder of the objects; default: under build/. Builds of copies of these sources can share one
+    LDFLAGS         more for the link
 
-A source is compiled again when it, a header that it includes, or its flags changed.
+A source is compiled again when it, a header that it includes, or its flags changed; what counts is what files hold, not
+when they were written.
+
+The module keeps to Python's limited API, so that one build serves CPython 3.11 and all that follow (_core.abi3.so, wheel
+tag cp311-abi3). For 3.10, whose limited API lacks what NumPy needs, and for free-threaded Python, which has none yet, it
+is built for that version.
 """
 
+import functools
 import hashlib
 import os
 import platform
@@ -29,7 +37,7 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
-from setuptools.errors import CompileError
+from setuptools.errors import CompileError, LinkError
 
 ROOT = Path(__file__).resolve().parent
 
@@ -40,6 +48,11 @@ if platform.machine().lower() in ("x86_64", "amd64"):
     LEVELS["avx2"] = ["-mavx2", "-mfma", "-mf16c"]
     LEVELS["avx512"] = AVX512
     LEVELS["avx512bf16"] = AVX512 + ["-mavx512bf16"]
+
+# Of the oldest Python that the module built here serves; None: this Python alone.
+LIMITED_API = (3, 11)
+if sys.implementation.name != "cpython" or sys.version_info < LIMITED_API or sysconfig.get_config_var("Py_GIL_DISABLED"):
+    LIMITED_API = None
 
 # Machine code for each; the last one's PTX too, for what comes after it.
 CUDA_ARCHITECTURES = ["sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120"]
@@ -60,6 +73,11 @@ def is_per_level(source):
     return bool(PER_LEVEL.search(COMMENTS.sub("", (ROOT / source).read_text())))
 
 
+@functools.lru_cache(None)
+def digest(name):
+    return hashlib.sha256(Path(name).read_bytes()).hexdigest()
+
+
 class Compilation:
     """One source to one object, with one set of flags."""
 
@@ -68,19 +86,16 @@ class Compilation:
         stem = Path(folder, source).with_suffix("")
         self.object = Path(f"{stem}{'.' + tag if tag else ''}.o")
         self.depends = self.object.with_suffix(".d")
-        self.command = [*compiler, *flags, "-MMD", "-MF", str(self.depends), "-c", source, "-o", str(self.object)]
+        self.command = [*compiler, *flags, "-c", source]
 
     def stamp(self):
-        return hashlib.sha256("\0".join(self.command).encode()).hexdigest()
+        """What the object is made from: the command, and the contents of the files that the compiler read."""
+        names = self.depends.read_text().replace("\\\n", " ").split(":", 1)[1].split()
+        return hashlib.sha256("\0".join([*self.command, *map(digest, names)]).encode()).hexdigest()
 
     def is_current(self):
-        """Is the object newer than all that it was made from, and made by the same command?"""
         try:
-            made = self.object.stat().st_mtime
-            names = self.depends.read_text().replace("\\\n", " ").split(":", 1)[1].split()
-            return self.object.with_suffix(".cmd").read_text() == self.stamp() and all(
-                os.stat(name).st_mtime <= made for name in names
-            )
+            return self.object.is_file() and self.object.with_suffix(".made").read_text() == self.stamp()
         except (OSError, IndexError):
             return False
 
@@ -89,13 +104,14 @@ class Compilation:
             return
         self.object.parent.mkdir(parents=True, exist_ok=True)
         print("cc", self.source, "->", self.object.name, flush=True)
-        result = subprocess.run(self.command, capture_output=True, text=True)
+        output = ["-MMD", "-MF", str(self.depends), "-o", str(self.object)]
+        result = subprocess.run(self.command + output, capture_output=True, text=True)
         self.object.with_suffix(".log").write_text(result.stderr)  # scripts/cuda_kernels.py reads ptxas's words there
         if result.returncode != 0 or "-Xptxas=-v" not in self.command:
             sys.stderr.write(result.stderr)
         if result.returncode != 0:
             raise CompileError(f"{self.source}: the compiler failed with status {result.returncode}")
-        self.object.with_suffix(".cmd").write_text(self.stamp())
+        self.object.with_suffix(".made").write_text(self.stamp())
 
 
 class CudaLibrary:
@@ -181,18 +197,22 @@ class BuildCore(build_ext):
         cuda = CudaLibrary()  # before the work: it may refuse its switches
         with ThreadPoolExecutor(self.jobs()) as pool:
             list(pool.map(Compilation.run, tasks))
-        target = self.get_ext_fullpath(ext.name)
-        Path(target).parent.mkdir(parents=True, exist_ok=True)
-        self.compiler.link_shared_object(
-            [str(task.object) for task in tasks],
-            target,
-            libraries=self.get_libraries(ext) + ["dl", "m"],
-            library_dirs=ext.library_dirs,
-            extra_postargs=self.sanitize_flags() + openmp,
-            build_temp=self.build_temp,
-            target_lang="c",
-        )
-        cuda.build(Path(self.folder(), "cuda"), Path(target).parent / CudaLibrary.NAME, self.jobs())
+        target = Path(self.get_ext_fullpath(ext.name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self.remove_others(target)
+        # Not by Python's own link command: some add where that Python lies to the library's search path.
+        command = [*compiler, "-shared", *[str(task.object) for task in tasks], *self.sanitize_flags(), *openmp]
+        command += [*shlex.split(os.environ.get("LDFLAGS", "")), "-ldl", "-lm", "-o", str(target)]
+        if subprocess.run(command).returncode != 0:
+            raise LinkError(f"{target}: the compiler failed to link")
+        cuda.build(Path(self.folder(), "cuda"), target.parent / CudaLibrary.NAME, self.jobs())
+
+    @staticmethod
+    def remove_others(target):
+        """Modules of the same name by another build's tag, which Python might find first."""
+        for other in target.parent.glob(f"{target.name.split('.')[0]}.*.so"):
+            if other.name != target.name:
+                other.unlink()
 
     def copy_extensions_to_source(self):
         """In place (also `pip install -e`): the CUDA library goes where the module goes."""
@@ -200,8 +220,10 @@ class BuildCore(build_ext):
         for ext in self.extensions:
             package = ext.name.rpartition(".")[0]
             built = Path(self.build_lib, *package.split("."), CudaLibrary.NAME)
-            source = Path(self.get_finalized_command("build_py").get_package_dir(package), CudaLibrary.NAME)
+            folder = Path(self.get_finalized_command("build_py").get_package_dir(package))
+            source = folder / CudaLibrary.NAME
             source.unlink(missing_ok=True)
+            self.remove_others(folder / Path(self.get_ext_filename(ext.name)).name)
             if built.is_file():
                 shutil.copyfile(built, source)
 
@@ -233,7 +255,8 @@ class BuildCore(build_ext):
         """Where objects go. Debug and sanitized ones lie apart, so that changing a switch doesn't rebuild the others."""
         # pip gives an editable build a temporary folder; objects stay, so that the next one only compiles changes.
         lasting = f"build/temp.{self.plat_name}-{sys.implementation.cache_tag}"
-        return Path(lasting if self.editable_mode else self.build_temp, self.kind())
+        chosen = os.environ.get("PS3C_OBJECTS") or (lasting if self.editable_mode else self.build_temp)
+        return Path(chosen, self.kind())
 
     def compilations(self, ext, compiler, openmp):
         kind, folder = self.kind(), self.folder()
@@ -243,7 +266,8 @@ class BuildCore(build_ext):
         common += ["-Werror"] if switch("PS3C_WERROR") else []
         engine = [*common, "-ffp-contract=off", *(optimize or ["-O2"])]
         kernel = [*common, "-ffp-contract=fast", *(optimize or ["-O3"])]
-        binding = [*engine, *[f"-isystem{path}" for path in self.python_includes()]]
+        limited = [f"-DPy_LIMITED_API=0x{LIMITED_API[0]:02X}{LIMITED_API[1]:02X}0000"] if LIMITED_API else []
+        binding = [*engine, *limited, *[f"-isystem{path}" for path in self.python_includes()]]
         tasks = []
         for source in ext.sources:
             if source.startswith("csrc/binding/"):
@@ -269,7 +293,12 @@ class BuildCore(build_ext):
 os.chdir(ROOT)
 setup(
     ext_modules=[
-        Extension("ps3c._core", sources=sources("csrc") + sources("csrc/binding") + sources("kernels/cpu")),
+        Extension(
+            "ps3c._core",
+            sources=sources("csrc") + sources("csrc/binding") + sources("kernels/cpu"),
+            py_limited_api=bool(LIMITED_API),
+        ),
     ],
     cmdclass={"build_ext": BuildCore},
+    options={"bdist_wheel": {"py_limited_api": "cp{}{}".format(*LIMITED_API)}} if LIMITED_API else {},
 )
