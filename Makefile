@@ -22,6 +22,8 @@ help:
 	@echo "make asan       tests on a build with the address and undefined-behaviour sanitizers"
 	@echo "make cuda       the CUDA library for all architectures, without spills; docs/kernels.md; no GPU needed"
 	@echo "make lint       formatting, and a build without warnings by gcc and clang"
+	@echo "make typecheck  the stub of ps3c._core against the module, and a user's code against the package, by mypy"
+	@echo "make wheel      sdist and manylinux wheel in dist/; with the CUDA library when PS3C_CUDA=1"
 	@echo "make clean      removes what was built; 'make distclean' the environments too"
 
 # ---- environment and build ------------------------------------------------------------------------------------------
@@ -129,11 +131,21 @@ else
 	@echo "lint: no clang here, warnings checked with gcc alone"
 endif
 
+# Single operations are for tests: the stub leaves them unnamed.
+typecheck: build
+	$(BIN)/python -m mypy.stubtest ps3c._core --allowlist tests/typing/stubtest.txt --mypy-config-file tests/typing/mypy.ini
+	$(BIN)/python -m mypy --config-file tests/typing/mypy.ini tests/typing/consumer.py
+
+# ---- wheel ----------------------------------------------------------------------------------------------------------
+
+wheel: build
+	$(BIN)/python scripts/wheel.py
+
 clean:
-	rm -rf build dist *.egg-info ps3c/*.so $(DEMO) .pytest_cache .hypothesis
+	rm -rf build dist *.egg-info ps3c/*.so $(DEMO) .pytest_cache .hypothesis .mypy_cache
 	find ps3c python tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean
 	rm -rf $(VENV) .venv-* .cache
 
-.PHONY: help venv build toolkit reference test real-size asan cuda demo docs lint clean distclean
+.PHONY: help venv build toolkit reference test real-size asan cuda demo docs lint typecheck wheel clean distclean

@@ -263,6 +263,7 @@ class BuildCore(build_ext):
         optimize = {"sanitize": ["-O1", "-g", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined"],
                     "debug": ["-O0", "-g"], "release": []}[kind]
         common = ["-std=gnu11", "-Wall", "-Wextra", "-fPIC", "-fvisibility=hidden", *self.sanitize_flags(), *openmp]
+        common += ["-Werror=implicit-function-declaration"]  # such as of what the limited API hides
         common += ["-Werror"] if switch("PS3C_WERROR") else []
         engine = [*common, "-ffp-contract=off", *(optimize or ["-O2"])]
         kernel = [*common, "-ffp-contract=fast", *(optimize or ["-O3"])]
