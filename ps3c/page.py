@@ -324,5 +324,5 @@ def _free_port(port: int) -> int:
         try:
             probe.bind((HOST, port))
         except OSError as error:
-            raise OSError(f"port {port} of {HOST} cannot be had: {error.strerror}; take another with --port") from error
+            raise OSError(f"port {port} cannot be used: {error.strerror}; take another") from error
         return probe.getsockname()[1]
