@@ -71,9 +71,10 @@ def _installed() -> Optional[Path]:
 
 def _import(place: Path) -> types.ModuleType:
     known = sys.modules.get(_NAME)
-    if known is not None and Path(known.__file__).parent == place:
+    if known is not None and Path(str(known.__file__)).parent == place:
         return known
     spec = importlib.util.spec_from_file_location(_NAME, place / "__init__.py", submodule_search_locations=[str(place)])
+    assert spec is not None and spec.loader is not None  # a file's always has one
     module = importlib.util.module_from_spec(spec)
     sys.modules[_NAME] = module
     try:

@@ -1,7 +1,7 @@
 """A small random vision tower and text tower, run whole at one level and at the naive one. For `ps3c check`."""
 
 import functools
-from typing import Dict, Iterator, List, Tuple
+from typing import Any, Dict, Iterator, List, Tuple
 
 import torch
 
@@ -9,13 +9,13 @@ from .. import _core
 
 # The proportions of the published models in small: patches of 14, heads of 72, an MLP of 3.7362. One look takes every
 # patch, so that a close call in the ranking can't make two levels differ.
-VISION = dict(
+VISION: Dict[str, Any] = dict(
     width=144, depth=3, heads=2, mlp_hidden=538, patch=14, grid=4, norm_eps=1e-6, tanh_gelu=False, crop_positions=False,
     final_norm=True, scales=[56, 112, 168], max_select_num=[64, 144], separate_positions=True, select_layers=[0, 2],
     highres_features=True, conv_width=16, conv_out=24, conv_depth=1, conv_kernel=28, adapter="none", pool_width=144,
     pool_heads=2, pool_hidden=538, pool_eps=1e-6,
 )  # fmt: skip
-TEXT = dict(
+TEXT: Dict[str, Any] = dict(
     width=144, depth=3, heads=2, mlp_hidden=538, context_length=16, vocab_size=97, output_dim=144, prompt_dim=144,
     norm_eps=1e-6, causal=False, class_token=False, pad_id=0, layer_scale=False, tanh_gelu=True, projection_linear=True,
     projection_bias=True, pool="last",
@@ -58,13 +58,17 @@ def _run(tower: str, dtype: str, level: str) -> Dict[str, torch.Tensor]:
     return {name: tensor.double().cpu() for name, tensor in outputs.items()}
 
 
-def _vision(dtype: str, device: torch.device, how: dict) -> Dict[str, torch.Tensor]:
+def _place(device: torch.device) -> Any:
+    return (device.type, 0)
+
+
+def _vision(dtype: Any, device: torch.device, how: dict) -> Dict[str, torch.Tensor]:
     kind = getattr(torch, dtype)
-    model = _core.VisionModel(VISION)
+    model, place = _core.VisionModel(VISION), _place(device)
     generator = torch.Generator().manual_seed(2)
     pixels = torch.randn(1, 3, SIDE, SIDE, generator=generator).to(device, kind)
     prompt = torch.randn(1, VISION["width"], generator=generator).to(device, kind)
-    plan = model.plan(1, SIDE, SIDE, dtype=dtype, device=(device.type, 0), num_look_close=1, prompt=True)
+    plan = model.plan(1, SIDE, SIDE, dtype=dtype, device=place, num_look_close=1, prompt=True)
     tokens = plan.low_res_tokens + plan.selected_tokens
     features = torch.empty(1, tokens, VISION["width"], dtype=kind, device=device)
     probs = [torch.empty(1, *grid, dtype=kind, device=device) for grid in plan.grids[1:]]
@@ -81,10 +85,10 @@ def _vision(dtype: str, device: torch.device, how: dict) -> Dict[str, torch.Tens
     return {"features": features, "probabilities": torch.cat([prob.flatten() for prob in probs])}
 
 
-def _text(dtype: str, device: torch.device, how: dict) -> Dict[str, torch.Tensor]:
+def _text(dtype: Any, device: torch.device, how: dict) -> Dict[str, torch.Tensor]:
     kind = getattr(torch, dtype)
-    model = _core.TextModel(TEXT)
-    plan = model.plan(2, TEXT["context_length"], dtype=dtype, device=(device.type, 0))
+    model, place = _core.TextModel(TEXT), _place(device)
+    plan = model.plan(2, TEXT["context_length"], dtype=dtype, device=place)
     ids = (torch.arange(2 * TEXT["context_length"]).reshape(2, -1) * 7 % TEXT["vocab_size"]).to(device)
     pooled = torch.empty(2, TEXT["output_dim"], dtype=kind, device=device)
     prompt = torch.empty(2, TEXT["prompt_dim"], dtype=kind, device=device)

@@ -38,7 +38,7 @@ def describe(folder: Path) -> Dict[str, Any]:
     both = checkpoint.config["model_type"] == "ps3"
     try:
         config = (PS3Config if both else PS3VisionConfig).from_pretrained(folder)
-        vision = config.vision_config if both else config
+        vision: Any = config.vision_config if both else config
         architecture = _vision_config.architecture_of(vision)
         scales = _vision_config.scales_of(vision, architecture.patch)
         quotas = list(vision.max_select_num_each_scale or _vision_config.automatic_quotas(vision, scales))
