@@ -149,8 +149,16 @@ def test_no_paths_of_a_machine(path):
 
 @pytest.mark.parametrize("path", [p for p in PYTHON if p.parts[-2] == "ps3c" or "ps3" in p.parts[-2:]], ids=name_of)
 def test_package_imports_no_framework_but_torch(path):
-    found = re.search(r"^\s*(?:import|from)\s+(timm|einops|torchvision|scipy|cv2|matplotlib)\b", path.read_text(), re.M)
+    found = re.search(r"^\s*(?:import|from)\s+(timm|einops|torchvision|scipy|cv2)\b", path.read_text(), re.M)
     assert not found, found.group()
+
+
+def test_extras_are_imported_when_they_are_used():
+    """matplotlib, pyarrow, gradio and rich belong to extras: `import ps3c` finds none of them."""
+    extras = "matplotlib", "pyarrow", "gradio", "rich"
+    program = f"import sys, ps3c, ps3; print([name for name in {extras} if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]", found.stdout
 
 
 # ---- the built module ------------------------------------------------------------------------------------------------
