@@ -4,6 +4,8 @@ VENV ?= .venv
 CLANG ?= $(firstword $(foreach name,clang clang-19 clang-18 clang-17 clang-16 clang-15 clang-14,$(shell command -v $(name))))
 FORMAT ?= $(firstword $(foreach name,clang-format-14,$(shell command -v $(name))))
 ARGS ?=
+# Tests run in this many processes, a file of them in one.
+TEST_JOBS ?= 2
 # Builds here leave the CUDA library out unless asked (minutes of nvcc): make build PS3C_CUDA=1.
 PS3C_CUDA ?= 0
 export PS3C_CUDA
@@ -54,7 +56,7 @@ reference: $(REFERENCE)
 
 test: build reference toolkit
 	$(MAKE) -s -C tests/c BUILD=$(CURDIR)/build/tests-c check
-	$(BIN)/pytest tests $(ARGS)
+	$(BIN)/pytest tests -q -n $(TEST_JOBS) --dist loadfile $(ARGS)
 
 real-size: build reference
 	PS3C_REAL_SIZE=1 $(BIN)/pytest -s tests/test_real_size.py $(ARGS)
@@ -67,7 +69,7 @@ asan: build reference
 	$(MAKE) -s -C tests/c BUILD=$(CURDIR)/build/tests-c-asan SANITIZE=1 check
 	CC=gcc PS3C_SANITIZE=1 $(BIN)/python setup.py -q build --build-lib $(ASAN) --build-temp build/asan-objects
 	$(SANITIZED) $(BIN)/python -P -c "import ps3c._core as core; assert '$(ASAN)' in core.__file__, core.__file__"
-	$(SANITIZED) PS3C_ASAN=1 $(BIN)/pytest tests $(ARGS)
+	$(SANITIZED) PS3C_ASAN=1 $(BIN)/pytest tests -q -n $(TEST_JOBS) --dist loadfile $(ARGS)
 
 SANITIZED = LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" PYTHONMALLOC=malloc PYTHONPATH=$(CURDIR)/$(ASAN) \
 	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1
