@@ -339,7 +339,8 @@ static PyObject *ps3c_parameters_names(PyObject *object, void *unused)
 
 static PyMethodDef ps3c_parameters_methods[] = {
     {"collect", ps3c_parameters_collect, METH_NOARGS,
-     "collect($self, /)\n--\n\nThe current Parameters as a list, in the order of names. AttributeError names a missing one."},
+     "collect($self, /)\n--\n\nThe current Parameters as a list, in the order of names. AttributeError names a missing "
+     "one."},
     {NULL, NULL, 0, NULL},
 };
 

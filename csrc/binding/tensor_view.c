@@ -122,8 +122,10 @@ static PyObject *ps3c_tensor_view_route(PyObject *object, void *unused)
 }
 
 static PyMethodDef ps3c_tensor_view_methods[] = {
-    {"release", ps3c_tensor_view_release, METH_NOARGS, "release($self, /)\n--\n\nGives the memory back. Can be repeated."},
-    {"tobytes", ps3c_tensor_view_bytes, METH_NOARGS, "tobytes($self, /)\n--\n\nThe elements in row-major order, copied."},
+    {"release", ps3c_tensor_view_release, METH_NOARGS,
+     "release($self, /)\n--\n\nGives the memory back. Can be repeated."},
+    {"tobytes", ps3c_tensor_view_bytes, METH_NOARGS,
+     "tobytes($self, /)\n--\n\nThe elements in row-major order, copied."},
     {NULL, NULL, 0, NULL},
 };
 
