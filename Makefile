@@ -104,10 +104,15 @@ cuda: toolkit $(CUBLAS)/.ready
 
 DEMO := demo-output
 CHECKPOINT := $(DEMO)/PS3-1.5K-SigLIP2
+PHOTOGRAPH = $(BIN)/python -c "import matplotlib; print(matplotlib.get_data_path())"
 
 demo: build
 	$(BIN)/python examples/make_checkpoint.py $(CHECKPOINT)
 	$(BIN)/python examples/quickstart.py $(CHECKPOINT) --output $(DEMO)
+	$(BIN)/ps3c info $(CHECKPOINT)
+	$(BIN)/ps3c look "$$($(PHOTOGRAPH))/sample_data/grace_hopper.jpg" -m $(CHECKPOINT) --looks 3 --kind patches --force -o $(DEMO)/looks.png
+	$(BIN)/ps3c embed "$$($(PHOTOGRAPH))/sample_data/grace_hopper.jpg" -m $(CHECKPOINT) --looks 1 --tokens --maps --force -o $(DEMO)/features.safetensors
+	@echo; echo "pictures and features: $(DEMO)"
 
 # ---- documentation --------------------------------------------------------------------------------------------------
 

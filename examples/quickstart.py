@@ -3,7 +3,7 @@
     python examples/quickstart.py FOLDER [--image FILE] [--output FOLDER] [--dtype float32]
 
 Bottom-up selection by number of looks and by number of patches, top-down selection by a text, feature maps. Writes the
-selection probabilities over the image as PNG files. Needs matplotlib, for its colours and, without --image, its photograph.
+selection probabilities over the image as pictures. Needs matplotlib, for them and, without --image, for its photograph.
 """
 
 import argparse
@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 import matplotlib
-import numpy as np
 import torch
-from PIL import Image, ImageFilter
+from PIL import Image
 
+import ps3c
 from ps3 import PS3ImageProcessor, PS3TextModel, PS3Tokenizer, PS3VisionModel
 
 PHOTOGRAPH = Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg")
@@ -33,21 +33,10 @@ class Timed:
         print(f"{self.what}: {time.perf_counter() - self.begin:.1f} s", flush=True)
 
 
-def overlay(image: Image.Image, probability: torch.Tensor, blur: float = 6.0, strength: float = 0.45) -> Image.Image:
-    """image with a (h, w) map of probabilities over it, blue for the least and red for the most."""
-    values = probability.float().numpy()
-    values = (values - values.min()) / max(float(values.max() - values.min()), 1e-6)
-    grey = Image.fromarray((values * 255).astype(np.uint8)).resize(image.size, Image.Resampling.BICUBIC)
-    smooth = np.asarray(grey.filter(ImageFilter.GaussianBlur(blur)))
-    colours = (matplotlib.colormaps["jet"](smooth)[:, :, :3] * 255).astype(np.uint8)
-    return Image.blend(image.convert("RGB"), Image.fromarray(colours), strength)
-
-
-def save_heat_maps(probabilities, image: Image.Image, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for index, probability in enumerate(probabilities):
-        overlay(image, probability[0]).save(folder / f"selection_prob_scale_{index}.png")
-    print(f"  heat maps of {len(probabilities)} scales in {folder}")
+def save_heat_maps(outs, image: Image.Image, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    ps3c.plot.overlay(image, outs).save(file, dpi=120)
+    print(f"  heat map: {file}")
 
 
 def main() -> None:
@@ -74,7 +63,7 @@ def main() -> None:
         outs = vision_model(x, num_look_close=2)
     print("  features", tuple(outs.last_hidden_state.shape))
     print("  probabilities", [tuple(p.shape) for p in outs.selection_probs])
-    save_heat_maps(outs.selection_probs, image, arguments.output / "bottom_up")
+    save_heat_maps(outs, image, arguments.output / "bottom_up.png")
 
     print("\nbottom-up: 3000 patches")
     with Timed("  num_token_look_close=3000"):
@@ -92,7 +81,7 @@ def main() -> None:
     with Timed("  num_look_close=2, prompt=prompt"):
         outs = vision_model(x, num_look_close=2, prompt=prompt)
     print("  features", tuple(outs.last_hidden_state.shape))
-    save_heat_maps(outs.selection_probs, image, arguments.output / "top_down")
+    save_heat_maps(outs, image, arguments.output / "top_down.png")
 
     print("\nfeature maps")
     feature_maps = vision_model.vision_model.format_features_into_feature_maps(outs.last_hidden_state, outs.selection_maps)
