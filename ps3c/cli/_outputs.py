@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Iterator, List, Optional, Set, Tuple
 
 from .. import _extras
+from .._arguments import Looks
 from . import _console
 from ._errors import CommandError, UsageError, one_line
 
@@ -134,8 +135,8 @@ class Output:
     def _write(self) -> None:
         raise NotImplementedError
 
-    def resume(self, like: dict) -> None:
-        """Takes over what is there. CommandError: it is of another kind than `like` says."""
+    def resume(self, like: dict, looks: Looks, num_tokens: Looks) -> None:
+        """Takes over what is there. CommandError: it is of another kind than `like` says, or of other looks."""
         raise NotImplementedError
 
 
@@ -146,9 +147,9 @@ class FileOutput(Output):
         self.parts = [ImageFeatures.concatenate(self.parts)]
         self.parts[0].save(self.path, overwrite=True)
 
-    def resume(self, like: dict) -> None:
+    def resume(self, like: dict, looks: Looks, num_tokens: Looks) -> None:
         if self.path.exists():
-            features = _read(self.path, like)
+            features = _read(self.path, like, looks, num_tokens)
             self.parts, self._written = [features], 1
             self.names, self._tokens = set(features.names), _token_count(features)
 
@@ -179,9 +180,9 @@ class FolderOutput(Output):
         self._number += 1
         self.parts = []
 
-    def resume(self, like: dict) -> None:
+    def resume(self, like: dict, looks: Looks, num_tokens: Looks) -> None:
         for shard in _shards(self.path) if self.path.is_dir() else []:
-            features = _read(shard, like)
+            features = _read(shard, like, looks, num_tokens)
             self.names.update(features.names)
             self._tokens, self._number = _token_count(features), int(shard.stem) + 1
 
@@ -203,7 +204,7 @@ def open_output(path: str, force: bool, resume: bool) -> Output:
     return FolderOutput(path, replace=force)
 
 
-def _read(path: Path, like: dict) -> Any:
+def _read(path: Path, like: dict, looks: Looks, num_tokens: Looks) -> Any:
     """Features of an earlier run, which must be of the kind that this one makes."""
     features = _load(path)
     there = {
@@ -217,7 +218,24 @@ def _read(path: Path, like: dict) -> Any:
         if len(features) and there[name] != value:
             raise CommandError(f"{path}: --resume: got {name} {there[name]} in it, expected {value} as now asked for; "
                                "--force starts anew")
+    if len(features) and features.tokens is not None:
+        _check_looks(path, features, looks, num_tokens)
     return features
+
+
+def _check_looks(path: Path, features: Any, looks: Looks, num_tokens: Looks) -> None:
+    """CommandError: the tokens are of fewer or more looks than now asked for. More than there is to see is all of it."""
+    patches = [rows * columns for rows, columns in features.grids]
+    low, every = patches[0], sum(patches)
+    tokens = features.tokens.shape[1]
+    if num_tokens is None:
+        there, wanted, word = int(features.look.max()), looks or 0, "looks"
+    else:
+        there, wanted, word = tokens - low, num_tokens, "patches"
+    enough = tokens == every and (not isinstance(wanted, int) or wanted >= there)
+    if there != wanted and not enough:
+        raise CommandError(f"{path}: --resume: got {there} {word} an image in it, expected {wanted} as now asked for; "
+                           "--force starts anew")
 
 
 def _token_count(features: Any) -> Optional[int]:

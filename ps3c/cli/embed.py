@@ -47,7 +47,7 @@ def run(arguments) -> int:
     if arguments.text is not None:
         _model.need_text_tower(encoder)
     if arguments.resume:
-        output.resume(_kind(encoder, arguments))
+        output.resume(_kind(encoder, arguments), arguments.looks, arguments.num_tokens)
     failures = _outputs.Failures(arguments.output)
     done = len(output.names.intersection(files))
     progress = _console.Progress(len(files), "image", done)
@@ -133,7 +133,8 @@ def _tell(report: Dict[str, Any], arguments) -> None:
     words = [f"{report['images']} of {report['of']} images"]
     if report["found_there"]:
         words.append(f"{report['found_there']} of them found there")
-    words.append(f"{report['images_per_second']:.3g} images/s")
+    if report["images"] > report["found_there"]:
+        words.append(f"{report['images_per_second']:.3g} images/s")
     if report["images"] + report["failed"] < report["of"]:
         words.append("--resume goes on")
     if report["failed"]:

@@ -220,12 +220,26 @@ def test_resume_of_another_kind(embed, image_files, tmp_path, options, words):
 
 @pytest.mark.parametrize("name", ["out.npz", "out"])
 def test_resume_of_other_looks(embed, image_files, tmp_path, name):
-    """Seen only when the first new image is there: OUT stays as it was."""
+    """Seen also where no image is missing: OUT stays as it was."""
     out = tmp_path / name
     assert embed(image_files[0], "-o", out, "--tokens", "--looks", "1")[0] == 0
-    code, _, err = embed(*image_files, "-o", out, "--resume", "--tokens", "--looks", "2")
-    assert code == 1 and "got 96 tokens an image" in error_line(err)
+    for images in (image_files, image_files[:1]):
+        code, _, err = embed(*images, "-o", out, "--resume", "--tokens", "--looks", "2")
+        assert code == 1 and "got 1 looks an image in it, expected 2" in error_line(err)
+        code, _, err = embed(*images, "-o", out, "--resume", "--tokens", "--num-tokens", "81")
+        assert code == 1 and "got 80 patches an image in it, expected 81" in error_line(err)
+    assert embed(image_files[0], "-o", out, "--resume", "--tokens", "--num-tokens", "80")[0] == 0
     assert names_in(out if out.is_file() else out / "00000.safetensors") == [str(image_files[0])]
+
+
+def test_resume_of_all_there_is_to_see(embed, image_files, tmp_path):
+    out = tmp_path / "out.npz"
+    assert embed(image_files[0], "-o", out, "--tokens", "--looks", "all")[0] == 0
+    for same in (["--looks", "4"], ["--looks", "99"], ["--looks", "all"], ["--num-tokens", "all"]):
+        code, _, err = embed(image_files[0], "-o", out, "--resume", "--tokens", *same)
+        assert code == 0 and err.endswith("1 of 1 images, 1 of them found there\n"), err
+    code, _, err = embed(image_files[0], "-o", out, "--resume", "--tokens")
+    assert code == 1 and "got 4 looks an image in it, expected 0" in error_line(err)
 
 
 def test_resume_of_no_features(embed, image_files, tmp_path):
