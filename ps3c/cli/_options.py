@@ -39,7 +39,7 @@ def add_looks(parser: argparse.ArgumentParser) -> None:
 
 def add_max_pixels(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-pixels", type=positive, metavar="N",
-                        help="accept images of up to N pixels (default: Pillow's limit, 178,956,970)")
+                        help="accept images of up to N pixels (default: Pillow's limit, 89,478,485)")
 
 
 def add_batch_size(parser: argparse.ArgumentParser) -> None:

@@ -14,6 +14,7 @@ HELP = "versions, instruction set, threads, CUDA, extras"
 
 _NEEDED = ("torch", "transformers", "numpy", "pillow", "safetensors", "ftfy")
 _EXTRAS = {"matplotlib": "plot", "pyarrow": "parquet", "gradio": "demo", "tqdm": None}
+_OF_A_TENSOR = "device: got a CUDA tensor, but "
 
 
 def add_arguments(parser) -> None:
@@ -103,5 +104,6 @@ def _engine() -> Dict[str, Any]:
         why = "this torch is built without CUDA" if torch.version.cuda is None else "torch finds no device"
         report["gpu"] = f"none ({why})"
     reason = core.cuda_error()
-    report["cuda"] = "usable" if reason is None else f"not usable: {reason}"
+    # The engine's words are for whoever hands it a tensor.
+    report["cuda"] = "usable" if reason is None else f"not usable: {reason.removeprefix(_OF_A_TENSOR)}"
     return report

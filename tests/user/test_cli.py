@@ -205,6 +205,14 @@ def test_doctor():
 
     assert report["level"] == _core.cpu_level() and report["packages"]["torch"]
     assert (report["cuda"] == "usable") == (_core.cuda_error() is None)
+    assert "tensor, but" not in report["cuda"]
+
+
+def test_default_of_max_pixels():
+    from PIL import Image
+
+    code, out, _ = run("embed", "--help")
+    assert code == 0 and f"Pillow's limit, {Image.MAX_IMAGE_PIXELS:,})" in " ".join(out.split())
 
 
 def test_demo_at_a_taken_port(tiny_checkpoint):
