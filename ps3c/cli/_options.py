@@ -29,10 +29,11 @@ def add_model(parser: argparse.ArgumentParser, required: bool = True) -> None:
     group.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all)")
 
 
-def add_looks(parser: argparse.ArgumentParser) -> None:
+def add_looks(parser: argparse.ArgumentParser, default: str) -> None:
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--looks", type=count_or_all, metavar="N",
-                       help="looks at high resolution; 'all': until every patch is encoded; 0: low resolution alone")
+                       help="looks at high resolution; 'all': until every patch is encoded; 0: low resolution alone "
+                            f"(default: {default})")
     group.add_argument("--num-tokens", type=count_or_all, metavar="N",
                        help="instead: high-resolution patches, or 'all'")
 

@@ -29,7 +29,7 @@ def add_arguments(parser) -> None:
                         help="the features of every token too, with scale, row and column (not in .parquet)")
     parser.add_argument("--maps", action="store_true",
                         help="how much each patch was wanted, and which were taken (not in .parquet)")
-    _options.add_looks(parser)
+    _options.add_looks(parser, "0")
     parser.add_argument("--text", metavar="TEXT", help="what to look for; default: what is salient")
     parser.add_argument("--no-normalize", action="store_true", help="leave the vectors' lengths as they are")
     parser.add_argument("--on-error", choices=("skip", "stop"), default="skip",

@@ -27,12 +27,14 @@ def add_arguments(parser) -> None:
     parser.add_argument("--kind", choices=tuple(_KINDS), default="heat",
                         help="; ".join(f"{name}: {what}" for name, what in _KINDS.items()))
     parser.add_argument("--scale", type=_options.positive, metavar="N", help="heat: of the N-th high resolution alone")
-    _options.add_looks(parser)
+    _options.add_looks(parser, "1")
     _options.add_max_pixels(parser)
     _options.add_json(parser)
 
 
 def run(arguments) -> int:
+    if arguments.scale is not None and arguments.kind != "heat":
+        raise _errors.UsageError(f"--scale: is for --kind heat; --kind {arguments.kind} draws every resolution")
     _outputs.refuse_existing(arguments.output, arguments.force)
     plot = _plot(arguments.output)  # before the model: it may say what is missing for pictures
     encoder = _model.load(arguments)

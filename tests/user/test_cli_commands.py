@@ -133,6 +133,7 @@ def test_look_refusals(ps3c_main, tiny_checkpoint, image_files, tmp_path):  # no
         (bad, tmp_path / "new.png", [], 1, "not an image"),
         (image_files[0], taken, [], 1, "exists"),
         (image_files[0], tmp_path / "new.png", ["--scale", "3"], 2, "--scale"),
+        (image_files[0], tmp_path / "new.png", ["--scale", "1", "--kind", "patches"], 2, "--scale: is for --kind heat"),
         (image_files[0], tmp_path / "none" / "new.png", [], 1, "there is no folder"),
         (image_files[0], tmp_path / "new.png", ["--max-pixels", "100"], 1, "--max-pixels"),
     ]:
