@@ -17,8 +17,8 @@ try:
     from . import _core
 except ImportError as error:  # torch is imported above, so that both share one OpenMP runtime
     raise ImportError(
-        f"ps3c's compiled part, ps3c._core, cannot be loaded ({error}). Install ps3c with pip, or build it in place "
-        "with `pip install -e .`"
+        f"ps3c's compiled part, ps3c._core, cannot be loaded ({error}). Install ps3c with pip and "
+        "leave the folder of its sources, or build it in place with `pip install -e .`"
     ) from error
 
 DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}

@@ -6,8 +6,9 @@ from typing import Optional, Tuple, Union
 
 import torch
 
-from . import _core, _engine
+from . import _engine
 from ._checkpoint import Checkpoint, one_line
+from ._engine import _core
 from .encoder import Encoder
 from .errors import CheckpointError
 from .image_processing_ps3 import PS3ImageProcessor

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -247,3 +249,12 @@ def test_no_folder(tmp_path):
 def test_bad_arguments(tiny_checkpoint, arguments, message):
     with pytest.raises(ValueError, match=message):
         ps3c.load(tiny_checkpoint, **arguments)
+
+
+@pytest.mark.parametrize("code", ["import ps3c", "import ps3", "sys.argv[0] = 'ps3c'; import ps3c; ps3c.load"])
+def test_without_the_compiled_part(code):
+    """As where `import ps3c` finds the sources: the sentence that says so, not Python's guess at a circular import."""
+    code = f"import sys; sys.modules['ps3c._core'] = None; {code}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "ps3c's compiled part, ps3c._core, cannot be loaded (" in done.stderr.splitlines()[-1]
