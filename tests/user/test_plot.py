@@ -330,6 +330,7 @@ def test_without_matplotlib(features, monkeypatch):
     (lambda f: plot.overlay(None, f, index=[]), ValueError, "index: got no indices"),
     (lambda f: plot.overlay([WIDE], f, index=[0, 1]), ValueError, "image: got 1 images, expected one, or"),
     (lambda f: plot.overlay(None, torch.rand(4, 4)), ValueError, "image: got None, but a Tensor keeps no image"),
+    (lambda f: plot.overlay(None, 3), ValueError, "image: got None, but an int keeps no image"),
     (lambda f: plot.overlay(WIDE, torch.rand(4)), ValueError, r"probabilities: got shape \(4,\), expected \(h, w\)"),
     (lambda f: plot.overlay(WIDE, []), ValueError, "result: got no probability maps"),
     (lambda f: plot.overlay(WIDE, "maps"), TypeError, "probabilities: got str, expected a tensor or an array"),
