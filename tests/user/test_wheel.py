@@ -101,7 +101,7 @@ def test_metadata(wheel):
     assert "Requires-Python: >=3.10" in head
     assert "Classifier: Typing :: Typed" in head
     assert {line for line in head if line.startswith("Provides-Extra")} == {
-        f"Provides-Extra: {name}" for name in ("plot", "parquet", "demo", "cli", "all")
+        f"Provides-Extra: {name}" for name in ("plot", "parquet", "demo", "all")
     }
     (scripts,) = [archive.read(name).decode() for name in archive.namelist() if name.endswith("entry_points.txt")]
     assert scripts.split() == ["[console_scripts]", "ps3c", "=", "ps3c.cli:main"]
