@@ -27,7 +27,7 @@ def run(arguments) -> int:
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
     levels = [level for level in _core.cpu_levels() if level != "naive"]
-    if _core.cuda_error() is None:
+    if torch.cuda.is_available() and _core.cuda_error() is None:
         levels.append("cuda")
     results: List[Dict[str, Any]] = []
     with torch.inference_mode():
