@@ -33,7 +33,7 @@ class Timed:
         print(f"{self.what}: {time.perf_counter() - self.begin:.1f} s", flush=True)
 
 
-def save_heat_maps(outs, image: Image.Image, file: Path) -> None:
+def save_heat_map(outs, image: Image.Image, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     ps3c.plot.overlay(image, outs).save(file, dpi=120)
     print(f"  heat map: {file}")
@@ -63,7 +63,7 @@ def main() -> None:
         outs = vision_model(x, num_look_close=2)
     print("  features", tuple(outs.last_hidden_state.shape))
     print("  probabilities", [tuple(p.shape) for p in outs.selection_probs])
-    save_heat_maps(outs, image, arguments.output / "bottom_up.png")
+    save_heat_map(outs, image, arguments.output / "bottom_up.png")
 
     print("\nbottom-up: 3000 patches")
     with Timed("  num_token_look_close=3000"):
@@ -81,7 +81,7 @@ def main() -> None:
     with Timed("  num_look_close=2, prompt=prompt"):
         outs = vision_model(x, num_look_close=2, prompt=prompt)
     print("  features", tuple(outs.last_hidden_state.shape))
-    save_heat_maps(outs, image, arguments.output / "top_down.png")
+    save_heat_map(outs, image, arguments.output / "top_down.png")
 
     print("\nfeature maps")
     feature_maps = vision_model.vision_model.format_features_into_feature_maps(outs.last_hidden_state, outs.selection_maps)

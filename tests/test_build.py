@@ -154,7 +154,7 @@ def test_package_imports_no_framework_but_torch(path):
 
 
 def test_extras_are_imported_when_they_are_used():
-    """matplotlib, pyarrow, gradio and rich belong to extras: `import ps3c` finds none of them."""
+    """`import ps3c` finds neither what the extras bring nor what comes with that."""
     extras = "matplotlib", "pyarrow", "gradio", "rich"
     program = f"import sys, ps3c, ps3; print([name for name in {extras} if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
