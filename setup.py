@@ -51,7 +51,11 @@ if platform.machine().lower() in ("x86_64", "amd64"):
 
 # Of the oldest Python that the module built here serves; None: this Python alone.
 LIMITED_API = (3, 11)
-if sys.implementation.name != "cpython" or sys.version_info < LIMITED_API or sysconfig.get_config_var("Py_GIL_DISABLED"):
+if (
+    sys.implementation.name != "cpython"
+    or sys.version_info < LIMITED_API
+    or sysconfig.get_config_var("Py_GIL_DISABLED")
+):
     LIMITED_API = None
 
 # Machine code for each; the last one's PTX too, for what comes after it.
@@ -118,7 +122,9 @@ class CudaLibrary:
     """libps3c_cuda.so: one fat object a source, linked with CUDA's runtime inside and no other CUDA library."""
 
     NAME = "libps3c_cuda.so"
-    CHECKS = "kernels/cuda/cublaslt_check.cu"  # compares our declarations with cuBLAS's header, where that is: make cuda
+    CHECKS = (
+        "kernels/cuda/cublaslt_check.cu"  # compares our declarations with cuBLAS's header, where that is: make cuda
+    )
 
     def __init__(self):
         wanted = os.environ.get("PS3C_CUDA", "auto") or "auto"
@@ -127,8 +133,9 @@ class CudaLibrary:
         self.required = wanted == "1"
         self.nvcc = None if wanted == "0" or not sources("kernels/cuda", "*.cu") else self.find_nvcc()
         if self.nvcc is None and self.required:
-            raise CompileError("PS3C_CUDA=1, but no nvcc: it is not on the path, under CUDA_HOME or in /usr/local/cuda; "
-                               "NVCC names it")
+            raise CompileError(
+                "PS3C_CUDA=1, but no nvcc: it is not on the path, under CUDA_HOME or in /usr/local/cuda; NVCC names it"
+            )
 
     @staticmethod
     def find_nvcc():
@@ -173,7 +180,9 @@ class CudaLibrary:
             print(f"warning: no CUDA library ({error}): ps3c will run on the CPU alone", file=sys.stderr)
 
     def link(self, tasks, target):
-        lib = Path(os.path.realpath(self.nvcc)).parent.parent / "lib"  # where pip's nvcc keeps what others have in lib64
+        lib = (
+            Path(os.path.realpath(self.nvcc)).parent.parent / "lib"
+        )  # where pip's nvcc keeps what others have in lib64
         command = [self.nvcc, "-shared", "-cudart=static", f"-L{lib}", *[str(task.object) for task in tasks]]
         command += ["-Xlinker=-z,defs,--exclude-libs,ALL", "-ldl", "-lpthread", "-lrt", "-o", str(target)]
         # With libstdc++ inside, the process's own cannot be too old for it; not every system has it as an archive.
@@ -260,8 +269,11 @@ class BuildCore(build_ext):
 
     def compilations(self, ext, compiler, openmp):
         kind, folder = self.kind(), self.folder()
-        optimize = {"sanitize": ["-O1", "-g", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined"],
-                    "debug": ["-O0", "-g"], "release": []}[kind]
+        optimize = {
+            "sanitize": ["-O1", "-g", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined"],
+            "debug": ["-O0", "-g"],
+            "release": [],
+        }[kind]
         common = ["-std=gnu11", "-Wall", "-Wextra", "-fPIC", "-fvisibility=hidden", *self.sanitize_flags(), *openmp]
         common += ["-Werror=implicit-function-declaration"]  # such as of what the limited API hides
         common += ["-Werror"] if switch("PS3C_WERROR") else []
@@ -277,8 +289,9 @@ class BuildCore(build_ext):
                 tasks.append(Compilation(compiler, source, engine, folder))
             elif is_per_level(source):
                 for level, flags in LEVELS.items():
-                    tasks.append(Compilation(compiler, source, [*kernel, *flags, f"-DPS3C_LEVEL={level}"], folder,
-                                             level))
+                    tasks.append(
+                        Compilation(compiler, source, [*kernel, *flags, f"-DPS3C_LEVEL={level}"], folder, level)
+                    )
             else:
                 tasks.append(Compilation(compiler, source, kernel, folder))
         return tasks
@@ -298,7 +311,7 @@ setup(
             "ps3c._core",
             sources=sources("csrc") + sources("csrc/binding") + sources("kernels/cpu"),
             py_limited_api=bool(LIMITED_API),
-        ),
+        )
     ],
     cmdclass={"build_ext": BuildCore},
     options={"bdist_wheel": {"py_limited_api": "cp{}{}".format(*LIMITED_API)}} if LIMITED_API else {},

@@ -13,9 +13,10 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(1, str(ROOT / "tests"))  # reference.py, models.py
@@ -24,9 +25,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-import torch  # noqa: E402  (before ps3c._core, and after the environment it reads)
-
 import reference  # noqa: E402
+import torch  # noqa: E402  (before ps3c._core, and after the environment it reads)
 
 reference.declare_torchvision_operators()
 
@@ -36,21 +36,37 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 # ---- the command line -------------------------------------------------------------------------------------------
 
 
-def parser(doc: str, rows: Dict[str, str], default: Sequence[str]) -> argparse.ArgumentParser:
+def parser(doc: str, rows: dict[str, str], default: Sequence[str]) -> argparse.ArgumentParser:
     """The options that every benchmark has. rows: name -> what it measures; default: those that run unasked."""
     asked = {name: "" if name in default else " (on request)" for name in rows}
     listing = "\n".join(f"  {name:<16} {text}{asked[name]}" for name, text in rows.items())
     result = argparse.ArgumentParser(
         description=doc, epilog=f"rows:\n{listing}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    result.add_argument("--rows", nargs="+", choices=[*rows, "all"], metavar="ROW", default=list(default),
-                        help="which rows to run; 'all' for every one (default: those not marked 'on request')")
-    result.add_argument("--dtypes", nargs="+", choices=list(DTYPES), default=["float32", "bfloat16"], metavar="DTYPE",
-                        help="float32, float16, bfloat16 (default: float32 bfloat16)")
+    result.add_argument(
+        "--rows",
+        nargs="+",
+        choices=[*rows, "all"],
+        metavar="ROW",
+        default=list(default),
+        help="which rows to run; 'all' for every one (default: those not marked 'on request')",
+    )
+    result.add_argument(
+        "--dtypes",
+        nargs="+",
+        choices=list(DTYPES),
+        default=["float32", "bfloat16"],
+        metavar="DTYPE",
+        help="float32, float16, bfloat16 (default: float32 bfloat16)",
+    )
     result.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads (default: %(default)s)")
     result.add_argument("--runs", type=int, default=3, help="at least so many runs of each (default: %(default)s)")
-    result.add_argument("--seconds", type=float, default=5.0,
-                        help="short rows are run again until so much time is spent (default: %(default)s)")
+    result.add_argument(
+        "--seconds",
+        type=float,
+        default=5.0,
+        help="short rows are run again until so much time is spent (default: %(default)s)",
+    )
     result.add_argument("--tiny", action="store_true", help="a tiny model: to see that the script runs, not to measure")
     result.add_argument("--json", type=Path, metavar="FILE", help="also write everything to FILE")
     return result
@@ -75,7 +91,7 @@ def parse(options: argparse.ArgumentParser, rows: Iterable[str]) -> argparse.Nam
 class Timing:
     """Seconds of several runs of one thing."""
 
-    runs: List[float]
+    runs: list[float]
 
     @property
     def best(self) -> float:
@@ -96,18 +112,18 @@ def stopwatch(call: Callable[[], Any]) -> float:
 
 
 def alternate(
-    calls: Dict[str, Callable[[], Any]],
+    calls: dict[str, Callable[[], Any]],
     runs: int,
     seconds: float = 0.0,
     measure: Callable[[Callable[[], Any]], float] = stopwatch,
     most: int = 200,
-) -> Dict[str, Timing]:
+) -> dict[str, Timing]:
     """Runs the calls in turn: `runs` rounds, and further ones until `seconds` are spent, `most` at most.
 
     The first round warms up: it counts only where it is the only one, or where a call takes longer than `seconds`.
     measure: seconds of one call.
     """
-    timings: Dict[str, Timing] = {name: Timing([]) for name in calls}
+    timings: dict[str, Timing] = {name: Timing([]) for name in calls}
     begin, rounds = time.perf_counter(), 0
     while rounds < runs or (time.perf_counter() - begin < seconds and rounds < most):
         for name, call in calls.items():
@@ -122,7 +138,7 @@ def alternate(
 # ---- where and how -------------------------------------------------------------------------------------------------
 
 
-def _text(*command: str) -> Optional[str]:
+def _text(*command: str) -> str | None:
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
     return None
@@ -144,7 +160,7 @@ def commit() -> str:
     return name + (" with changes" if _text("git", "status", "--porcelain", "--untracked-files=no") else "")
 
 
-def versions(*packages: str) -> Dict[str, str]:
+def versions(*packages: str) -> dict[str, str]:
     result = {"python": platform.python_version()}
     for name in packages:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -152,7 +168,7 @@ def versions(*packages: str) -> Dict[str, str]:
     return result
 
 
-def circumstances(arguments: argparse.Namespace) -> Dict[str, Any]:
+def circumstances(arguments: argparse.Namespace) -> dict[str, Any]:
     """Machine, versions, commit and command."""
     import ps3c
     from ps3c import _core
@@ -192,12 +208,12 @@ def _shown(value: Any) -> str:
 class Report:
     """Prints a table row by row, as the rows come, and keeps everything for the JSON file."""
 
-    def __init__(self, arguments: argparse.Namespace, columns: Dict[str, int]):
+    def __init__(self, arguments: argparse.Namespace, columns: dict[str, int]):
         """columns: the printed ones, with their widths; a row may hold more, which only the file has."""
         self._columns = columns
         self._file = arguments.json
         self._printed_header = False
-        self.data: Dict[str, Any] = {"circumstances": circumstances(arguments), "notes": [], "rows": []}
+        self.data: dict[str, Any] = {"circumstances": circumstances(arguments), "notes": [], "rows": []}
         for name, value in self.data["circumstances"].items():
             print(f"# {name}: {value}", flush=True)
 

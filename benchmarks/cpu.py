@@ -9,7 +9,8 @@ measured in the same run.
 """
 
 import functools
-from typing import Any, Callable, Dict
+from collections.abc import Callable
+from typing import Any
 
 import common
 import models
@@ -67,7 +68,7 @@ class Rows:
         return self._calls(models_, lambda model: model(ids)), work
 
     @staticmethod
-    def _calls(models_, call: Callable[[Any], Any]) -> Dict[str, Callable[[], Any]]:
+    def _calls(models_, call: Callable[[Any], Any]) -> dict[str, Callable[[], Any]]:
         both = {"ours": models_.ours, "theirs": models_.theirs}
         return {name: functools.partial(call, model) for name, model in both.items() if model is not None}
 
@@ -106,8 +107,16 @@ def call_cost(arguments, report: common.Report) -> None:
     encoder = model.vision_model
     x = models.image(1, 64, 64)
     call = VisionCall(encoder, x)
-    plan = call.plan(mode="features", num_look_close=1, num_token_look_close=None, first_n_scales=None, prompt=False,
-                     gt_maps=False, smooth=False, hidden_states=2)  # fmt: skip
+    plan = call.plan(
+        mode="features",
+        num_look_close=1,
+        num_token_look_close=None,
+        first_n_scales=None,
+        prompt=False,
+        gt_maps=False,
+        smooth=False,
+        hidden_states=2,
+    )
     tokens = plan.low_res_tokens + plan.selected_tokens
     outputs = dict(
         hidden_states=[torch.empty(1, tokens, encoder.width) for _ in range(2)],
@@ -115,15 +124,18 @@ def call_cost(arguments, report: common.Report) -> None:
         selection_probs=[torch.empty(1, *grid) for grid in plan.grids[1:]],
     )
     weights, rest = encoder._engine_model().parameters.collect(), _engine.run_arguments(plan, x.device)
-    calls = {
-        "model": lambda: model(x, num_look_close=1),
-        "engine": lambda: plan.run(weights, x, **outputs, **rest),
-    }
+    calls = {"model": lambda: model(x, num_look_close=1), "engine": lambda: plan.run(weights, x, **outputs, **rest)}
     timings = common.alternate(calls, 20, arguments.seconds, most=2000)
     torch.set_num_threads(arguments.threads)
     cost = timings["model"].median - timings["engine"].median
-    report.row(row="call", dtype="float32", ours=cost, model=timings["model"].best, engine=timings["engine"].best,
-               runs=len(timings["model"].runs))
+    report.row(
+        row="call",
+        dtype="float32",
+        ours=cost,
+        model=timings["model"].best,
+        engine=timings["engine"].best,
+        runs=len(timings["model"].runs),
+    )
     report.note(f"call: {1e3 * cost:.3f} ms beside the engine's {1e3 * timings['engine'].median:.3f} ms (medians)")
 
 
@@ -135,16 +147,21 @@ def thread_scaling(arguments, report: common.Report, rows: Rows, dtype_name: str
         torch.set_num_threads(threads)
         calls["ours"]()
 
-    timings = common.alternate({"one": functools.partial(on, 1), "all": functools.partial(on, arguments.threads)},
-                               arguments.runs, arguments.seconds)  # fmt: skip
+    timings = common.alternate(
+        {"one": functools.partial(on, 1), "all": functools.partial(on, arguments.threads)},
+        arguments.runs,
+        arguments.seconds,
+    )
     torch.set_num_threads(arguments.threads)
     one, all_ = timings["one"].best, timings["all"].best
     report.row(row="threads", dtype=dtype_name, ours=all_, one_thread=one, runs=len(timings["all"].runs))
-    report.note(f"threads, {dtype_name}: {one:.2f} s on one, {all_:.2f} s on {arguments.threads}, "
-                f"efficiency {one / all_ / arguments.threads:.3f}")
+    report.note(
+        f"threads, {dtype_name}: {one:.2f} s on one, {all_:.2f} s on {arguments.threads}, "
+        f"efficiency {one / all_ / arguments.threads:.3f}"
+    )
 
 
-def measure(arguments, report, rows: Rows, row: str, dtype_name: str, ceiling: Dict[str, Any]) -> None:
+def measure(arguments, report, rows: Rows, row: str, dtype_name: str, ceiling: dict[str, Any]) -> None:
     dtype = common.DTYPES[dtype_name]
     if row == "processor":
         calls, work = rows.processor()
@@ -163,10 +180,14 @@ def measure(arguments, report, rows: Rows, row: str, dtype_name: str, ceiling: D
         if theirs:
             rates["theirs_gflops"] = 1e-9 * work / theirs.best
     report.row(
-        row=row, dtype="-" if row == "processor" else dtype_name, ours=ours.best, runs=len(ours.runs),
-        ours_runs=ours.runs, **(dict(theirs=theirs.best, theirs_runs=theirs.runs, ratio=theirs.best / ours.best)
-                                if theirs else {}), **rates,
-    )  # fmt: skip
+        row=row,
+        dtype="-" if row == "processor" else dtype_name,
+        ours=ours.best,
+        runs=len(ours.runs),
+        ours_runs=ours.runs,
+        **(dict(theirs=theirs.best, theirs_runs=theirs.runs, ratio=theirs.best / ours.best) if theirs else {}),
+        **rates,
+    )
 
 
 def main() -> None:
@@ -187,7 +208,8 @@ def main() -> None:
             if row in ("processor", "call"):
                 if index == 0:  # both have no dtype of their own
                     call_cost(arguments, report) if row == "call" else measure(
-                        arguments, report, rows, row, dtype, ceiling)
+                        arguments, report, rows, row, dtype, ceiling
+                    )
                 continue
             measure(arguments, report, rows, row, dtype, ceiling)
 

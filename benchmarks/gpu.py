@@ -27,9 +27,10 @@ import contextlib
 import functools
 import gc
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any
 
 import common
 import models
@@ -40,8 +41,19 @@ from work import Work
 MODES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "tf32": torch.float32, "float32": torch.float32}
 VARIANTS = ["ps3c", "ps3c graph", "torch", "torch cudnn", "torch compile"]
 LOOKS = ["2", "6", "all", "low", "1"]
-COLUMNS = {"mode": 9, "batch": 6, "looks": 6, "variant": 14, "ms": 9, "median_ms": 10, "ratio": 7, "tflops": 8,
-           "ceiling": 8, "peak_mb": 9, "error": 9}  # fmt: skip
+COLUMNS = {
+    "mode": 9,
+    "batch": 6,
+    "looks": 6,
+    "variant": 14,
+    "ms": 9,
+    "median_ms": 10,
+    "ratio": 7,
+    "tflops": 8,
+    "ceiling": 8,
+    "peak_mb": 9,
+    "error": 9,
+}
 GUESS = {"bfloat16": 150e12, "float16": 150e12, "tf32": 80e12, "float32": 20e12}  # FLOP/s, before anything is measured
 
 
@@ -57,7 +69,7 @@ class Row:
         return {"low": 0, "all": "all"}.get(self.looks) if self.looks in ("low", "all") else int(self.looks)
 
 
-def planned(arguments: argparse.Namespace) -> List[Row]:
+def planned(arguments: argparse.Namespace) -> list[Row]:
     """All rows, the most important first."""
     plain = tuple(name for name in VARIANTS[:4] if name in arguments.variants)
     compiled = tuple(name for name in VARIANTS[4:] if name in arguments.variants)
@@ -106,7 +118,7 @@ class Device:
         torch.cuda.synchronize()
         return begin.elapsed_time(end) / 1e3
 
-    def peak(self, call: Callable[[], Any]) -> Optional[float]:
+    def peak(self, call: Callable[[], Any]) -> float | None:
         """MB that a call takes at its peak beside what it returns."""
         if not self.cuda:
             return None
@@ -149,7 +161,7 @@ def ceiling(device: Device, mode: str, tiny: bool) -> float:
 class Subjects:
     """The models of one dtype and the images, made when they are first wanted."""
 
-    def __init__(self, name: str, device: Device, absent: str, workspace_limit: Optional[int]):
+    def __init__(self, name: str, device: Device, absent: str, workspace_limit: int | None):
         self.name, self.device, self.absent, self.limit = name, device, absent, workspace_limit
         self._dtype = self._pair = self._compiled = None
 
@@ -243,10 +255,10 @@ class Bench:
         name = "tiny-4k" if arguments.tiny else "4k"
         self.subjects = Subjects(name, self.device, absent, arguments.workspace_limit)
         self.end = time.monotonic() + arguments.budget
-        self.rates: Dict[str, float] = dict(GUESS)  # the slowest seen in a mode
-        self.ceilings: Dict[str, float] = {}
-        self.best: Dict[tuple, float] = {}
-        self.low: Dict[tuple, torch.Tensor] = {}
+        self.rates: dict[str, float] = dict(GUESS)  # the slowest seen in a mode
+        self.ceilings: dict[str, float] = {}
+        self.best: dict[tuple, float] = {}
+        self.low: dict[tuple, torch.Tensor] = {}
 
     def left(self) -> float:
         return self.end - time.monotonic()
@@ -257,7 +269,7 @@ class Bench:
         needed += 60 if "torch compile" in row.variants and self.device.cuda else 0
         return self.left() >= needed
 
-    @functools.lru_cache(maxsize=None)
+    @functools.cache
     def useful(self, row: Row) -> float:
         """FLOP of useful work; "all" is every patch of a square image, a look less where there are not as many."""
         encoder = self.subjects.pair(row.mode).ours.vision_model
@@ -281,8 +293,10 @@ class Bench:
                     facts[variant] = self.trial(variant, row, call)
                     calls[variant] = call
                 except Exception as error:  # out of memory, no kernel for this: the other variants still count
-                    self.report.note(f"{row.mode}, batch {row.batch}, {row.looks}: {variant}: {type(error).__name__}: "
-                                     f"{(str(error).strip().splitlines() or [''])[0][:200]}")
+                    self.report.note(
+                        f"{row.mode}, batch {row.batch}, {row.looks}: {variant}: {type(error).__name__}: "
+                        f"{(str(error).strip().splitlines() or [''])[0][:200]}"
+                    )
         if calls:
             seconds = min(self.arguments.seconds, max(self.left() - 2, 0.0))
             timings = common.alternate(calls, 2, seconds, self.device.time, most=30)
@@ -290,7 +304,7 @@ class Bench:
         del calls
         self.device.clean()
 
-    def trial(self, variant: str, row: Row, call: Callable[[], Any]) -> Dict[str, Any]:
+    def trial(self, variant: str, row: Row, call: Callable[[], Any]) -> dict[str, Any]:
         """Warms up, then: peak memory, and how far the low-res tokens are from those of ps3c."""
         output = call()
         self.device.synchronize()
@@ -301,7 +315,7 @@ class Bench:
         peak = None if variant == "ps3c graph" else self.device.peak(call)
         return {"peak_mb": peak, "error": error}
 
-    def write(self, row: Row, timings: Dict[str, common.Timing], facts: Dict[str, Dict[str, Any]]) -> None:
+    def write(self, row: Row, timings: dict[str, common.Timing], facts: dict[str, dict[str, Any]]) -> None:
         key = (row.mode, row.batch, row.looks)
         if "torch" in timings:
             self.best[key] = timings["torch"].best
@@ -311,10 +325,19 @@ class Bench:
             self.rates[row.mode] = min(self.rates[row.mode], rate) if row.looks != "low" else self.rates[row.mode]
             ratio = self.best[key] / timing.best if key in self.best and variant != "torch" else None
             self.report.row(
-                mode=row.mode, batch=row.batch, looks=row.looks, variant=variant, ms=1e3 * timing.best,
-                median_ms=1e3 * timing.median, ratio=ratio, tflops=1e-12 * rate, ceiling=rate / self.ceilings[row.mode],
-                flops=work, runs=timing.runs, **facts[variant],
-            )  # fmt: skip
+                mode=row.mode,
+                batch=row.batch,
+                looks=row.looks,
+                variant=variant,
+                ms=1e3 * timing.best,
+                median_ms=1e3 * timing.median,
+                ratio=ratio,
+                tflops=1e-12 * rate,
+                ceiling=rate / self.ceilings[row.mode],
+                flops=work,
+                runs=timing.runs,
+                **facts[variant],
+            )
 
 
 def parse() -> argparse.Namespace:

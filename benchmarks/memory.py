@@ -18,8 +18,9 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable, Dict
+from typing import Any
 
 import common
 import subjects
@@ -91,7 +92,7 @@ def settle() -> None:
 # ---- one row, in its own process -----------------------------------------------------------------------------------
 
 
-def calls(arguments: argparse.Namespace, model) -> Dict[str, Callable[[], Any]]:
+def calls(arguments: argparse.Namespace, model) -> dict[str, Callable[[], Any]]:
     """{"warm": a small forward, "measured": the row's}; inputs are made here."""
     dtype = common.DTYPES[arguments.dtypes[0]]
     if arguments.child.startswith("text-"):
@@ -105,7 +106,7 @@ def calls(arguments: argparse.Namespace, model) -> Dict[str, Callable[[], Any]]:
     return {"warm": lambda: model(small, num_token_look_close=1), "measured": lambda: model(x, num_look_close=looks)}
 
 
-def child(arguments: argparse.Namespace) -> Dict[str, Any]:
+def child(arguments: argparse.Namespace) -> dict[str, Any]:
     dtype = common.DTYPES[arguments.dtypes[0]]
     kind = "Text" if arguments.child.startswith("text-") else "Vision"
     pair = subjects.Pair(kind, arguments.model, dtype, only=(arguments.of,))
@@ -120,16 +121,33 @@ def child(arguments: argparse.Namespace) -> Dict[str, Any]:
     seconds = time.perf_counter() - begin
     outputs = subjects.output_bytes(list(output.values()))
     return dict(
-        before_mb=peak.before / MB, peak_mb=peak.bytes / MB, outputs_mb=outputs / MB, weights_mb=pair.weight_bytes / MB,
-        above_mb=(peak.bytes - peak.before - outputs) / MB, seconds=seconds, exact=peak.exact,
-    )  # fmt: skip
+        before_mb=peak.before / MB,
+        peak_mb=peak.bytes / MB,
+        outputs_mb=outputs / MB,
+        weights_mb=pair.weight_bytes / MB,
+        above_mb=(peak.bytes - peak.before - outputs) / MB,
+        seconds=seconds,
+        exact=peak.exact,
+    )
 
 
-def run_child(arguments: argparse.Namespace, row: str, dtype: str, of: str) -> Dict[str, Any]:
+def run_child(arguments: argparse.Namespace, row: str, dtype: str, of: str) -> dict[str, Any]:
     prefix = "tiny-" if arguments.tiny else ""
     model = prefix + ("siglip2" if row.startswith("text-") else row.split("-")[0])
-    command = [sys.executable, __file__, "--child", row, "--of", of, "--model", model, "--dtypes", dtype, "--threads",
-               str(arguments.threads)]  # fmt: skip
+    command = [
+        sys.executable,
+        __file__,
+        "--child",
+        row,
+        "--of",
+        of,
+        "--model",
+        model,
+        "--dtypes",
+        dtype,
+        "--threads",
+        str(arguments.threads),
+    ]
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode:
         return {"error": (result.stderr.strip().splitlines() or [f"status {result.returncode}"])[-1]}
@@ -148,7 +166,7 @@ def holder(folder: str, dtype: str) -> None:
     sys.stdin.read()
 
 
-def rollup(pid: int) -> Dict[str, float]:
+def rollup(pid: int) -> dict[str, float]:
     """Rss, Pss and shared memory of a process, in MB."""
     fields = {}
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
@@ -176,8 +194,10 @@ def shared(arguments: argparse.Namespace, report: common.Report, dtype: str) -> 
                 process.wait()
     weights = pair.weight_bytes / MB
     report.row(row="shared", dtype=dtype, of="ours", weights_mb=weights, processes=found)
-    report.note(f"shared, {dtype}: weights {weights:.0f} MB; two processes hold "
-                + " and ".join(f"{one['rss']:.0f} MB, of it {one['shared']:.0f} MB shared" for one in found))
+    report.note(
+        f"shared, {dtype}: weights {weights:.0f} MB; two processes hold "
+        + " and ".join(f"{one['rss']:.0f} MB, of it {one['shared']:.0f} MB shared" for one in found)
+    )
 
 
 def main() -> None:
@@ -204,7 +224,9 @@ def main() -> None:
             if row == "shared":
                 shared(arguments, report, dtype)
                 continue
-            for of in [of for of in ("ours", "theirs") if of == (arguments.of or of) and not (absent and of == "theirs")]:
+            for of in [
+                of for of in ("ours", "theirs") if of == (arguments.of or of) and not (absent and of == "theirs")
+            ]:
                 measured = run_child(arguments, row, dtype, of)
                 if "error" in measured:
                     report.note(f"{row}, {dtype}, {of} failed: {measured['error']}")

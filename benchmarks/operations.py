@@ -12,10 +12,10 @@ same epilogue; otherwise only a plain product of torch's stands beside it.
 
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Callable, Dict, List, Optional
 
 import common
 import numpy as np
@@ -37,7 +37,7 @@ class Operation:
     flops: int = 0
     bytes: int = 0
     a_look: float = 0  # how often one look does it; 0: the selection's, or another pass's
-    peer: Optional[Callable[[], float]] = None
+    peer: Callable[[], float] | None = None
     peer_name: str = ""
 
 
@@ -57,14 +57,25 @@ class Sizes:
     vocabulary: int = 32000
 
 
-TINY = Sizes(width=64, heads=2, hidden=96, depth=2, low=3, scales=(84, 168), tokens=40, layers=2, conv=16, conv_grid=6,
-             vocabulary=97)  # fmt: skip
+TINY = Sizes(
+    width=64,
+    heads=2,
+    hidden=96,
+    depth=2,
+    low=3,
+    scales=(84, 168),
+    tokens=40,
+    layers=2,
+    conv=16,
+    conv_grid=6,
+    vocabulary=97,
+)
 
 
 class Table:
     """Makes the rows, each when it is asked for."""
 
-    def __init__(self, sizes: Sizes, dtype: str, level: Optional[str], threads: int, onednn: Optional[OneDNN]):
+    def __init__(self, sizes: Sizes, dtype: str, level: str | None, threads: int, onednn: OneDNN | None):
         self.sizes, self.dtype, self.onednn = sizes, dtype, onednn
         self.run = dict(dtype=dtype, level=level, threads=threads)
         self.size = BYTES[dtype]
@@ -87,19 +98,27 @@ class Table:
             peer, name = self.onednn.gemm(tokens, n, k, self.dtype, act == "gelu", residual), "oneDNN"
         if peer is None:
             peer, name = gemm_torch(tokens, n, k, common.DTYPES[self.dtype]), "torch, plain"
-        return Operation(self.timed("gemm", x, weight, bias, **keywords), 2 * tokens * n * k, a_look=a_look, peer=peer,
-                         peer_name=name)
+        return Operation(
+            self.timed("gemm", x, weight, bias, **keywords),
+            2 * tokens * n * k,
+            a_look=a_look,
+            peer=peer,
+            peer_name=name,
+        )
 
     def attention(self, tokens, cached, a_look=0, causal=False, segments=1) -> Operation:
         s = self.sizes
         q, k, v = (random((segments, tokens, s.width), self.dtype) for _ in range(3))
         keywords = {}
         if cached:
-            keywords = dict(cached_k=random((1, cached, s.width), self.dtype),
-                            cached_v=random((1, cached, s.width), self.dtype))
+            keywords = dict(
+                cached_k=random((1, cached, s.width), self.dtype), cached_v=random((1, cached, s.width), self.dtype)
+            )
         call = self.timed("attention", q, k, v, heads=s.heads, causal=causal, fused=True, **keywords)
-        shaped = [torch.randn(segments, s.heads, rows, s.width // s.heads, dtype=torch.float32)
-                  .to(common.DTYPES[self.dtype]) for rows in (tokens, cached + tokens, cached + tokens)]  # fmt: skip
+        shaped = [
+            torch.randn(segments, s.heads, rows, s.width // s.heads, dtype=torch.float32).to(common.DTYPES[self.dtype])
+            for rows in (tokens, cached + tokens, cached + tokens)
+        ]
         peer = partial(common.stopwatch, lambda: torch.nn.functional.scaled_dot_product_attention(*shaped))
         work = 4 * segments * tokens * (cached + tokens) * s.width
         return Operation(call, work, a_look=a_look, peer=peer, peer_name="torch")
@@ -110,7 +129,7 @@ class Table:
 
     # ---- rows -------------------------------------------------------------------------------------------------------
 
-    def rows(self) -> Dict[str, Callable[[], Operation]]:
+    def rows(self) -> dict[str, Callable[[], Operation]]:
         s, dtype, tokens, width = self.sizes, self.dtype, self.sizes.tokens, self.sizes.width
         low, conv, features = s.low**2, s.conv_grid**2, s.layers * s.width
         return {
@@ -124,53 +143,88 @@ class Table:
             "gemm-embed": lambda: self.gemm(width, 3 * s.patch**2, a_look=1),
             "position-add": lambda: self.position_add(),
             "to-rows": lambda: self.moved(
-                2 * tokens * width, "to_rows", random((1, tokens, width), dtype),
-                random((1, low + tokens, width), dtype), first_row=low, a_look=2),
+                2 * tokens * width,
+                "to_rows",
+                random((1, tokens, width), dtype),
+                random((1, low + tokens, width), dtype),
+                first_row=low,
+                a_look=2,
+            ),
             "attention-low": lambda: self.attention(low, 0),
             "gemm-fc1-low": lambda: self.gemm(s.hidden, width, tokens=low, act="gelu"),
             "gemm-fc2-low": lambda: self.gemm(width, s.hidden, tokens=low, residual=True),
             "gemm-select": lambda: self.gemm(features, features, tokens=low, act="gelu"),
             "gemm-conv": lambda: self.gemm(4 * s.conv, s.conv, tokens=conv, act="gelu"),
             "depthwise": lambda: self.moved(
-                2 * conv * s.conv, "depthwise", random((1, conv, s.conv), dtype), random((s.conv, 1, 7, 7), dtype),
-                random((s.conv,), dtype), s.conv_grid, s.conv_grid),
-            "cosine": lambda: self.moved(low * width, "cosine", random((1, low, width), dtype),
-                                         random((1, width), dtype)),
-            "max-pool": lambda: self.moved(conv + low, "max_pool", random((1, s.conv_grid, s.conv_grid), "float32"),
-                                           s.low, s.low, size=4),
+                2 * conv * s.conv,
+                "depthwise",
+                random((1, conv, s.conv), dtype),
+                random((s.conv, 1, 7, 7), dtype),
+                random((s.conv,), dtype),
+                s.conv_grid,
+                s.conv_grid,
+            ),
+            "cosine": lambda: self.moved(
+                low * width, "cosine", random((1, low, width), dtype), random((1, width), dtype)
+            ),
+            "max-pool": lambda: self.moved(
+                conv + low, "max_pool", random((1, s.conv_grid, s.conv_grid), "float32"), s.low, s.low, size=4
+            ),
             "probability": lambda: self.moved(2 * low, "probability", random((low,), "float32"), size=4),
-            "expand": lambda: self.moved(self.scales[-1][2] ** 2, "expand", random((1, s.low, s.low), "float32"),
-                                         self.scales[-1][2], self.scales[-1][3]),
-            "rank": lambda: self.moved(self.scales[-1][2] ** 2, "rank",
-                                       random((1, *self.scales[-1][2:]), dtype), size=self.size + 4),
+            "expand": lambda: self.moved(
+                self.scales[-1][2] ** 2,
+                "expand",
+                random((1, s.low, s.low), "float32"),
+                self.scales[-1][2],
+                self.scales[-1][3],
+            ),
+            "rank": lambda: self.moved(
+                self.scales[-1][2] ** 2, "rank", random((1, *self.scales[-1][2:]), dtype), size=self.size + 4
+            ),
             "assign-looks": lambda: self.assign_looks(),
             "attention-pool": lambda: self.moved(
-                2 * tokens * width, "attention_pool", random((1, 1, width), dtype),
-                random((1, tokens, 2 * width), dtype), heads=s.heads),
+                2 * tokens * width,
+                "attention_pool",
+                random((1, 1, width), dtype),
+                random((1, tokens, 2 * width), dtype),
+                heads=s.heads,
+            ),
             "token-embedding": lambda: self.moved(
-                16 * 64 * 2 * width, "token_embedding",
-                np.random.default_rng(0).integers(0, s.vocabulary, (16, 64)), random((s.vocabulary, width), dtype),
-                random((64, width), dtype)),
+                16 * 64 * 2 * width,
+                "token_embedding",
+                np.random.default_rng(0).integers(0, s.vocabulary, (16, 64)),
+                random((s.vocabulary, width), dtype),
+                random((64, width), dtype),
+            ),
             "attention-text": lambda: self.attention(64, 0, segments=16),
-        }  # fmt: skip
+        }
 
     def norm(self, tokens: int, channels: int, a_look: int) -> Operation:
         weight, bias = random((channels,), self.dtype), random((channels,), self.dtype)
-        return self.moved(2 * tokens * channels, "layernorm", random((1, tokens, channels), self.dtype), weight, bias,
-                          a_look=a_look)
+        return self.moved(
+            2 * tokens * channels, "layernorm", random((1, tokens, channels), self.dtype), weight, bias, a_look=a_look
+        )
 
     def gather(self) -> Operation:
         s, side = self.sizes, self.sizes.scales[-1]
         pixels = random((1, 3, side, side), self.dtype)
-        return self.moved(s.tokens * 3 * s.patch**2, "patch_gather", pixels, s.patch, self.scales,
-                          positions=self.positions, a_look=1)
+        return self.moved(
+            s.tokens * 3 * s.patch**2, "patch_gather", pixels, s.patch, self.scales, positions=self.positions, a_look=1
+        )
 
     def position_add(self) -> Operation:
         s = self.sizes
         residual = [random((rows * cols, s.width), self.dtype) for _, _, rows, cols in self.scales]
-        return self.moved(3 * s.tokens * s.width, "position_add", random((1, s.tokens, s.width), self.dtype),
-                          random((s.low**2, s.width), self.dtype), self.scales, residual=residual,
-                          positions=self.positions, a_look=1)
+        return self.moved(
+            3 * s.tokens * s.width,
+            "position_add",
+            random((1, s.tokens, s.width), self.dtype),
+            random((s.low**2, s.width), self.dtype),
+            self.scales,
+            residual=residual,
+            positions=self.positions,
+            a_look=1,
+        )
 
     def assign_looks(self) -> Operation:
         s = self.sizes
@@ -182,7 +236,7 @@ class Table:
 
 
 ROWS = {
-    **{name: "a product of a block, with its epilogue" for name in GEMMS},
+    **dict.fromkeys(GEMMS, "a product of a block, with its epilogue"),
     "attention": "2560 queries, 729 cached keys and their own",
     "layernorm": "2560 tokens of 1152 channels",
     "patch-gather": "2560 chosen patches, resampled from the image",
@@ -207,7 +261,7 @@ ROWS = {
 }
 
 
-def block_summary(report: common.Report, dtype: str, times: Dict[str, float], ceiling: float, sizes: Sizes) -> None:
+def block_summary(report: common.Report, dtype: str, times: dict[str, float], ceiling: float, sizes: Sizes) -> None:
     """One block, and where the time of a look goes, when all of a look's operations were measured."""
     parts = {name: seconds for name, seconds in times.items() if name in (*GEMMS, "attention", "layernorm")}
     if len(parts) == 6:
@@ -216,22 +270,33 @@ def block_summary(report: common.Report, dtype: str, times: Dict[str, float], ce
         products = 2 * sizes.tokens * (4 * sizes.width**2 + 2 * sizes.width * sizes.hidden)
         work = products + 4 * sizes.tokens * keys * sizes.width
         rate = 1e-9 * work / block
-        report.note(f"{dtype}: one block of {sizes.tokens} own and {sizes.low**2} cached tokens, its operations added "
-                    f"up: {1e3 * block:.1f} ms, {rate:.0f} GFLOP/s, {rate / ceiling:.3f} of the ceiling")
+        report.note(
+            f"{dtype}: one block of {sizes.tokens} own and {sizes.low**2} cached tokens, its operations added "
+            f"up: {1e3 * block:.1f} ms, {rate:.0f} GFLOP/s, {rate / ceiling:.3f} of the ceiling"
+        )
 
 
 def main() -> None:
     options = common.parser(__doc__, ROWS, list(ROWS))
-    options.add_argument("--level", choices=["naive", "portable", "avx2", "avx512", "avx512bf16"],
-                         help="instruction set (default: the best); oneDNN is held to the same")
-    options.add_argument("--onednn", type=Path, metavar="FOLDER", default=os.environ.get("PS3C_ONEDNN"),
-                         help="where oneDNN's headers and library are unpacked (or PS3C_ONEDNN)")
+    options.add_argument(
+        "--level",
+        choices=["naive", "portable", "avx2", "avx512", "avx512bf16"],
+        help="instruction set (default: the best); oneDNN is held to the same",
+    )
+    options.add_argument(
+        "--onednn",
+        type=Path,
+        metavar="FOLDER",
+        default=os.environ.get("PS3C_ONEDNN"),
+        help="where oneDNN's headers and library are unpacked (or PS3C_ONEDNN)",
+    )
     arguments = common.parse(options, ROWS)
     limits = {"avx2": "AVX2", "avx512": "AVX512_CORE", "avx512bf16": "AVX512_CORE_BF16"}
     if arguments.level in limits:  # read when oneDNN starts
         os.environ["ONEDNN_MAX_CPU_ISA"] = limits[arguments.level]
-    columns = dict(operation=16, dtype=9, ms=9, gflops=8, gbytes=8, ceiling=8, a_look=7, peer=13,
-                   peer_gflops=11, ratio=7)  # fmt: skip
+    columns = dict(
+        operation=16, dtype=9, ms=9, gflops=8, gbytes=8, ceiling=8, a_look=7, peer=13, peer_gflops=11, ratio=7
+    )
     report = common.Report(arguments, columns)
     sizes = TINY if arguments.tiny else Sizes()
 
@@ -253,7 +318,7 @@ def main() -> None:
 
 def measure(arguments, report: common.Report, table: Table, ceiling: float) -> None:
     made, times = table.rows(), {}
-    results: List[dict] = []
+    results: list[dict] = []
     for name in arguments.rows:
         operation = made[name]()
         calls = {"ps3c": operation.call, **({"peer": operation.peer} if operation.peer else {})}
@@ -275,9 +340,11 @@ def measure(arguments, report: common.Report, table: Table, ceiling: float) -> N
     if look and all(name in times for name in (*GEMMS, "attention", "layernorm", "patch-gather")):
         shares = {row["operation"]: row["seconds"] * row["a_look"] / look for row in results if row["a_look"]}
         other = sum(share for name, share in shares.items() if not name.startswith(("gemm", "attention")))
-        report.note(f"{table.dtype}: a look, its operations added up: {look:.3f} s; "
-                    + ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares.items())
-                    + f"; neither product nor attention: {100 * other:.1f} %")
+        report.note(
+            f"{table.dtype}: a look, its operations added up: {look:.3f} s; "
+            + ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares.items())
+            + f"; neither product nor attention: {100 * other:.1f} %"
+        )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ plain torch (below), in turn with ps3c. A peer that is not installed is left out
 """
 
 import argparse
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import common
 import models
@@ -81,8 +82,11 @@ class Trunk(nn.Module):
         self.blocks = nn.Sequential(*(Block(width, heads, hidden) for _ in range(encoder.layers)))
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.attn_pool = Pool(width, heads, pool)
-        state = {name.removeprefix("trunk."): tensor for name, tensor in encoder.state_dict().items()
-                 if name.startswith("trunk.")}  # fmt: skip
+        state = {
+            name.removeprefix("trunk."): tensor
+            for name, tensor in encoder.state_dict().items()
+            if name.startswith("trunk.")
+        }
         self.load_state_dict(state, assign=True)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -100,8 +104,11 @@ def openvino(trunk: Trunk, pixels: torch.Tensor, arguments: argparse.Namespace) 
     float_pixels = pixels.float()
     hint = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}[pixels.dtype]
     model = ov.convert_model(trunk.float(), example_input=float_pixels)
-    settings = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY",
-                "INFERENCE_NUM_THREADS": arguments.threads}  # fmt: skip
+    settings = {
+        "INFERENCE_PRECISION_HINT": hint,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": arguments.threads,
+    }
     compiled = ov.compile_model(model, "CPU", settings)
     request, values = compiled.create_infer_request(), float_pixels.numpy()
     return lambda: torch.from_numpy(request.infer({0: values}, share_inputs=True)[0])
@@ -149,11 +156,17 @@ def main() -> None:
             timings = common.alternate(calls, arguments.runs, arguments.seconds)
             best, other = timings["ours"].best, timings["theirs"].best
             report.row(
-                peer=row, dtype=dtype_name, ours=best, theirs=other, ratio=other / best,
-                gflops=1e-9 * work.low_res() / best, theirs_gflops=1e-9 * work.low_res() / other,
+                peer=row,
+                dtype=dtype_name,
+                ours=best,
+                theirs=other,
+                ratio=other / best,
+                gflops=1e-9 * work.low_res() / best,
+                theirs_gflops=1e-9 * work.low_res() / other,
                 ceiling=1e-9 * work.low_res() / best / ceiling["gflops"],
-                error=models.relative_error(theirs.float(), result.float()), runs=len(timings["ours"].runs),
-            )  # fmt: skip
+                error=models.relative_error(theirs.float(), result.float()),
+                runs=len(timings["ours"].runs),
+            )
 
 
 if __name__ == "__main__":

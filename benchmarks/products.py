@@ -3,9 +3,10 @@
 import ctypes
 import os
 import subprocess
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional
+from typing import Any
 
 import common
 import numpy as np
@@ -63,9 +64,22 @@ class OneDNN:
             raise OSError(f"no oneapi/dnnl/dnnl.hpp and libdnnl.so in {folder}")
         source, target = Path(__file__).with_name("onednn_gemm.cpp"), scratch / "onednn_gemm.so"
         result = subprocess.run(
-            ["g++", "-O2", "-std=c++17", "-shared", "-fPIC", f"-I{header.parent.parent.parent}", str(source), "-o",
-             str(target), str(library), f"-Wl,-rpath,{library.parent}"], capture_output=True, text=True,
-        )  # fmt: skip
+            [
+                "g++",
+                "-O2",
+                "-std=c++17",
+                "-shared",
+                "-fPIC",
+                f"-I{header.parent.parent.parent}",
+                str(source),
+                "-o",
+                str(target),
+                str(library),
+                f"-Wl,-rpath,{library.parent}",
+            ],
+            capture_output=True,
+            text=True,
+        )
         if result.returncode:
             raise OSError(f"onednn_gemm.cpp does not compile: {result.stderr[:500]}")
         # Apart from the oneDNN that torch holds, whose symbols have the same names.
@@ -74,7 +88,7 @@ class OneDNN:
         self._library.onednn_gemm_new.argtypes = [ctypes.c_long] * 3 + [ctypes.c_int] * 2 + [ctypes.c_void_p] * 5
         self._library.onednn_gemm_run.argtypes = self._library.onednn_gemm_free.argtypes = [ctypes.c_void_p]
 
-    def gemm(self, tokens, n, k, dtype: str, gelu: bool, residual: bool) -> Optional[Callable[[], float]]:
+    def gemm(self, tokens, n, k, dtype: str, gelu: bool, residual: bool) -> Callable[[], float] | None:
         """A call that returns its seconds; None for what oneDNN refuses here (bfloat16 without its instructions)."""
         if dtype == "float16":
             return None
@@ -97,12 +111,12 @@ class OneDNN:
 # ---- ceiling -------------------------------------------------------------------------------------------------------
 
 
-def gemm_ceiling(dtype: torch.dtype, tokens: int, width: int, hidden: int, runs: int = 3) -> Dict[str, Any]:
+def gemm_ceiling(dtype: torch.dtype, tokens: int, width: int, hidden: int, runs: int = 3) -> dict[str, Any]:
     """The best rate at which a plain product of the trunk's MLP shapes runs here, by torch or by ps3c.
 
     Returns {"gflops", "by"}. No epilogue, no copies: what a whole pass could reach if it were one product.
     """
-    rates: Dict[str, float] = {}
+    rates: dict[str, float] = {}
     for n, k in ((hidden, width), (width, hidden)):
         calls = {"torch": gemm_torch(tokens, n, k, dtype), "ps3c": gemm_seconds(tokens, n, k, dtype)}
         timings = common.alternate(calls, runs + 1, seconds=1.0, measure=lambda call: call(), most=20)

@@ -8,7 +8,7 @@ quotas corrected, so that both take as many patches, and with its own top-k, whi
 import contextlib
 import functools
 import warnings
-from typing import Any, Dict, Tuple
+from typing import Any
 
 import common  # noqa: F401  (finds the tests' modules)
 import models
@@ -16,9 +16,13 @@ import reference
 import torch
 
 SO400M = dict(
-    model_name="vit_so400m_patch14_siglip_378", hidden_size=1152, pool="map", ps3_scales=[378, 756, 1512],
-    select_based_on_layer=[0, 9, 18, 26], max_select_num=2560,
-)  # fmt: skip
+    model_name="vit_so400m_patch14_siglip_378",
+    hidden_size=1152,
+    pool="map",
+    ps3_scales=[378, 756, 1512],
+    select_based_on_layer=[0, 9, 18, 26],
+    max_select_num=2560,
+)
 
 VISION = {
     "1.5k": SO400M,
@@ -27,16 +31,31 @@ VISION = {
     "tiny-1.5k": dict(models.TINY),
     "tiny-4k": dict(models.TINY, ps3_scales=[64, 128, 256, 640]),
     # For the cost of a call: a trunk of six blocks, 64 wide, and a short selection.
-    "small-call": dict(models.TINY, model_name="test_vit", hidden_size=64, select_based_on_layer=[0, 2, 4, 5],
-                       highres_selection_feature=False),
+    "small-call": dict(
+        models.TINY,
+        model_name="test_vit",
+        hidden_size=64,
+        select_based_on_layer=[0, 2, 4, 5],
+        highres_selection_feature=False,
+    ),
     "vit_tiny": dict(models.TINY),
-}  # fmt: skip
+}
 
 SIGLIP2 = dict(
-    output_dim=1152, prompt_proj_dim=1152, context_length=64, vocab_size=256000, width=1152, heads=16, layers=27,
-    mlp_ratio=3.7362, no_causal_mask=True, pool_type="last", proj_bias=True, act_kwargs={"approximate": "tanh"},
+    output_dim=1152,
+    prompt_proj_dim=1152,
+    context_length=64,
+    vocab_size=256000,
+    width=1152,
+    heads=16,
+    layers=27,
+    mlp_ratio=3.7362,
+    no_causal_mask=True,
+    pool_type="last",
+    proj_bias=True,
+    act_kwargs={"approximate": "tanh"},
     norm_kwargs={"eps": 1e-6},
-)  # fmt: skip
+)
 
 TEXT = {"siglip2": SIGLIP2, "tiny-siglip2": dict(models.TEXT_TINY, act_kwargs={"approximate": "tanh"})}
 
@@ -55,7 +74,7 @@ def no_draws():
             setattr(torch.nn.init, name, function)
 
 
-def _empty(package, kind: str, config: Dict[str, Any]) -> torch.nn.Module:
+def _empty(package, kind: str, config: dict[str, Any]) -> torch.nn.Module:
     with no_draws(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return getattr(package, f"PS3{kind}Model")(getattr(package, f"PS3{kind}Config")(**config))
@@ -69,7 +88,7 @@ def reference_package():
 
 
 @functools.lru_cache(maxsize=1)
-def _state(kind: str, name: str) -> Dict[str, torch.Tensor]:
+def _state(kind: str, name: str) -> dict[str, torch.Tensor]:
     import ps3c
 
     config = VISION[name] if kind == "Vision" else TEXT[name]
@@ -79,7 +98,7 @@ def _state(kind: str, name: str) -> Dict[str, torch.Tensor]:
 class Pair:
     """ps3c's model and ps3-torch's on the same weights, in one dtype on one device; `theirs` is None without it."""
 
-    def __init__(self, kind: str, name: str, dtype: torch.dtype, device: str = "cpu", only: Tuple[str, ...] = ()):
+    def __init__(self, kind: str, name: str, dtype: torch.dtype, device: str = "cpu", only: tuple[str, ...] = ()):
         """kind: "Vision" or "Text". only: ("ours",) or ("theirs",) to build one of them."""
         import ps3c
 

@@ -6,7 +6,6 @@ what the result needs (outputs of the selection network that nobody reads, paddi
 """
 
 from dataclasses import dataclass
-from typing import Dict, List
 
 
 @dataclass
@@ -18,7 +17,7 @@ class Work:
     low_tokens: int
     select_layers: int
     look_tokens: int  # of a whole look
-    conv: Dict[str, int]  # hidden, out, depth, kernel of the selection's convolution network; empty without one
+    conv: dict[str, int]  # hidden, out, depth, kernel of the selection's convolution network; empty without one
 
     @classmethod
     def of(cls, encoder) -> "Work":
@@ -70,7 +69,7 @@ class Work:
             work += 2 * side * side * (per_position + hidden * out) + 2 * self.width * out
         return work
 
-    def looks(self, selected: int) -> List[int]:
+    def looks(self, selected: int) -> list[int]:
         """Tokens of each look, when `selected` were chosen in all."""
         whole, rest = divmod(selected, self.look_tokens)
         return [self.look_tokens] * whole + ([rest] if rest else [])

@@ -147,13 +147,16 @@ def write_checkpoint(folder: Path, tiny: bool = False, seed: int = 0) -> int:
     """Writes all files of a checkpoint. Returns how many parameters it has."""
     vision, text = (TINY_VISION, TINY_TEXT) if tiny else (VISION, TEXT)
     folder.mkdir(parents=True, exist_ok=True)
-    config = PS3Config(
-        vision_config=PS3VisionConfig(**vision).to_dict(), text_config=PS3TextConfig(**text).to_dict()
-    )
+    config = PS3Config(vision_config=PS3VisionConfig(**vision).to_dict(), text_config=PS3TextConfig(**text).to_dict())
     entries = {**config.to_dict(), "architectures": ["PS3Model"], "torch_dtype": "bfloat16"}
     (folder / "config.json").write_text(json.dumps(entries, indent=2))
-    image = {"image_size": vision["ps3_scales"][-1], "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic",
-             "resize_mode": "squash"}  # fmt: skip
+    image = {
+        "image_size": vision["ps3_scales"][-1],
+        "mean": [0.5] * 3,
+        "std": [0.5] * 3,
+        "interpolation": "bicubic",
+        "resize_mode": "squash",
+    }
     (folder / "preprocessor_config.json").write_text(json.dumps(image, indent=2))
     write_tokenizer(folder, text["context_length"])
     return write_weights(folder, config, seed)

@@ -13,9 +13,9 @@ from pathlib import Path
 import matplotlib
 import torch
 from PIL import Image
+from ps3 import PS3ImageProcessor, PS3TextModel, PS3Tokenizer, PS3VisionModel
 
 import ps3c
-from ps3 import PS3ImageProcessor, PS3TextModel, PS3Tokenizer, PS3VisionModel
 
 PHOTOGRAPH = Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg")
 
@@ -55,8 +55,10 @@ def main() -> None:
         vision_model.eval()
     image = Image.open(arguments.image)
     x = processor(image)["pixel_values"][0].unsqueeze(0).to(dtype)
-    print(f"image {image.size[0]} x {image.size[1]}, pixel_values {tuple(x.shape)}, {torch.get_num_threads()} threads, "
-          f"{arguments.dtype}")
+    print(
+        f"image {image.size[0]} x {image.size[1]}, pixel_values {tuple(x.shape)}, {torch.get_num_threads()} threads, "
+        f"{arguments.dtype}"
+    )
 
     print("\nbottom-up: two looks at what is salient")
     with Timed("  num_look_close=2"):
@@ -84,7 +86,9 @@ def main() -> None:
     save_heat_map(outs, image, arguments.output / "top_down.png")
 
     print("\nfeature maps")
-    feature_maps = vision_model.vision_model.format_features_into_feature_maps(outs.last_hidden_state, outs.selection_maps)
+    feature_maps = vision_model.vision_model.format_features_into_feature_maps(
+        outs.last_hidden_state, outs.selection_maps
+    )
     print(" ", [tuple(feature_map.shape) for feature_map in feature_maps])
     selected = [int((feature_map != 0).any(dim=1).sum()) for feature_map in feature_maps]
     print("  patches with features", selected)

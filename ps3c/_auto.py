@@ -9,11 +9,7 @@ from .modeling_ps3 import PS3Model, PS3TextModel, PS3VisionModel
 
 def register() -> None:
     """May be called any number of times, and beside programs that register the classes themselves."""
-    for config, model in (
-        (PS3Config, PS3Model),
-        (PS3VisionConfig, PS3VisionModel),
-        (PS3TextConfig, PS3TextModel),
-    ):
+    for config, model in ((PS3Config, PS3Model), (PS3VisionConfig, PS3VisionModel), (PS3TextConfig, PS3TextModel)):
         AutoConfig.register(config.model_type, config, exist_ok=True)
         AutoModel.register(config, model, exist_ok=True)
     for config in (PS3Config, PS3VisionConfig):

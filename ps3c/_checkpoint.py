@@ -2,8 +2,9 @@
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Optional, Set, Union
+from typing import Any, Union
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -32,7 +33,7 @@ class Checkpoint:
         self.folder = Path(folder)
         self.config = self._read_config()
         self.files = self._find_files()
-        self.names: Set[str] = set()
+        self.names: set[str] = set()
         for file in self.files:
             self.names |= self._read_names(file)
 
@@ -40,9 +41,9 @@ class Checkpoint:
     def has_text(self) -> bool:
         return self.config["model_type"] == "ps3" and any(name.startswith("text_model.") for name in self.names)
 
-    def numbers(self, names: Iterable[str]) -> Dict[str, float]:
+    def numbers(self, names: Iterable[str]) -> dict[str, float]:
         """Tensors of one number by their names, as far as the weights hold them."""
-        found: Dict[str, float] = {}
+        found: dict[str, float] = {}
         wanted = self.names.intersection(names)
         for file in self.files if wanted else ():
             for name, tensor in _tensors(file, wanted).items():
@@ -53,7 +54,7 @@ class Checkpoint:
     def _error(self, reason: str) -> CheckpointError:
         return CheckpointError(self.folder, reason)
 
-    def _read_config(self) -> Dict[str, Any]:
+    def _read_config(self) -> dict[str, Any]:
         if not self.folder.exists():
             hint = ""
             if len(self.folder.parts) == 2 and not self.folder.is_absolute():  # such as nvidia/PS3-4K-SigLIP2
@@ -67,14 +68,17 @@ class Checkpoint:
         config = self._read_json(path)
         kind = config.get("model_type")
         if kind == "ps3_text_model":
-            raise self._error("config.json is of a text tower alone (model_type 'ps3_text_model'), expected 'ps3' or "
-                              "'ps3_vision_model'")
+            raise self._error(
+                "config.json is of a text tower alone (model_type 'ps3_text_model'), expected 'ps3' or "
+                "'ps3_vision_model'"
+            )
         if kind not in ("ps3", "ps3_vision_model"):
-            raise self._error(f"config.json is of another model (model_type {kind!r}), expected 'ps3' or "
-                              "'ps3_vision_model'")
+            raise self._error(
+                f"config.json is of another model (model_type {kind!r}), expected 'ps3' or 'ps3_vision_model'"
+            )
         return config
 
-    def _read_json(self, path: Path) -> Dict[str, Any]:
+    def _read_json(self, path: Path) -> dict[str, Any]:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (ValueError, OSError) as error:
@@ -83,7 +87,7 @@ class Checkpoint:
             raise self._error(f"{path.name} holds a {type(content).__name__}, expected an object")
         return content
 
-    def _find_files(self) -> List[Path]:
+    def _find_files(self) -> list[Path]:
         for name in WEIGHTS:
             if (self.folder / name).exists():
                 return [self.folder / name]
@@ -99,12 +103,14 @@ class Checkpoint:
                 return [self.folder / part for part in parts]
         raise self._error(f"has no weights: neither {' nor '.join(WEIGHTS)}")
 
-    def _read_names(self, path: Path) -> Set[str]:
+    def _read_names(self, path: Path) -> set[str]:
         """Opening a file finds out whether all of it is there."""
         try:
             with open(path, "rb") as file:
                 if file.read(len(LFS_POINTER)) == LFS_POINTER:
-                    raise self._error(f"{path.name} is a pointer of Git LFS, not the file itself: git lfs pull fetches it")
+                    raise self._error(
+                        f"{path.name} is a pointer of Git LFS, not the file itself: git lfs pull fetches it"
+                    )
             return _names(path)
         except (CheckpointError, MemoryError):
             raise
@@ -114,21 +120,21 @@ class Checkpoint:
             raise self._error(f"{path.name} cannot be read: {one_line(error)}") from error
 
 
-def one_line(error: Any, folder: Optional[Path] = None) -> str:
+def one_line(error: Any, folder: Path | None = None) -> str:
     """An error's message in one line of bearable length, without the folder's name at its start."""
     text = " ".join(str(error).split()) or type(error).__name__
     text = text.removeprefix(f"{folder}: ").removeprefix(f"{folder}{os.sep}")
     return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
 
 
-def _names(path: Path) -> Set[str]:
+def _names(path: Path) -> set[str]:
     if path.suffix == ".safetensors":
         with safe_open(path, framework="pt") as file:
             return set(file.keys())
     return set(_load_pickle(path))
 
 
-def _tensors(path: Path, names: Set[str]) -> Dict[str, torch.Tensor]:
+def _tensors(path: Path, names: set[str]) -> dict[str, torch.Tensor]:
     if path.suffix == ".safetensors":
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in names.intersection(file.keys())}
@@ -136,7 +142,7 @@ def _tensors(path: Path, names: Set[str]) -> Dict[str, torch.Tensor]:
     return {name: state[name] for name in names.intersection(state)}
 
 
-def _load_pickle(path: Path) -> Dict[str, torch.Tensor]:
+def _load_pickle(path: Path) -> dict[str, torch.Tensor]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except RuntimeError:  # a file of torch before 1.6

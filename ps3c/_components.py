@@ -1,13 +1,13 @@
 """Features as colours: their first three principal components."""
 
-from typing import List, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 PERCENTILES = (1, 99)  # of a component: no light and full light; a few outliers would leave little between extremes
 
 
-def principal_colours(maps: Sequence[np.ndarray]) -> List[np.ndarray]:
+def principal_colours(maps: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Maps (C, h, w) float32 -> colours (h, w, 3) from 0 to 1, black where all channels are zero.
 
     The components are of all maps' vectors together. Their sign is chosen so that the largest loading is positive.

@@ -181,10 +181,7 @@ def cuda_refused_products() -> int:
     """Products so far that cuBLASLt refused and a slow kernel computed instead; RuntimeError without the library."""
 
 def image_normalize(
-    pixels: NDArray[np.uint8],
-    mean: Sequence[float],
-    std: Sequence[float],
-    out: NDArray[np.float32] | None = None,
+    pixels: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float], out: NDArray[np.float32] | None = None
 ) -> NDArray[np.float32]:
     """(pixels / 255 - mean) / std of (H, W, 3 or 4) as (3, H, W); a fourth channel is skipped."""
 

@@ -6,7 +6,8 @@ allocated. Nothing is copied unless a parameter is not contiguous.
 
 import threading
 from collections import OrderedDict
-from typing import Any, Callable, Dict, Hashable, List, Optional, Sequence, Tuple
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -31,7 +32,7 @@ class Cache:
 
     def __init__(self, size: int):
         self._size = size
-        self._items: "OrderedDict[Hashable, Any]" = OrderedDict()
+        self._items: OrderedDict[Hashable, Any] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
@@ -57,7 +58,7 @@ class Parameters:
     def __init__(self, root: nn.Module, names: Sequence[str]):
         self._parameters = _core.Parameters(root, names, _check_module)
 
-    def collect(self) -> List[torch.Tensor]:
+    def collect(self) -> list[torch.Tensor]:
         """The tensors, contiguous (and on a GPU on multiples of 16 bytes), in order."""
         tensors = self._parameters.collect()
         if tensors and tensors[0].is_cuda:
@@ -94,14 +95,17 @@ class Engine:
     def __reduce__(self):
         return (type(self), ())
 
-    def model(self, root: nn.Module, make: Callable[[Dict[str, Any]], Any], config: Dict[str, Any]) -> "EngineModel":
+    def model(self, root: nn.Module, make: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -> "EngineModel":
         """The engine's model of `config`, whose parameters are below `root`.
 
         Raises:
             ValueError: sizes that do not go together; the message names the field.
         """
         # id: a shallow copy of a model shares this object. What is cached keeps root alive, so ids stay apart.
-        key = (id(root), *((name, tuple(value) if isinstance(value, list) else value) for name, value in config.items()))
+        key = (
+            id(root),
+            *((name, tuple(value) if isinstance(value, list) else value) for name, value in config.items()),
+        )
         return self._models.get(key, lambda: EngineModel(root, make(config)))
 
 
@@ -116,7 +120,7 @@ class EngineModel:
         return self._plans.get((sizes, tuple(request.items())), lambda: self._core.plan(*sizes, **request))
 
 
-def device_of(tensor: torch.Tensor) -> Tuple[str, int]:
+def device_of(tensor: torch.Tensor) -> tuple[str, int]:
     return (tensor.device.type, tensor.device.index or 0)
 
 
@@ -135,7 +139,7 @@ def empty(what: str, shape: Sequence[int], dtype: torch.dtype, device: torch.dev
         ) from error
 
 
-def run_arguments(plan: Any, device: torch.device) -> Dict[str, Any]:
+def run_arguments(plan: Any, device: torch.device) -> dict[str, Any]:
     """Workspace and settings of one run."""
     return {"workspace": workspace(plan, device), **settings(device)}
 
@@ -144,7 +148,7 @@ def workspace(plan: Any, device: torch.device) -> torch.Tensor:
     return empty("the workspace", (plan.workspace_bytes,), torch.uint8, device)
 
 
-def settings(device: torch.device) -> Dict[str, Any]:
+def settings(device: torch.device) -> dict[str, Any]:
     """Threads, stream and precision of one run, as torch has them now."""
     cuda = device.type == "cuda"
     return {
@@ -163,7 +167,7 @@ def _allows_tf32() -> bool:
         return matmul.fp32_precision == "tf32"
 
 
-def workspace_limit(value: Optional[int]) -> int:
+def workspace_limit(value: int | None) -> int:
     """A model's workspace_limit as a plan wants it; 0 where it is None."""
     return 0 if value is None else _arguments.positive("workspace_limit", value)
 
@@ -179,8 +183,10 @@ def check_tensor(name: str, value: Any) -> torch.Tensor:
     if value.is_meta:
         raise TypeError(f"{name}: got a meta tensor, which has no values")
     if value.is_complex():
-        raise TypeError(f"{name}: got a {'conjugate ' if value.is_conj() else ''}complex tensor ({value.dtype}), "
-                        "expected a real one")
+        raise TypeError(
+            f"{name}: got a {'conjugate ' if value.is_conj() else ''}complex tensor ({value.dtype}), "
+            "expected a real one"
+        )
     if value.is_neg():
         raise TypeError(f"{name}: got a tensor with the negative bit set, expected plain memory: call .resolve_neg()")
     return value
@@ -195,9 +201,7 @@ def check_weights(tensors: Sequence[torch.Tensor]) -> torch.dtype:
     return dtype
 
 
-def check_grad(
-    inputs: Dict[str, Optional[torch.Tensor]], training: bool, tensors: Sequence[torch.Tensor]
-) -> None:
+def check_grad(inputs: dict[str, torch.Tensor | None], training: bool, tensors: Sequence[torch.Tensor]) -> None:
     """NotImplementedError where gradients are wanted: a forward pass of ps3c has none."""
     if not torch.is_grad_enabled():
         return

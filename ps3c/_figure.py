@@ -6,8 +6,8 @@ same pictures look the same.
 
 import io
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import List, Sequence, Tuple
 
 import matplotlib.figure
 import numpy as np
@@ -47,7 +47,7 @@ class Panel:
     """A picture's place. size: (width, height) in the units of its axes, x to the right and y down from (0, 0)."""
 
     axes: Axes
-    size: Tuple[float, float]
+    size: tuple[float, float]
 
     def show(self, pixels, **options):
         """Draws an array (h, w), (h, w, 3) or (h, w, 4) over the whole panel: rows and columns of equal size."""
@@ -56,14 +56,14 @@ class Panel:
 
 
 def panels(
-    size: Tuple[float, float],
+    size: tuple[float, float],
     titles: Sequence[str],
     details: Sequence[str],
     columns: int,
     *,
     heading: str,
     footer: bool,
-) -> Tuple[Figure, List[Panel], Axes]:
+) -> tuple[Figure, list[Panel], Axes]:
     """An empty figure of len(titles) panels, row by row.
 
     Args:
@@ -79,7 +79,7 @@ def panels(
     width, height, stretched = _panel_inches(size, columns)
     rows = -(-len(titles) // columns)
     inches_wide = 2 * MARGIN + columns * width + (columns - 1) * GAP
-    head = [line for line in textwrap.wrap(heading, max(int((inches_wide - 2 * MARGIN) / LETTER / 1.1), 10))]
+    head = list(textwrap.wrap(heading, max(int((inches_wide - 2 * MARGIN) / LETTER / 1.1), 10)))
     title_lines = [_title(title, detail, width) for title, detail in zip(titles, details)]
     strip = LINE * max(len(lines) for lines in title_lines) + 0.08
     inches_high = 2 * MARGIN + len(head) * LINE * 1.2 + rows * (strip + height) + (rows - 1) * GAP / 2 + footer * FOOTER
@@ -97,8 +97,16 @@ def panels(
         left, upper = MARGIN + column * (width + GAP), top - row * (strip + height + GAP / 2) - strip
         text = "\n".join(lines)
         whole.text(left, upper + 0.06, text, fontsize=10, weight="bold", va="bottom", parse_math=False)
-        whole.text(left + width, upper + 0.06, details[index], fontsize=9, color=GREY, ha="right", va="bottom",
-                   parse_math=False)
+        whole.text(
+            left + width,
+            upper + 0.06,
+            details[index],
+            fontsize=9,
+            color=GREY,
+            ha="right",
+            va="bottom",
+            parse_math=False,
+        )
         place = (left / inches_wide, (upper - height) / inches_high, width / inches_wide, height / inches_high)
         axes = figure.add_axes(place, xlim=(0, size[0]), ylim=(size[1], 0), xticks=[], yticks=[], anchor="NW")
         axes.set_aspect("auto" if stretched else "equal")
@@ -107,14 +115,14 @@ def panels(
     return figure, result, whole
 
 
-def _panel_inches(size: Tuple[float, float], columns: int) -> Tuple[float, float, bool]:
+def _panel_inches(size: tuple[float, float], columns: int) -> tuple[float, float, bool]:
     """Width and height of a panel, and whether its picture fills it: one too slender to be seen is stretched."""
     zoom = LONG_SIDE.get(columns, LONG_SIDE_OF_MORE) / max(size)
     width, height = size[0] * zoom, size[1] * zoom
     return max(width, LEAST_WIDTH), max(height, LEAST_HEIGHT), min(width, height) < SLENDER
 
 
-def _title(title: str, detail: str, width: float) -> List[str]:
+def _title(title: str, detail: str, width: float) -> list[str]:
     """A title's lines, of which the last leaves room for the detail on its right."""
     letters = int(width / LETTER)
     lines = [part for line in title.split("\n") for part in textwrap.wrap(line, letters)] or [""]

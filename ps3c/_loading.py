@@ -55,10 +55,13 @@ class PretrainedBase(PreTrainedModel):
             # transformers 5 names the parameters in its log only.
             kwargs.update(ignore_mismatched_sizes=True, output_loading_info=True)
             _, info = load(pretrained_model_name_or_path, *model_args, **kwargs)
-            lines = [f"{name}: got {tuple(got)}, expected {tuple(wanted)}" for name, got, wanted in
-                     sorted(info["mismatched_keys"])]
-            raise RuntimeError(f"{pretrained_model_name_or_path}: size mismatch of parameters of {cls.__name__}: "
-                               + "; ".join(lines)) from error
+            lines = [
+                f"{name}: got {tuple(got)}, expected {tuple(wanted)}"
+                for name, got, wanted in sorted(info["mismatched_keys"])
+            ]
+            raise RuntimeError(
+                f"{pretrained_model_name_or_path}: size mismatch of parameters of {cls.__name__}: " + "; ".join(lines)
+            ) from error
         finally:
             torch.set_default_dtype(default)  # transformers 4.46 leaves it changed after an error
 

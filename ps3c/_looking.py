@@ -1,6 +1,6 @@
 """One pass of the vision encoder over a batch of images, step by step: which tokens each look brings, and where they are."""
 
-from typing import Iterator, List, Optional, Sequence, Tuple
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -26,24 +26,28 @@ class Looking:
         self,
         vision,
         pixels: torch.Tensor,
-        prompt: Optional[torch.Tensor],
+        prompt: torch.Tensor | None,
         looks: Looks,
         tokens: Looks,
         looks_per_step: int = 0,
     ):
         self._steps = vision.steps(
-            pixels, prompt=prompt, num_look_close=looks, num_token_look_close=tokens, pooled=True,
+            pixels,
+            prompt=prompt,
+            num_look_close=looks,
+            num_token_look_close=tokens,
+            pooled=True,
             looks_per_step=looks_per_step,
-        )  # fmt: skip
+        )
         plan, outputs = self._steps.plan, self._steps.outputs
         self.looks: int = plan.looks
         self.low_res_tokens: int = plan.low_res_tokens
-        self.grids: List[Tuple[int, int]] = [tuple(grid) for grid in plan.grids]
+        self.grids: list[tuple[int, int]] = [tuple(grid) for grid in plan.grids]
         self.pooled = outputs["pooled"]
         self.tokens = outputs["hidden_states"][-1]
-        self.probs: List[torch.Tensor] = outputs["selection_probs"]
+        self.probs: list[torch.Tensor] = outputs["selection_probs"]
         # Without looks nothing is taken.
-        self.maps: List[torch.Tensor] = outputs.get("selection_maps") or [torch.zeros_like(p) for p in self.probs]
+        self.maps: list[torch.Tensor] = outputs.get("selection_maps") or [torch.zeros_like(p) for p in self.probs]
         batch, count = self.tokens.shape[:2]
         self.number = torch.zeros(batch, count, dtype=torch.int16, device=self.tokens.device)
         self.positions = torch.zeros(batch, count, 3, dtype=torch.int32, device=self.tokens.device)
@@ -58,7 +62,7 @@ class Looking:
             yield step
 
 
-def positions(low: Tuple[int, int], maps: Sequence[torch.Tensor]) -> torch.Tensor:
+def positions(low: tuple[int, int], maps: Sequence[torch.Tensor]) -> torch.Tensor:
     """Where the tokens of B images stand: (B, T, 3), (scale, row, column), in their order.
 
     Args:

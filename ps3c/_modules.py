@@ -5,7 +5,7 @@ its order too, so that a seed gives the same weights. Nothing here computes: the
 """
 
 import math
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -255,6 +255,4 @@ class TextBlocks(ParameterHolder):
         self.width = width
         self.layers = layers
         self.grad_checkpointing = False
-        self.resblocks = nn.ModuleList(
-            [TextBlock(width, heads, mlp_hidden, eps, layer_scale) for _ in range(layers)]
-        )
+        self.resblocks = nn.ModuleList([TextBlock(width, heads, mlp_hidden, eps, layer_scale) for _ in range(layers)])

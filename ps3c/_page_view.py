@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 from html import escape
-from typing import List, Optional, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,17 +24,17 @@ class Run:
     tokens, taken, seconds: for each look so far, the low resolution first; taken: patches of each high-res scale.
     """
 
-    size: Tuple[int, int]
-    text: Optional[str]
+    size: tuple[int, int]
+    text: str | None
     asked: int
-    scales: List[int]
+    scales: list[int]
     state: str = "looking"
-    image: Optional[Image.Image] = None
-    probs: List[NDArray[np.float32]] = field(default_factory=list)
-    orders: List[NDArray[np.int32]] = field(default_factory=list)
-    tokens: List[int] = field(default_factory=list)
-    taken: List[List[int]] = field(default_factory=list)
-    seconds: List[float] = field(default_factory=list)
+    image: Image.Image | None = None
+    probs: list[NDArray[np.float32]] = field(default_factory=list)
+    orders: list[NDArray[np.int32]] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    taken: list[list[int]] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
 
     @property
     def last(self) -> int:
@@ -59,7 +58,7 @@ class Run:
 # ---- pictures ------------------------------------------------------------------------------------------------------
 
 
-def heat_maps(run: Run) -> List[Image.Image]:
+def heat_maps(run: Run) -> list[Image.Image]:
     """The image with each high-res scale's probabilities over it: from dark blue, the least, to red, the most."""
     from matplotlib import colormaps
 
@@ -73,7 +72,7 @@ def heat_maps(run: Run) -> List[Image.Image]:
     return pictures
 
 
-def patches(run: Run, number: int) -> List[Image.Image]:
+def patches(run: Run, number: int) -> list[Image.Image]:
     """What looks 1 to `number` took of each high-res scale: in their colours over the image in grey, the rest dark."""
     base = _base(run)
     grey = np.asarray(base.convert("L"), np.float32)[..., None]
@@ -96,7 +95,7 @@ def _base(run: Run) -> Image.Image:
     return run.image.resize((width, height), Image.Resampling.BICUBIC)
 
 
-def _enlarged(grid: NDArray[np.float32], size: Tuple[int, int]) -> NDArray[np.float32]:
+def _enlarged(grid: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
     """grid (h, w, 4) as (height, width, 4) of size, each cell a rectangle."""
     (rows, columns), (width, height) = grid.shape[:2], size
     return grid[np.arange(height) * rows // height][:, np.arange(width) * columns // width]
@@ -117,8 +116,11 @@ def status(run: Run) -> str:
     facts = [f"{run.size[0]} × {run.size[1]} pixels"]
     if run.last >= 0:
         taken, patches = sum(map(sum, run.taken)), sum(order.size for order in run.orders)
-        facts += [f"{sum(run.tokens):,} tokens", f"{taken:,} of {patches:,} patches ({100 * taken / patches:.0f} %)",
-                  f"{sum(run.seconds):.2f} s"]  # fmt: skip
+        facts += [
+            f"{sum(run.tokens):,} tokens",
+            f"{taken:,} of {patches:,} patches ({100 * taken / patches:.0f} %)",
+            f"{sum(run.seconds):.2f} s",
+        ]
     percent = 100 if run.state == "done" else 100 * (run.last + 1) // (run.asked + 1)
     bar = f'<div class="ps3c-bar"><div style="width: {percent}%"></div></div>'
     return _box(f"<b>{head}</b> {' · '.join(facts)}{bar}", "ps3c-run")
@@ -151,5 +153,5 @@ def table(run: Run) -> str:
     return f'<div class="ps3c-table"><table>{"".join(rows)}</table></div>'
 
 
-def _row(cells: List[str], tag: str) -> str:
+def _row(cells: list[str], tag: str) -> str:
     return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in cells) + "</tr>"

@@ -1,6 +1,7 @@
 """What the pictures are made of, out of anything a user may hold: results, a model's output, tensors, arrays."""
 
-from typing import Any, List, Optional, Sequence, Tuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,7 +47,7 @@ def picture(image: Any, result: Any, index: int) -> Image.Image:
     return opened
 
 
-def probabilities(value: Any, index: int) -> List[np.ndarray]:
+def probabilities(value: Any, index: int) -> list[np.ndarray]:
     """The probability maps of image `index`, one (h, w) a high-res scale."""
     value = _last_look(value)
     if hasattr(value, "selection_probs"):
@@ -82,7 +83,7 @@ def are_alike(maps: Sequence[np.ndarray]) -> bool:
     )
 
 
-def taken(result: Any, index: int) -> List[np.ndarray]:
+def taken(result: Any, index: int) -> list[np.ndarray]:
     """For each high-res scale an (h, w) int array: the number of the look that took the patch, 0 where none did.
 
     Of a model's output, which does not say which look took a patch, 1 where one did.
@@ -100,7 +101,7 @@ def taken(result: Any, index: int) -> List[np.ndarray]:
     raise ValueError(f"result: {_kind(result)} says of no patch that it was taken: ask for looks=1 or more")
 
 
-def _taken_of_looks(looks: Sequence[Any]) -> List[np.ndarray]:
+def _taken_of_looks(looks: Sequence[Any]) -> list[np.ndarray]:
     if not looks or not all(_is_look(look) for look in looks):
         kinds = ", ".join(sorted({type(look).__name__ for look in looks})) or "an empty list"
         raise TypeError(f"result: got {kinds}, expected the looks of one image")
@@ -109,7 +110,7 @@ def _taken_of_looks(looks: Sequence[Any]) -> List[np.ndarray]:
     return _place(positions, numbers, grids(looks[-1]))
 
 
-def _place(positions: Any, numbers: Any, sizes: Sequence[Tuple[int, int]]) -> List[np.ndarray]:
+def _place(positions: Any, numbers: Any, sizes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
     """positions (T, 3), (scale, row, column), and looks' numbers (T,) as maps of sizes; 0 is the low resolution."""
     scale, row, column = torch.as_tensor(positions).cpu().numpy().T
     number = torch.as_tensor(numbers).cpu().numpy()
@@ -120,7 +121,7 @@ def _place(positions: Any, numbers: Any, sizes: Sequence[Tuple[int, int]]) -> Li
     return maps
 
 
-def grids(result: Any) -> List[Tuple[int, int]]:
+def grids(result: Any) -> list[tuple[int, int]]:
     """Rows and columns of patches of each high-res scale of a Look or of ImageFeatures."""
     if hasattr(result, "probs"):
         return [tuple(one.shape) for one in result.probs]
@@ -135,7 +136,7 @@ def check_scale(scale: Any, count: int) -> int:
     return int(scale)
 
 
-def scale_names(result: Any, count: int, high_only: bool = True) -> List[str]:
+def scale_names(result: Any, count: int, high_only: bool = True) -> list[str]:
     """Names of `count` scales, "756 px" where the result knows, else "scale 1"; high_only: the high-res ones."""
     pixels = getattr(_last_look(result), "scales", None) or []
     pixels = list(pixels)[high_only:]
@@ -144,13 +145,13 @@ def scale_names(result: Any, count: int, high_only: bool = True) -> List[str]:
     return [f"scale {number}" for number in range(high_only, count + high_only)]
 
 
-def low_resolution(result: Any) -> Optional[int]:
+def low_resolution(result: Any) -> int | None:
     """Side in pixels of the low resolution; None where the result does not know."""
     pixels = getattr(_last_look(result), "scales", None)
     return pixels[0] if pixels else None
 
 
-def text_of(result: Any, index: int) -> Optional[str]:
+def text_of(result: Any, index: int) -> str | None:
     """What image `index` was searched for."""
     result = _last_look(result)
     texts = getattr(result, "texts", None)
@@ -176,7 +177,7 @@ def has_probabilities(result: Any) -> bool:
 # ---- features ----------------------------------------------------------------------------------------------------
 
 
-def feature_maps(features: Any, index: int) -> List[np.ndarray]:
+def feature_maps(features: Any, index: int) -> list[np.ndarray]:
     """Maps (C, h, w), float32, of image `index`, one a scale."""
     if hasattr(features, "feature_maps"):
         features = features[check_index(index, len(features))].feature_maps()

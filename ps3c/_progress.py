@@ -1,9 +1,10 @@
 """Progress of long calls: a bar on a terminal, or a function of the caller's."""
 
 import sys
-from typing import Any, Callable, Optional, Union
+from collections.abc import Callable
+from typing import Any, Union
 
-Progress = Union[bool, Callable[[int, Optional[int]], object], None]
+Progress = Union[bool, Callable[[int, int | None], object], None]
 
 QUICK = 2.0  # seconds; what is over sooner needs no bar
 
@@ -18,7 +19,7 @@ class Reporter:
         unit: what a step is, until expect() says otherwise.
     """
 
-    def __init__(self, progress: Progress, items: Optional[int], unit: str):
+    def __init__(self, progress: Progress, items: int | None, unit: str):
         if not (progress is None or isinstance(progress, bool) or callable(progress)):
             raise TypeError(f"progress: got {progress!r}, expected None, True, False or a function (done, total)")
         self._function = progress if callable(progress) else None
@@ -26,12 +27,12 @@ class Reporter:
         self._delay = QUICK if progress is None else 0.0
         self._items, self._unit = items, unit
         self._bar: Any = None
-        self._steps: Optional[int] = None  # of one item
+        self._steps: int | None = None  # of one item
         self._skipped = 0
         self.done = 0
-        self.total: Optional[int] = None
+        self.total: int | None = None
 
-    def expect(self, steps: int, unit: Optional[str] = None) -> None:
+    def expect(self, steps: int, unit: str | None = None) -> None:
         """An item has so many steps. The first call counts."""
         if self._steps is not None:
             return

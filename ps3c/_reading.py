@@ -2,9 +2,10 @@
 
 import os
 from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Callable, Deque, Iterable, Iterator, Optional, Sized, Tuple, Union
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,10 +20,10 @@ class Prepared:
     """An image ready for the model. size: (width, height) upright. pixels: (3, H, W). small: the image in small."""
 
     name: str
-    size: Tuple[int, int]
-    text: Optional[str]
+    size: tuple[int, int]
+    text: str | None
     pixels: torch.Tensor
-    small: Optional[Image.Image]
+    small: Image.Image | None
 
 
 class Reader:
@@ -33,23 +34,23 @@ class Reader:
         max_pixels: as open_image's. ahead: threads that prepare images while the model computes; 0: none.
     """
 
-    def __init__(self, processor, dtype: torch.dtype, *, small: bool, max_pixels: Optional[int], ahead: int = 0):
+    def __init__(self, processor, dtype: torch.dtype, *, small: bool, max_pixels: int | None, ahead: int = 0):
         self._processor = processor
         self._dtype = dtype
         self._small = small
         self._max_pixels = max_pixels
         self._ahead = ahead
 
-    def prepare(self, source: Any, name: str, text: Optional[str]) -> Prepared:
+    def prepare(self, source: Any, name: str, text: str | None) -> Prepared:
         """name: of a source that has none. ImageError, TypeError: see open_image."""
         image, own_name = open_image(source, max_pixels=self._max_pixels, name=name)
         pixels = self._processor(image)["pixel_values"][0].to(self._dtype)
         return Prepared(own_name, image.size, text, pixels, thumbnail(image) if self._small else None)
 
-    def read(self, sources: Iterable[Tuple[Any, Optional[str]]]) -> Iterator[Union[Prepared, ImageError]]:
+    def read(self, sources: Iterable[tuple[Any, str | None]]) -> Iterator[Prepared | ImageError]:
         """For each (source, text), in their order, what it became, or why it cannot be used."""
 
-        def one(numbered) -> Union[Prepared, ImageError]:
+        def one(numbered) -> Prepared | ImageError:
             number, (source, text) = numbered
             try:
                 return self.prepare(source, f"image {number}", text)
@@ -62,7 +63,7 @@ class Reader:
 def _ahead(function: Callable[[Any], Any], items: Iterator[Any], count: int) -> Iterator[Any]:
     """map(function, items), of which threads compute the next `count` results while the last one is in use."""
     pool = ThreadPoolExecutor(count, thread_name_prefix="ps3c-images")
-    waiting: Deque = deque()
+    waiting: deque = deque()
     try:
         for item in items:
             waiting.append(pool.submit(function, item))
@@ -79,7 +80,7 @@ def is_one(images: Any) -> bool:
     return isinstance(images, (str, os.PathLike, Image.Image, np.ndarray))
 
 
-def with_texts(images: Any, text: Any) -> Tuple[Iterator[Tuple[Any, Optional[str]]], Optional[int]]:
+def with_texts(images: Any, text: Any) -> tuple[Iterator[tuple[Any, str | None]], int | None]:
     """Pairs of an image and its text, and how many there are: None for a generator of images.
 
     Raises:
@@ -101,7 +102,7 @@ def with_texts(images: Any, text: Any) -> Tuple[Iterator[Tuple[Any, Optional[str
     return _pairs(images, text), count
 
 
-def _pairs(images: Iterable[Any], texts: Iterable[Optional[str]]) -> Iterator[Tuple[Any, Optional[str]]]:
+def _pairs(images: Iterable[Any], texts: Iterable[str | None]) -> Iterator[tuple[Any, str | None]]:
     remaining = iter(texts)
     for number, image in enumerate(images):
         try:

@@ -1,7 +1,8 @@
 """A forward pass in steps: progress, each look when it is there, an early stop."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any
 
 import torch
 
@@ -21,7 +22,7 @@ class Step:
 
     images: range
     looks: range
-    rows: List[torch.Tensor]
+    rows: list[torch.Tensor]
 
 
 class Steps:
@@ -41,7 +42,7 @@ class Steps:
         count: how many steps there are.
     """
 
-    def __init__(self, plan: Any, outputs: Dict[str, Any], run: Callable[..., None], device: torch.device):
+    def __init__(self, plan: Any, outputs: dict[str, Any], run: Callable[..., None], device: torch.device):
         """run: plan.run without its workspace, step and the settings that torch has when it is called."""
         self.plan = plan
         self.outputs = outputs
@@ -50,7 +51,7 @@ class Steps:
         self._run = run
         self._device = device
         self._next = 0
-        self._workspace: Optional[torch.Tensor] = None
+        self._workspace: torch.Tensor | None = None
 
     def __iter__(self) -> "Steps":
         return self
@@ -68,7 +69,7 @@ class Steps:
             self._workspace = None
         return Step(range(first_image, first_image + images), range(first_look, first_look + looks), rows)
 
-    def _rows(self) -> List[torch.Tensor]:
+    def _rows(self) -> list[torch.Tensor]:
         # The next chunk of images overwrites the engine's table: a copy.
         offset, (looks, images, tokens) = self.plan.rows(self._next, self._workspace.data_ptr())
         table = self._workspace[offset : offset + 4 * looks * images * tokens].view(torch.int32)

@@ -1,7 +1,8 @@
 """One forward pass of the vision encoder: checks of the arguments, plan, outputs, run."""
 
 import functools
-from typing import Any, Dict, Optional, Sequence, Tuple
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -32,7 +33,9 @@ class VisionCall:
 
     def _check_place(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         if tensor.device != self._device:
-            raise RuntimeError(f"{name}: got a tensor on {tensor.device}, expected {self._device}, where the weights are")
+            raise RuntimeError(
+                f"{name}: got a tensor on {tensor.device}, expected {self._device}, where the weights are"
+            )
         return tensor
 
     def _check_pixels(self, pixels) -> torch.Tensor:
@@ -40,14 +43,18 @@ class VisionCall:
         if pixels.dim() != 4 or pixels.shape[1] != 3:
             raise ValueError(f"pixel_values: got shape {tuple(pixels.shape)}, expected (batch, 3, height, width)")
         if pixels.numel() == 0:
-            raise ValueError(f"pixel_values: got an empty tensor of shape {tuple(pixels.shape)}, expected one image or "
-                             "more of one pixel or more")
+            raise ValueError(
+                f"pixel_values: got an empty tensor of shape {tuple(pixels.shape)}, expected one image or "
+                "more of one pixel or more"
+            )
         return self._check_place("pixel_values", self._check_dtype("pixel_values", pixels))
 
     def _check_dtype(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         if tensor.dtype != self._dtype:
-            raise TypeError(f"{name}: got {tensor.dtype}, expected {self._dtype}, the dtype of the weights: call "
-                            f"{name}.to({self._dtype}) or .to({tensor.dtype}) on the model")
+            raise TypeError(
+                f"{name}: got {tensor.dtype}, expected {self._dtype}, the dtype of the weights: call "
+                f"{name}.to({self._dtype}) or .to({tensor.dtype}) on the model"
+            )
         return tensor
 
     def _check_batch(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
@@ -55,19 +62,23 @@ class VisionCall:
         if tensor.shape[0] == 1 != self._batch:
             return tensor.expand(self._batch, *tensor.shape[1:])
         if tensor.shape[0] != self._batch:
-            raise ValueError(f"{name}: got a batch of {tensor.shape[0]}, expected {self._batch} as in pixel_values, or 1")
+            raise ValueError(
+                f"{name}: got a batch of {tensor.shape[0]}, expected {self._batch} as in pixel_values, or 1"
+            )
         return tensor
 
-    def _check_prompt(self, prompt) -> Optional[torch.Tensor]:
+    def _check_prompt(self, prompt) -> torch.Tensor | None:
         if prompt is None:
             return None
         _engine.check_tensor("prompt", prompt)
         width = self._encoder.width
         if prompt.dim() != 2 or prompt.shape[1] != width:
             raise ValueError(f"prompt: got shape {tuple(prompt.shape)}, expected (batch, {width})")
-        return self._check_batch("prompt", self._check_place("prompt", self._check_dtype("prompt", prompt))).contiguous()
+        return self._check_batch(
+            "prompt", self._check_place("prompt", self._check_dtype("prompt", prompt))
+        ).contiguous()
 
-    def _check_gt_maps(self, maps) -> Optional[torch.Tensor]:
+    def _check_gt_maps(self, maps) -> torch.Tensor | None:
         if maps is None:
             return None
         _engine.check_tensor("gt_selection_maps", maps)
@@ -75,7 +86,7 @@ class VisionCall:
             raise ValueError(f"gt_selection_maps: got shape {tuple(maps.shape)}, expected (batch, height, width)")
         return self._check_batch("gt_selection_maps", self._check_place("gt_selection_maps", maps))
 
-    def _check_global_text(self, is_global_text) -> Optional[torch.Tensor]:
+    def _check_global_text(self, is_global_text) -> torch.Tensor | None:
         if is_global_text is None:
             return None
         _engine.check_tensor("is_global_text", is_global_text)
@@ -84,7 +95,7 @@ class VisionCall:
         _engine.check_grad({"is_global_text": is_global_text}, False, ())
         return self._check_place("is_global_text", is_global_text).to(torch.float32).contiguous()
 
-    def _check_first_n(self, value) -> Optional[Tuple[int, ...]]:
+    def _check_first_n(self, value) -> tuple[int, ...] | None:
         if value is None:
             return None
         name, most = "only_select_first_n_scale", len(self._encoder.ps3_scales) - 1
@@ -117,8 +128,10 @@ class VisionCall:
         looks = _arguments.looks("num_look_close", num_look_close)
         tokens = _arguments.looks("num_token_look_close", num_token_look_close)
         if looks is None and tokens is None:
-            raise ValueError("num_look_close, num_token_look_close: got neither, expected one of them: a number or "
-                             "'all' (0 for the low resolution alone)")
+            raise ValueError(
+                "num_look_close, num_token_look_close: got neither, expected one of them: a number or "
+                "'all' (0 for the low resolution alone)"
+            )
         return self.plan(
             mode="features",
             num_look_close=looks,
@@ -131,7 +144,7 @@ class VisionCall:
             **request,
         )
 
-    def features(self, num_look_close, num_token_look_close, smooth, first_n) -> Dict[str, Any]:
+    def features(self, num_look_close, num_token_look_close, smooth, first_n) -> dict[str, Any]:
         plan = self._features_plan(num_look_close, num_token_look_close, smooth, first_n)
         outputs = self.run(plan, maps=plan.selection_maps, probs=("selection_probs",))
         return dict(
@@ -150,7 +163,7 @@ class VisionCall:
         outputs = self.outputs(plan, maps=plan.selection_maps, probs=("selection_probs",), pooled=bool(pooled))
         return Steps(plan, outputs, self._bind(plan, outputs), self._device)
 
-    def pretrain(self, is_global_text, pool_gt_token_only, smooth) -> Dict[str, Any]:
+    def pretrain(self, is_global_text, pool_gt_token_only, smooth) -> dict[str, Any]:
         if pool_gt_token_only and self._gt_maps is None:
             raise ValueError("pool_gt_token_only: got True without gt_selection_maps, which say what to pool")
         global_text = self._check_global_text(is_global_text)
@@ -176,7 +189,7 @@ class VisionCall:
             topdown_selection_probs=outputs["topdown_probs"] if prompted else None,
         )
 
-    def low_res(self, layers: int) -> Dict[str, Any]:
+    def low_res(self, layers: int) -> dict[str, Any]:
         """The low-resolution pass alone: "pooled" (B, C) and "hidden_states", the last `layers`."""
         return self.run(self.plan(mode="low_res", hidden_states=layers), pooled=True)
 
@@ -187,14 +200,14 @@ class VisionCall:
             raise ValueError(f"{name}: got {number}, expected 1 to {layers}")
         return min(number, layers)
 
-    def outputs(self, plan, maps: bool = False, probs: Sequence[str] = (), pooled: bool = False) -> Dict[str, Any]:
+    def outputs(self, plan, maps: bool = False, probs: Sequence[str] = (), pooled: bool = False) -> dict[str, Any]:
         """Memory for the outputs that were asked for, by the engine's names."""
 
         def new(name: str, *shape: int) -> torch.Tensor:
             return _engine.empty(name, (self._batch, *shape), self._dtype, self._device)
 
         tokens = plan.low_res_tokens + plan.selected_tokens
-        outputs: Dict[str, Any] = {
+        outputs: dict[str, Any] = {
             "hidden_states": [new("hidden_states", tokens, self._encoder.width) for _ in range(plan.hidden_states)]
         }
         for name in (("selection_maps",) if maps else ()) + tuple(probs):
@@ -203,12 +216,12 @@ class VisionCall:
             outputs["pooled"] = new("pooled_output", plan.pooled_width)
         return outputs
 
-    def _bind(self, plan, outputs: Dict[str, Any], global_text=None):
+    def _bind(self, plan, outputs: dict[str, Any], global_text=None):
         """plan.run with all of its tensors but the workspace."""
         inputs = dict(prompt=self._prompt, gt_maps=self._gt_maps, global_text=global_text)
         return functools.partial(plan.run, self._weights, self._pixels, **inputs, **outputs)
 
-    def run(self, plan, *, global_text=None, **wanted) -> Dict[str, Any]:
+    def run(self, plan, *, global_text=None, **wanted) -> dict[str, Any]:
         """Runs the plan; returns outputs(plan, **wanted), filled."""
         outputs = self.outputs(plan, **wanted)
         self._bind(plan, outputs, global_text)(**_engine.run_arguments(plan, self._device))

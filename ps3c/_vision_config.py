@@ -1,6 +1,6 @@
 """What a PS3VisionConfig means: its checks, the quotas of a look, the engine's configuration."""
 
-from typing import Any, Dict, List
+from typing import Any
 
 from . import _arguments
 from .architectures import Architecture, find_architecture
@@ -12,23 +12,31 @@ SIGLIP_WIDTH, SIGLIP_HEADS, SIGLIP_MLP_RATIO = 1152, 16, 3.7362  # of the attent
 def architecture_of(config: PS3VisionConfig) -> Architecture:
     """The trunk of a config. ValueError: one that PS3 cannot use, with the reason."""
     if config.pretrained:
-        raise ValueError("pretrained: got True, but ps3c does not fetch the trunk's weights from timm; PS3 checkpoints "
-                         "hold them: use from_pretrained")
+        raise ValueError(
+            "pretrained: got True, but ps3c does not fetch the trunk's weights from timm; PS3 checkpoints "
+            "hold them: use from_pretrained"
+        )
     architecture = find_architecture(config.model_name)
     if config.pool != "map":
         raise ValueError(f"pool: got {config.pool!r}, expected 'map': PS3 pools by attention")
     class_token = architecture.class_token if config.class_token is None else config.class_token
     if class_token:
-        raise ValueError(f"class_token: got {config.class_token}, which gives {config.model_name} a class token; PS3 "
-                         "takes a trunk without prefix tokens: set class_token=False")
+        raise ValueError(
+            f"class_token: got {config.class_token}, which gives {config.model_name} a class token; PS3 "
+            "takes a trunk without prefix tokens: set class_token=False"
+        )
     if config.dynamic_img_size is False:
         raise ValueError("dynamic_img_size: got False, expected True: every scale has a size of its own")
     if config.radio and config.radio_adapter_mlp_input_dim != architecture.width:
-        raise ValueError(f"radio_adapter_mlp_input_dim: got {config.radio_adapter_mlp_input_dim}, expected "
-                         f"{architecture.width}, the width of {config.model_name}")
+        raise ValueError(
+            f"radio_adapter_mlp_input_dim: got {config.radio_adapter_mlp_input_dim}, expected "
+            f"{architecture.width}, the width of {config.model_name}"
+        )
     if config.radio and config.radio_adapter_mlp_output_dim != SIGLIP_WIDTH:
-        raise ValueError(f"radio_adapter_mlp_output_dim: got {config.radio_adapter_mlp_output_dim}, expected "
-                         f"{SIGLIP_WIDTH}, the width of the attention pool")
+        raise ValueError(
+            f"radio_adapter_mlp_output_dim: got {config.radio_adapter_mlp_output_dim}, expected "
+            f"{SIGLIP_WIDTH}, the width of the attention pool"
+        )
     return architecture
 
 
@@ -42,17 +50,19 @@ def img_size_of(config: PS3VisionConfig, architecture: Architecture) -> int:
     return _arguments.positive("img_size", size, architecture.patch)
 
 
-def scales_of(config: PS3VisionConfig, patch: int) -> List[int]:
+def scales_of(config: PS3VisionConfig, patch: int) -> list[int]:
     """Scales in pixels, ascending."""
     if not isinstance(config.ps3_scales, (list, tuple)) or len(config.ps3_scales) < 2:
         raise ValueError(f"ps3_scales: got {config.ps3_scales!r}, expected a list of two sizes or more")
     scales = sorted(_arguments.positive("ps3_scales", scale, patch) for scale in config.ps3_scales)
     if scales[0] % patch:
-        raise ValueError(f"ps3_scales: got a lowest scale of {scales[0]}, expected a multiple of the patch size, {patch}")
+        raise ValueError(
+            f"ps3_scales: got a lowest scale of {scales[0]}, expected a multiple of the patch size, {patch}"
+        )
     return scales
 
 
-def select_layers_of(config: PS3VisionConfig, depth: int) -> List[int]:
+def select_layers_of(config: PS3VisionConfig, depth: int) -> list[int]:
     """Layers whose features rank the patches; a negative one counts from the last."""
     name, layers = "select_based_on_layer", config.select_based_on_layer
     if not isinstance(layers, (list, tuple)) or not layers:
@@ -74,7 +84,7 @@ def check_conv(config: PS3VisionConfig) -> None:
         _arguments.positive(name, getattr(config, name), 0)
 
 
-def automatic_quotas(config: PS3VisionConfig, scales: List[int]) -> List[int]:
+def automatic_quotas(config: PS3VisionConfig, scales: list[int]) -> list[int]:
     """Patches that a look takes of each high-res scale: max_select_num shared out by numbers of pixels.
 
     What whole numbers leave over goes to the last scale, as in the project's repository; its release 0.1.3 drops it.
@@ -86,7 +96,7 @@ def automatic_quotas(config: PS3VisionConfig, scales: List[int]) -> List[int]:
     return quotas
 
 
-def check_quotas(quotas: Any, scales: int, automatic: List[int]) -> List[int]:
+def check_quotas(quotas: Any, scales: int, automatic: list[int]) -> list[int]:
     """max_select_num_each_scale as anybody may have set it: one positive integer a high-res scale."""
     name = "max_select_num_each_scale"
     if not isinstance(quotas, (list, tuple)):
@@ -101,7 +111,7 @@ def check_quotas(quotas: Any, scales: int, automatic: List[int]) -> List[int]:
     return numbers
 
 
-def engine_config(encoder) -> Dict[str, Any]:
+def engine_config(encoder) -> dict[str, Any]:
     """The engine's configuration of a PS3VisionEncoder as it is now (ps3c_vision_config in ps3c.h)."""
     c, a, pool = encoder.config, encoder.architecture, encoder.trunk.attn_pool
     high_scales = len(encoder.ps3_scales) - 1

@@ -9,7 +9,6 @@ that timm builds in another way (layer scale, register tokens, norm before the b
 import difflib
 import re
 from dataclasses import dataclass
-from typing import Dict, List, Optional, Tuple
 
 
 @dataclass(frozen=True)
@@ -33,52 +32,52 @@ class Architecture:
 
 #        name with {} for the size       sizes                width depth heads ratio       patch class_token gelu
 _FAMILIES = [
-    ("test_vit",                         (160,),                64,  6,  2, 3.0,      16, True,  "erf"),
-    ("vit_tiny_patch16_{}",              (224, 384),           192, 12,  3, 4.0,      16, True,  "erf"),
-    ("vit_small_patch8_{}",              (224,),               384, 12,  6, 4.0,       8, True,  "erf"),
-    ("vit_small_patch16_{}",             (224, 384),           384, 12,  6, 4.0,      16, True,  "erf"),
-    ("vit_small_patch32_{}",             (224, 384),           384, 12,  6, 4.0,      32, True,  "erf"),
-    ("vit_base_patch8_{}",               (224,),               768, 12, 12, 4.0,       8, True,  "erf"),
-    ("vit_base_patch16_{}",              (224, 384),           768, 12, 12, 4.0,      16, True,  "erf"),
-    ("vit_base_patch16_gap_{}",          (224,),               768, 12, 16, 4.0,      16, False, "erf"),
-    ("vit_base_patch32_{}",              (224, 384),           768, 12, 12, 4.0,      32, True,  "erf"),
-    ("vit_large_patch14_{}",             (224,),              1024, 24, 16, 4.0,      14, True,  "erf"),
-    ("vit_large_patch16_{}",             (224, 384),          1024, 24, 16, 4.0,      16, True,  "erf"),
-    ("vit_large_patch32_{}",             (224, 384),          1024, 24, 16, 4.0,      32, True,  "erf"),
-    ("vit_huge_patch14_{}",              (224,),              1280, 32, 16, 4.0,      14, True,  "erf"),
-    ("vit_huge_patch14_gap_{}",          (224,),              1280, 32, 16, 4.0,      14, False, "erf"),
-    ("vit_huge_patch16_gap_{}",          (448,),              1280, 32, 16, 4.0,      16, False, "erf"),
-    ("vit_giant_patch14_{}",             (224,),              1408, 40, 16, 48 / 11,  14, True,  "erf"),
-    ("vit_giant_patch16_gap_{}",         (224,),              1408, 40, 16, 48 / 11,  16, False, "erf"),
-    ("vit_gigantic_patch14_{}",          (224,),              1664, 48, 16, 64 / 13,  14, True,  "erf"),
-    ("eva_large_patch14_{}",             (196, 336),          1024, 24, 16, 4.0,      14, True,  "erf"),
-    ("flexivit_small",                   (240,),               384, 12,  6, 4.0,      16, True,  "erf"),
-    ("flexivit_base",                    (240,),               768, 12, 12, 4.0,      16, True,  "erf"),
-    ("flexivit_large",                   (240,),              1024, 24, 16, 4.0,      16, True,  "erf"),
-    ("vit_base_patch16_siglip_{}",       (224, 256, 384, 512), 768, 12, 12, 4.0,      16, False, "erf"),
-    ("vit_base_patch16_siglip_gap_{}",   (224, 256, 384, 512), 768, 12, 12, 4.0,      16, False, "erf"),
-    ("vit_base_patch32_siglip_{}",       (256,),               768, 12, 12, 4.0,      32, False, "tanh"),
-    ("vit_base_patch32_siglip_gap_{}",   (256,),               768, 12, 12, 4.0,      32, False, "tanh"),
-    ("vit_large_patch16_siglip_{}",      (256, 384),          1024, 24, 16, 4.0,      16, False, "erf"),
-    ("vit_large_patch16_siglip_gap_{}",  (256, 384),          1024, 24, 16, 4.0,      16, False, "erf"),
-    ("vit_large_patch16_siglip_{}",      (512,),              1024, 24, 16, 4.0,      16, False, "tanh"),
-    ("vit_large_patch16_siglip_gap_{}",  (512,),              1024, 24, 16, 4.0,      16, False, "tanh"),
-    ("vit_so400m_patch14_siglip_{}",     (224, 378, 384),     1152, 27, 16, 3.7362,   14, False, "erf"),
+    ("test_vit", (160,), 64, 6, 2, 3.0, 16, True, "erf"),
+    ("vit_tiny_patch16_{}", (224, 384), 192, 12, 3, 4.0, 16, True, "erf"),
+    ("vit_small_patch8_{}", (224,), 384, 12, 6, 4.0, 8, True, "erf"),
+    ("vit_small_patch16_{}", (224, 384), 384, 12, 6, 4.0, 16, True, "erf"),
+    ("vit_small_patch32_{}", (224, 384), 384, 12, 6, 4.0, 32, True, "erf"),
+    ("vit_base_patch8_{}", (224,), 768, 12, 12, 4.0, 8, True, "erf"),
+    ("vit_base_patch16_{}", (224, 384), 768, 12, 12, 4.0, 16, True, "erf"),
+    ("vit_base_patch16_gap_{}", (224,), 768, 12, 16, 4.0, 16, False, "erf"),
+    ("vit_base_patch32_{}", (224, 384), 768, 12, 12, 4.0, 32, True, "erf"),
+    ("vit_large_patch14_{}", (224,), 1024, 24, 16, 4.0, 14, True, "erf"),
+    ("vit_large_patch16_{}", (224, 384), 1024, 24, 16, 4.0, 16, True, "erf"),
+    ("vit_large_patch32_{}", (224, 384), 1024, 24, 16, 4.0, 32, True, "erf"),
+    ("vit_huge_patch14_{}", (224,), 1280, 32, 16, 4.0, 14, True, "erf"),
+    ("vit_huge_patch14_gap_{}", (224,), 1280, 32, 16, 4.0, 14, False, "erf"),
+    ("vit_huge_patch16_gap_{}", (448,), 1280, 32, 16, 4.0, 16, False, "erf"),
+    ("vit_giant_patch14_{}", (224,), 1408, 40, 16, 48 / 11, 14, True, "erf"),
+    ("vit_giant_patch16_gap_{}", (224,), 1408, 40, 16, 48 / 11, 16, False, "erf"),
+    ("vit_gigantic_patch14_{}", (224,), 1664, 48, 16, 64 / 13, 14, True, "erf"),
+    ("eva_large_patch14_{}", (196, 336), 1024, 24, 16, 4.0, 14, True, "erf"),
+    ("flexivit_small", (240,), 384, 12, 6, 4.0, 16, True, "erf"),
+    ("flexivit_base", (240,), 768, 12, 12, 4.0, 16, True, "erf"),
+    ("flexivit_large", (240,), 1024, 24, 16, 4.0, 16, True, "erf"),
+    ("vit_base_patch16_siglip_{}", (224, 256, 384, 512), 768, 12, 12, 4.0, 16, False, "erf"),
+    ("vit_base_patch16_siglip_gap_{}", (224, 256, 384, 512), 768, 12, 12, 4.0, 16, False, "erf"),
+    ("vit_base_patch32_siglip_{}", (256,), 768, 12, 12, 4.0, 32, False, "tanh"),
+    ("vit_base_patch32_siglip_gap_{}", (256,), 768, 12, 12, 4.0, 32, False, "tanh"),
+    ("vit_large_patch16_siglip_{}", (256, 384), 1024, 24, 16, 4.0, 16, False, "erf"),
+    ("vit_large_patch16_siglip_gap_{}", (256, 384), 1024, 24, 16, 4.0, 16, False, "erf"),
+    ("vit_large_patch16_siglip_{}", (512,), 1024, 24, 16, 4.0, 16, False, "tanh"),
+    ("vit_large_patch16_siglip_gap_{}", (512,), 1024, 24, 16, 4.0, 16, False, "tanh"),
+    ("vit_so400m_patch14_siglip_{}", (224, 378, 384), 1152, 27, 16, 3.7362, 14, False, "erf"),
     ("vit_so400m_patch14_siglip_gap_{}", (224, 378, 384, 448, 896), 1152, 27, 16, 3.7362, 14, False, "erf"),
-    ("vit_so400m_patch16_siglip_{}",     (256, 384, 512),     1152, 27, 16, 3.7362,   16, False, "tanh"),
-    ("vit_so400m_patch16_siglip_gap_{}", (256, 384, 512),     1152, 27, 16, 3.7362,   16, False, "tanh"),
-    ("vit_giantopt_patch16_siglip_{}",   (256, 384),          1536, 40, 16, 4.0,      16, False, "tanh"),
-    ("vit_giantopt_patch16_siglip_gap_{}", (256, 384),        1536, 40, 16, 4.0,      16, False, "tanh"),
+    ("vit_so400m_patch16_siglip_{}", (256, 384, 512), 1152, 27, 16, 3.7362, 16, False, "tanh"),
+    ("vit_so400m_patch16_siglip_gap_{}", (256, 384, 512), 1152, 27, 16, 3.7362, 16, False, "tanh"),
+    ("vit_giantopt_patch16_siglip_{}", (256, 384), 1536, 40, 16, 4.0, 16, False, "tanh"),
+    ("vit_giantopt_patch16_siglip_gap_{}", (256, 384), 1536, 40, 16, 4.0, 16, False, "tanh"),
 ]
 
-ARCHITECTURES: Dict[str, Architecture] = {
+ARCHITECTURES: dict[str, Architecture] = {
     name.format(size): Architecture(width, depth, heads, ratio, patch, size, class_token, gelu)
     for name, sizes, width, depth, heads, ratio, patch, class_token, gelu in _FAMILIES
     for size in sizes
 }
 
 # Trunks of timm that PS3 cannot use, and why. First match counts.
-_OTHERS: List[Tuple[str, str]] = [
+_OTHERS: list[tuple[str, str]] = [
     (r"_reg\d", "it has register tokens, and PS3 takes a trunk without prefix tokens"),
     (r"_clip_", "it has a LayerNorm before its blocks"),
     (r"dinov2|plus_|18x2|36x1|medium|betwixt|little|so150m|intern", "its blocks have layer scale"),
@@ -88,12 +87,12 @@ _OTHERS: List[Tuple[str, str]] = [
 ]
 
 
-def architecture_names() -> List[str]:
+def architecture_names() -> list[str]:
     """Names that `find_architecture` knows, sorted."""
     return sorted(ARCHITECTURES)
 
 
-def find_architecture(name: Optional[str]) -> Architecture:
+def find_architecture(name: str | None) -> Architecture:
     """The trunk of timm's name; a pretraining tag after a dot ("....webli") does not matter here.
 
     Raises:
@@ -101,8 +100,10 @@ def find_architecture(name: Optional[str]) -> Architecture:
         ValueError: no such trunk, or one that PS3 cannot use. The message lists near names, or the reason.
     """
     if not isinstance(name, str):
-        raise TypeError(f"model_name: got {name!r}, expected the name of a timm vision transformer, such as "
-                        "'vit_so400m_patch14_siglip_384'")
+        raise TypeError(
+            f"model_name: got {name!r}, expected the name of a timm vision transformer, such as "
+            "'vit_so400m_patch14_siglip_384'"
+        )
     plain = name.split(".")[0]
     found = ARCHITECTURES.get(plain)
     if found is not None:
@@ -111,5 +112,7 @@ def find_architecture(name: Optional[str]) -> Architecture:
         if re.search(pattern, plain):
             raise ValueError(f"model_name: got {name!r}, which cannot be a PS3 trunk: {reason}")
     near = difflib.get_close_matches(plain, ARCHITECTURES, n=5, cutoff=0.5) or ["vit_so400m_patch14_siglip_384"]
-    raise ValueError(f"model_name: got {name!r}, which is not among the known trunks; near names: {', '.join(near)}. "
-                     "ps3c.architectures.architecture_names() lists all of them")
+    raise ValueError(
+        f"model_name: got {name!r}, which is not among the known trunks; near names: {', '.join(near)}. "
+        "ps3c.architectures.architecture_names() lists all of them"
+    )

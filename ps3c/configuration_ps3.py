@@ -1,6 +1,7 @@
 """Configurations of the PS3 models: what config.json holds."""
 
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from collections.abc import Sequence
+from typing import Any
 
 from transformers.configuration_utils import PretrainedConfig
 
@@ -11,7 +12,7 @@ class _PartConfig(PretrainedConfig):
     base_config_key = ""
 
     @classmethod
-    def get_config_dict(cls, pretrained_model_name_or_path, **kwargs) -> Tuple[Dict[str, Any], Dict[str, Any]]:
+    def get_config_dict(cls, pretrained_model_name_or_path, **kwargs) -> tuple[dict[str, Any], dict[str, Any]]:
         # transformers looks for base_config_key by itself only from 4.47 on.
         config, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         if config.get("model_type") == "ps3" and isinstance(config.get(cls.base_config_key), dict):
@@ -49,17 +50,17 @@ class PS3VisionConfig(_PartConfig):
 
     def __init__(
         self,
-        model_name: Optional[str] = None,
+        model_name: str | None = None,
         hidden_size: int = 1152,
         pool: str = "avg",
-        drop_path: Optional[float] = None,
-        patch_drop: Optional[float] = None,
+        drop_path: float | None = None,
+        patch_drop: float | None = None,
         pretrained: bool = False,
         dynamic_img_size: bool = True,
-        ps3_scales: Optional[Sequence[int]] = None,
-        select_based_on_layer: Optional[Sequence[int]] = None,
+        ps3_scales: Sequence[int] | None = None,
+        select_based_on_layer: Sequence[int] | None = None,
         max_select_num: int = 1280,
-        max_select_num_each_scale: Optional[Sequence[int]] = None,
+        max_select_num_each_scale: Sequence[int] | None = None,
         separate_pos_emb: bool = True,
         highres_selection_feature: bool = True,
         highres_selection_module_hidden_dim: int = 512,
@@ -67,14 +68,14 @@ class PS3VisionConfig(_PartConfig):
         highres_selection_module_depth: int = 3,
         highres_selection_module_kernel_size: int = 28,
         radio: bool = False,
-        radio_adapter_mlp_version: Optional[str] = None,
-        radio_adapter_mlp_input_dim: Optional[int] = None,
-        radio_adapter_mlp_hidden_dim: Optional[int] = None,
-        radio_adapter_mlp_output_dim: Optional[int] = None,
-        radio_adapter_mlp_num_inner: Optional[int] = None,
-        img_size: Union[int, Sequence[int], None] = None,
+        radio_adapter_mlp_version: str | None = None,
+        radio_adapter_mlp_input_dim: int | None = None,
+        radio_adapter_mlp_hidden_dim: int | None = None,
+        radio_adapter_mlp_output_dim: int | None = None,
+        radio_adapter_mlp_num_inner: int | None = None,
+        img_size: int | Sequence[int] | None = None,
         drop: float = 0.0,
-        class_token: Optional[bool] = None,
+        class_token: bool | None = None,
         final_norm: bool = False,
         **kwargs,
     ):
@@ -136,13 +137,13 @@ class PS3TextConfig(_PartConfig):
         prompt_proj_dim: int = 1152,
         context_length: int = 77,
         vocab_size: int = 49408,
-        hf_tokenizer_name: Optional[str] = None,
-        tokenizer_kwargs: Optional[dict] = None,
+        hf_tokenizer_name: str | None = None,
+        tokenizer_kwargs: dict | None = None,
         width: int = 512,
         heads: int = 8,
         layers: int = 12,
         mlp_ratio: float = 4.0,
-        ls_init_value: Optional[float] = None,
+        ls_init_value: float | None = None,
         embed_cls: bool = False,
         pad_id: int = 0,
         no_causal_mask: bool = False,
@@ -150,8 +151,8 @@ class PS3TextConfig(_PartConfig):
         pool_type: str = "argmax",
         proj_bias: bool = False,
         output_tokens: bool = False,
-        act_kwargs: Optional[dict] = None,
-        norm_kwargs: Optional[dict] = None,
+        act_kwargs: dict | None = None,
+        norm_kwargs: dict | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -185,8 +186,8 @@ class PS3Config(PretrainedConfig):
 
     def __init__(
         self,
-        text_config: Union[PS3TextConfig, dict, None] = None,
-        vision_config: Union[PS3VisionConfig, dict, None] = None,
+        text_config: PS3TextConfig | dict | None = None,
+        vision_config: PS3VisionConfig | dict | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -194,7 +195,7 @@ class PS3Config(PretrainedConfig):
         self.vision_config = _part("vision_config", vision_config, PS3VisionConfig)
 
 
-def _own_list(value: Optional[Sequence[int]], default: Optional[List[int]]) -> Optional[List[int]]:
+def _own_list(value: Sequence[int] | None, default: list[int] | None) -> list[int] | None:
     # A copy: configs must not share a list that somebody may change.
     return list(value) if isinstance(value, (list, tuple)) else default if value is None else value
 

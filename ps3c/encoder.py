@@ -2,9 +2,10 @@
 
 import os
 import threading
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Union
+from typing import Any, Union
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ from .images import ImageSource
 from .results import ImageFeatures, Look, TextFeatures
 
 Images = Union[ImageSource, Iterable[ImageSource]]
-Texts = Union[str, Sequence[Optional[str]], None]
+Texts = Union[str, Sequence[str | None], None]
 
 _tokenizing = threading.Lock()  # Hugging Face's fast tokenizers serve one thread at a time
 
@@ -37,7 +38,7 @@ class _Request:
     tokens: Looks
     maps: bool
     normalize: bool
-    prompts: Dict[Optional[str], torch.Tensor] = field(default_factory=dict)  # of the last batch's texts
+    prompts: dict[str | None, torch.Tensor] = field(default_factory=dict)  # of the last batch's texts
 
     def __post_init__(self):
         self.looks = _arguments.looks("looks", self.looks)
@@ -74,9 +75,9 @@ class Encoder:
         tokenizer,
         *,
         folder: Union[str, "os.PathLike[str]"],
-        logit_scale: Optional[float] = None,
-        logit_bias: Optional[float] = None,
-        text_error: Optional[str] = None,
+        logit_scale: float | None = None,
+        logit_bias: float | None = None,
+        text_error: str | None = None,
     ):
         self.model = model
         self.processor = processor
@@ -102,7 +103,7 @@ class Encoder:
         return self._vision.prior_prompt.dtype
 
     @property
-    def scales(self) -> List[int]:
+    def scales(self) -> list[int]:
         return list(self._vision.ps3_scales)
 
     @property
@@ -120,10 +121,10 @@ class Encoder:
         maps: bool = False,
         *,
         normalize: bool = True,
-        batch_size: Union[int, str] = "auto",
+        batch_size: int | str = "auto",
         progress: Progress = None,
         on_error: str = "raise",
-        max_pixels: Optional[int] = None,
+        max_pixels: int | None = None,
     ) -> ImageFeatures:
         """Encodes images: pooled vectors and, with looks or tokens, the features of all that was looked at.
 
@@ -148,9 +149,17 @@ class Encoder:
             ImageError: an image that cannot be used. TypeError, ValueError: another argument.
         """
         batches = self.embed_batches(
-            images, text, looks, tokens, maps, normalize=normalize, batch_size=batch_size, progress=progress,
-            on_error=on_error, max_pixels=max_pixels,
-        )  # fmt: skip
+            images,
+            text,
+            looks,
+            tokens,
+            maps,
+            normalize=normalize,
+            batch_size=batch_size,
+            progress=progress,
+            on_error=on_error,
+            max_pixels=max_pixels,
+        )
         return ImageFeatures.concatenate([batch.to("cpu") for batch in batches])
 
     def embed_batches(
@@ -162,10 +171,10 @@ class Encoder:
         maps: bool = False,
         *,
         normalize: bool = True,
-        batch_size: Union[int, str] = "auto",
+        batch_size: int | str = "auto",
         progress: Progress = None,
         on_error: str = "raise",
-        max_pixels: Optional[int] = None,
+        max_pixels: int | None = None,
     ) -> Iterator[ImageFeatures]:
         """As embed_images, but an iterator of batches, on the model's device: memory holds one at a time.
 
@@ -178,8 +187,10 @@ class Encoder:
         if text is not None:
             self._need_text_tower("text")
             if not request.selects:
-                raise ValueError("text: got one without looks, tokens or maps, and it decides only where to look; the "
-                                 "pooled vector is of the whole image")
+                raise ValueError(
+                    "text: got one without looks, tokens or maps, and it decides only where to look; the "
+                    "pooled vector is of the whole image"
+                )
         size = self._batch_size(batch_size, request)
         sources, count = with_texts(images, text)
         reader = self._reader(request.selects, max_pixels, ahead=count != 1)
@@ -189,12 +200,12 @@ class Encoder:
     def looks(
         self,
         image: ImageSource,
-        text: Optional[str] = None,
+        text: str | None = None,
         looks: Looks = "all",
         *,
         tokens: Looks = None,
         progress: Progress = None,
-        max_pixels: Optional[int] = None,
+        max_pixels: int | None = None,
     ) -> Iterator[Look]:
         """Looks at one image, each computed when it is asked for: whoever stops early has spent no more.
 
@@ -235,22 +246,25 @@ class Encoder:
                     patch_size=self._vision.patch_size,
                 )
 
-    def _reader(self, small: bool, max_pixels: Optional[int], ahead: bool = False) -> Reader:
+    def _reader(self, small: bool, max_pixels: int | None, ahead: bool = False) -> Reader:
         if max_pixels is not None:
             max_pixels = _arguments.positive("max_pixels", max_pixels)
         # On the CPU the model has all cores busy, and threads that read ahead would take them from it.
         ahead = ahead and self.device.type == "cuda"
         return Reader(
-            self.processor, self.dtype, small=small, max_pixels=max_pixels,
+            self.processor,
+            self.dtype,
+            small=small,
+            max_pixels=max_pixels,
             ahead=self._fit(self._pixel_bytes(), min(8, torch.get_num_threads())) if ahead else 0,
-        )  # fmt: skip
+        )
 
     def _batches(
-        self, prepared: Iterator[Union[Prepared, ImageError]], request: _Request, size: int, skip: bool, reporter: Reporter
+        self, prepared: Iterator[Prepared | ImageError], request: _Request, size: int, skip: bool, reporter: Reporter
     ) -> Iterator[ImageFeatures]:
         with reporter:
-            batch: List[Prepared] = []
-            errors: List[ImageError] = []
+            batch: list[Prepared] = []
+            errors: list[ImageError] = []
             for one in prepared:
                 if isinstance(one, Prepared):
                     batch.append(one)
@@ -266,7 +280,7 @@ class Encoder:
                 yield self._encode(batch, errors, request, reporter)
 
     def _encode(
-        self, batch: List[Prepared], errors: List[ImageError], request: _Request, reporter: Reporter
+        self, batch: list[Prepared], errors: list[ImageError], request: _Request, reporter: Reporter
     ) -> ImageFeatures:
         vision = self._vision
         features = ImageFeatures(
@@ -298,21 +312,23 @@ class Encoder:
             features.pooled = F.normalize(features.pooled.float(), dim=-1).to(self.dtype)
         return features
 
-    def _looking(self, batch: List[Prepared], request: _Request, reporter: Reporter, looks_per_step: int = 0) -> Looking:
+    def _looking(
+        self, batch: list[Prepared], request: _Request, reporter: Reporter, looks_per_step: int = 0
+    ) -> Looking:
         looks = request.looks if request.wants_tokens else 0
         prompt = self._prompts([one.text for one in batch], request)
         looking = Looking(self._vision, self._pixels(batch), prompt, looks, request.tokens, looks_per_step)
         reporter.expect(looking.looks + 1, "look" if looking.looks else None)
         return looking
 
-    def _pixels(self, batch: List[Prepared]) -> torch.Tensor:
+    def _pixels(self, batch: list[Prepared]) -> torch.Tensor:
         """(B, 3, H, W) of a batch, which then keeps none of its own."""
         pixels = torch.stack([one.pixels for one in batch]) if len(batch) > 1 else batch[0].pixels[None]
         for one in batch:
             one.pixels = torch.empty(0)
         return pixels.to(self.device)
 
-    def _batch_size(self, batch_size: Union[int, str], request: _Request) -> int:
+    def _batch_size(self, batch_size: int | str, request: _Request) -> int:
         if batch_size != "auto":
             return _arguments.positive("batch_size", batch_size)
         if not request.wants_tokens:
@@ -337,10 +353,10 @@ class Encoder:
 
     def embed_texts(
         self,
-        texts: Union[str, Sequence[str]],
+        texts: str | Sequence[str],
         *,
         normalize: bool = True,
-        batch_size: Union[int, str] = "auto",
+        batch_size: int | str = "auto",
         progress: Progress = None,
     ) -> TextFeatures:
         """Encodes texts: vectors to compare with images' pooled ones, and prompts that say what to look for.
@@ -386,7 +402,7 @@ class Encoder:
             raise TypeError(f"text: got {type(text).__name__}, expected a string")
         return self.embed_texts([text], progress=False).prompt.to(self.device)
 
-    def _prompts(self, texts: List[Optional[str]], request: _Request) -> Optional[torch.Tensor]:
+    def _prompts(self, texts: list[str | None], request: _Request) -> torch.Tensor | None:
         """(B, C), the prior prompt where there is no text; None where there is none at all."""
         wanted = {text for text in texts if text is not None}
         if not wanted:
@@ -411,8 +427,8 @@ class Encoder:
         template: str = "{}",
         *,
         progress: Progress = None,
-        max_pixels: Optional[int] = None,
-    ) -> Union[Dict[str, float], List[Dict[str, float]]]:
+        max_pixels: int | None = None,
+    ) -> dict[str, float] | list[dict[str, float]]:
         """How likely each label fits each image, as the model was trained to say (SigLIP: every label for itself).
 
         Args:
@@ -426,9 +442,15 @@ class Encoder:
         """
         for name in ("logit_scale", "logit_bias"):
             if getattr(self, name) is None:
-                raise ValueError(f"zero_shot: {self.folder} has no {name} among its weights, which turns cosines into "
-                                 "probabilities; compare embed_images and embed_texts by their cosines instead")
-        if isinstance(labels, str) or not isinstance(labels, Sequence) or not all(isinstance(one, str) for one in labels):
+                raise ValueError(
+                    f"zero_shot: {self.folder} has no {name} among its weights, which turns cosines into "
+                    "probabilities; compare embed_images and embed_texts by their cosines instead"
+                )
+        if (
+            isinstance(labels, str)
+            or not isinstance(labels, Sequence)
+            or not all(isinstance(one, str) for one in labels)
+        ):
             raise TypeError(f"labels: got {labels!r}, expected a list of strings")
         if not labels or len(set(labels)) < len(labels):
             raise ValueError(f"labels: got {list(labels)}, expected one or more, each once")

@@ -1,6 +1,7 @@
 """From an image to pixel values: resize, RGB, [0, 1], normalise."""
 
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,10 +13,7 @@ from ._engine import _core  # which says what to do where it cannot be loaded
 OPENAI_DATASET_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_DATASET_STD = (0.26862954, 0.26130258, 0.27577711)
 
-_RESAMPLING = {
-    "bicubic": Image.Resampling.BICUBIC,
-    "bilinear": Image.Resampling.BILINEAR,
-}
+_RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 _INTERPOLATIONS = ("bicubic", "bilinear", "random")  # random: ps3-torch's name for bicubic outside training
 _STRIP_PIXELS = 1 << 18
 
@@ -37,11 +35,11 @@ class PS3ImageProcessor(BaseImageProcessor):
 
     def __init__(
         self,
-        image_size: Union[int, Tuple[int, int], None] = None,
-        mean: Union[float, Sequence[float], None] = None,
-        std: Union[float, Sequence[float], None] = None,
-        resize_mode: Optional[str] = None,
-        interpolation: Optional[str] = None,
+        image_size: int | tuple[int, int] | None = None,
+        mean: float | Sequence[float] | None = None,
+        std: float | Sequence[float] | None = None,
+        resize_mode: str | None = None,
+        interpolation: str | None = None,
         **kwargs,
     ):
         super().__init__()
@@ -64,7 +62,7 @@ class PS3ImageProcessor(BaseImageProcessor):
         self.image_mean = self.mean
         self.image_std = self.std
 
-    def preprocess(self, image: Any, return_tensors: Any = None, **kwargs) -> Dict[str, List[torch.Tensor]]:
+    def preprocess(self, image: Any, return_tensors: Any = None, **kwargs) -> dict[str, list[torch.Tensor]]:
         """One image of any mode and size to {"pixel_values": [tensor (3, H, W), float32]}.
 
         Args:
@@ -128,7 +126,7 @@ def _check_size(size) -> None:
         raise ValueError(f"image_size: got {size!r}, expected a positive integer, or (height, width)")
 
 
-def _target(size, image: Image.Image) -> Tuple[int, int]:
+def _target(size, image: Image.Image) -> tuple[int, int]:
     """Height and width to resize to. One number, assigned later, is the shorter side, as torchvision's Resize has it."""
     _check_size(size)
     sides = list(size) if isinstance(size, (list, tuple)) else [size]

@@ -2,8 +2,9 @@
 
 import os
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Iterator, Optional, Tuple, Union
+from typing import Union
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -17,9 +18,7 @@ THUMBNAIL = 768  # longest side in pixels
 _pillow = threading.RLock()  # over Pillow's own limit of pixels, which is one for the whole process
 
 
-def open_image(
-    source: ImageSource, *, max_pixels: Optional[int] = None, name: str = "image"
-) -> Tuple[Image.Image, str]:
+def open_image(source: ImageSource, *, max_pixels: int | None = None, name: str = "image") -> tuple[Image.Image, str]:
     """Opens an image: (PIL image of mode RGB, its name).
 
     Files: the rotation that EXIF asks for is done; of an animation or a document of pages the first one comes; 16 bits
@@ -57,7 +56,7 @@ def thumbnail(image: Image.Image) -> Image.Image:
     return small
 
 
-def _read(name: str, most: Optional[int]) -> Image.Image:
+def _read(name: str, most: int | None) -> Image.Image:
     if not os.path.exists(name):
         raise ImageError(name, "there is no such file")
     if os.path.isdir(name):
@@ -73,7 +72,7 @@ def _read(name: str, most: Optional[int]) -> Image.Image:
         return _as_rgb(image, name, most)
 
 
-def _as_rgb(image: Image.Image, name: str, most: Optional[int]) -> Image.Image:
+def _as_rgb(image: Image.Image, name: str, most: int | None) -> Image.Image:
     _check_size(image.width, image.height, name, most)
     pillows = Image.MAX_IMAGE_PIXELS
     try:
@@ -111,10 +110,13 @@ def _no_pillow_limit() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def _check_size(width: int, height: int, name: str, most: Optional[int]) -> None:
+def _check_size(width: int, height: int, name: str, most: int | None) -> None:
     if most is not None and width * height > most:
-        raise ImageError(name, f"has {width} x {height} = {width * height} pixels, more than the limit of {most}; "
-                               "max_pixels (--max-pixels) raises it")
+        raise ImageError(
+            name,
+            f"has {width} x {height} = {width * height} pixels, more than the limit of {most}; "
+            "max_pixels (--max-pixels) raises it",
+        )
 
 
 def _cannot(what: str, error: Exception) -> str:

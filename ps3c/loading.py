@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Optional, Tuple, Union
+from typing import Union
 
 import torch
 
@@ -17,10 +17,7 @@ from .tokenization_ps3 import PS3Tokenizer
 
 
 def load(
-    folder: Union[str, "os.PathLike[str]"],
-    *,
-    device: Union[str, torch.device] = "auto",
-    dtype: Union[str, torch.dtype] = "auto",
+    folder: Union[str, "os.PathLike[str]"], *, device: str | torch.device = "auto", dtype: str | torch.dtype = "auto"
 ) -> Encoder:
     """Loads a checkpoint folder: model, image processor and tokenizer in one object.
 
@@ -42,12 +39,17 @@ def load(
     tokenizer, text_error = _tokenizer(checkpoint)
     logits = checkpoint.numbers(("logit_scale", "logit_bias"))
     return Encoder(
-        model.to(place), processor, tokenizer, folder=checkpoint.folder, text_error=text_error,
-        logit_scale=logits.get("logit_scale"), logit_bias=logits.get("logit_bias"),
-    )  # fmt: skip
+        model.to(place),
+        processor,
+        tokenizer,
+        folder=checkpoint.folder,
+        text_error=text_error,
+        logit_scale=logits.get("logit_scale"),
+        logit_bias=logits.get("logit_bias"),
+    )
 
 
-def _device(device: Union[str, torch.device]) -> torch.device:
+def _device(device: str | torch.device) -> torch.device:
     if isinstance(device, str) and device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() and _core.cuda_error() is None else "cpu")
     try:
@@ -66,7 +68,7 @@ def _device(device: Union[str, torch.device]) -> torch.device:
     return place
 
 
-def _dtype(dtype: Union[str, torch.dtype]) -> Union[str, torch.dtype]:
+def _dtype(dtype: str | torch.dtype) -> str | torch.dtype:
     names = {name: known for known, name in _engine.DTYPES.items()}
     if dtype in _engine.DTYPES or (isinstance(dtype, str) and dtype == "auto"):
         return dtype
@@ -75,7 +77,7 @@ def _dtype(dtype: Union[str, torch.dtype]) -> Union[str, torch.dtype]:
     raise ValueError(f"dtype: got {dtype!r}, expected 'auto', {', '.join(map(repr, names))}")
 
 
-def _model(checkpoint: Checkpoint, dtype: Union[str, torch.dtype]) -> Union[PS3Model, PS3VisionModel]:
+def _model(checkpoint: Checkpoint, dtype: str | torch.dtype) -> PS3Model | PS3VisionModel:
     model_class = PS3Model if checkpoint.has_text else PS3VisionModel
     folder = checkpoint.folder
     try:
@@ -87,8 +89,11 @@ def _model(checkpoint: Checkpoint, dtype: Union[str, torch.dtype]) -> Union[PS3M
     count = len(model.state_dict())
     missing = sorted(info["missing_keys"])
     if 2 * len(missing) > count:
-        raise CheckpointError(folder, f"its weights lack {len(missing)} of the model's {count} parameters, {missing[0]} "
-                                      "among them: is this another model's file?")
+        raise CheckpointError(
+            folder,
+            f"its weights lack {len(missing)} of the model's {count} parameters, {missing[0]} "
+            "among them: is this another model's file?",
+        )
     if model.dtype not in _engine.DTYPES:
         model.float()
     model.eval().requires_grad_(False)
@@ -102,11 +107,13 @@ def _processor(folder: Path) -> PS3ImageProcessor:
         return PS3ImageProcessor.from_pretrained(folder)
     except Exception as error:
         if not (folder / "preprocessor_config.json").exists():
-            raise CheckpointError(folder, "has no preprocessor_config.json, which says how images are prepared") from error
+            raise CheckpointError(
+                folder, "has no preprocessor_config.json, which says how images are prepared"
+            ) from error
         raise CheckpointError(folder, f"preprocessor_config.json: {one_line(error, folder)}") from error
 
 
-def _tokenizer(checkpoint: Checkpoint) -> Tuple[Optional[PS3Tokenizer], Optional[str]]:
+def _tokenizer(checkpoint: Checkpoint) -> tuple[PS3Tokenizer | None, str | None]:
     """The tokenizer, or why there is none."""
     if not checkpoint.has_text:
         return None, "has no text tower"

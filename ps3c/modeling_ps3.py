@@ -1,8 +1,9 @@
 """PS3's vision encoder, and the models that hold it and the text tower."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,7 @@ __all__ = [
     "PS3VisionModelOutput",
 ]
 
+
 @dataclass
 class PS3VisionModelOutput(BaseModelOutputWithNoAttention):
     """What a vision pass returns. B images, C width, N tokens, S high-res scales of h x w patches.
@@ -43,13 +45,13 @@ class PS3VisionModelOutput(BaseModelOutputWithNoAttention):
         None without a prompt.
     """
 
-    last_hidden_state: Optional[torch.FloatTensor] = None
-    hidden_states: Optional[List[torch.FloatTensor]] = None
-    pooled_output: Optional[torch.FloatTensor] = None
-    selection_maps: Optional[List[torch.FloatTensor]] = None
-    selection_probs: Optional[List[torch.FloatTensor]] = None
-    bottomup_selection_probs: Optional[List[torch.FloatTensor]] = None
-    topdown_selection_probs: Optional[List[torch.FloatTensor]] = None
+    last_hidden_state: torch.FloatTensor | None = None
+    hidden_states: list[torch.FloatTensor] | None = None
+    pooled_output: torch.FloatTensor | None = None
+    selection_maps: list[torch.FloatTensor] | None = None
+    selection_probs: list[torch.FloatTensor] | None = None
+    bottomup_selection_probs: list[torch.FloatTensor] | None = None
+    topdown_selection_probs: list[torch.FloatTensor] | None = None
 
 
 class PS3VisionEncoder(ParameterHolder):
@@ -69,8 +71,9 @@ class PS3VisionEncoder(ParameterHolder):
     def __init__(self, config: PS3VisionConfig, **kwargs):
         super().__init__()
         if kwargs.get("patch_dropout", 0) != 0:
-            raise ValueError(f"patch_dropout: got {kwargs['patch_dropout']}, expected 0: selection needs every "
-                             "low-res patch")
+            raise ValueError(
+                f"patch_dropout: got {kwargs['patch_dropout']}, expected 0: selection needs every low-res patch"
+            )
         architecture = _vision_config.architecture_of(config)
         scales = _vision_config.scales_of(config, architecture.patch)
         high_scales = len(scales) - 1
@@ -119,16 +122,16 @@ class PS3VisionEncoder(ParameterHolder):
             self.prior_prompt.normal_()
 
     @property
-    def s3_scales(self) -> List[int]:
+    def s3_scales(self) -> list[int]:
         return self.ps3_scales
 
-    def token_selection_param_names(self) -> List[str]:
+    def token_selection_param_names(self) -> list[str]:
         """Parts of parameter names that belong to the selection of patches."""
         return ["selection_feature_proj", "highres_selection_feature_module", "prompt_proj_for_highres"]
 
     # ---- sizes -----------------------------------------------------------------------------------------------
 
-    def image_size_scale_i(self, x: torch.Tensor, scale_idx: int) -> Tuple[int, int]:
+    def image_size_scale_i(self, x: torch.Tensor, scale_idx: int) -> tuple[int, int]:
         """Height and width in pixels of image x (..., H, W) at a scale; the low resolution is always square."""
         base = self.ps3_scales[0]
         if scale_idx == 0:
@@ -140,13 +143,13 @@ class PS3VisionEncoder(ParameterHolder):
         long_side, short_side = base * zoom, patches * self.patch_size * zoom
         return (long_side, short_side) if height >= width else (short_side, long_side)
 
-    def feature_size_scale_i(self, x: torch.Tensor, scale_idx: int) -> Tuple[int, int]:
+    def feature_size_scale_i(self, x: torch.Tensor, scale_idx: int) -> tuple[int, int]:
         """Rows and columns of patches of image x (..., H, W) at a scale."""
         height, width = self.image_size_scale_i(x, scale_idx)
         return (max(height // self.patch_size, 1), max(width // self.patch_size, 1))
 
     def max_highres_token_num(
-        self, x: torch.Tensor, only_select_first_n_scale: Union[int, Sequence[int], None] = None
+        self, x: torch.Tensor, only_select_first_n_scale: int | Sequence[int] | None = None
     ) -> int:
         """Patches of image x (..., H, W) at all high-res scales, or at the first n (of a list: the largest n)."""
         last = len(self.ps3_scales) - 1
@@ -163,8 +166,8 @@ class PS3VisionEncoder(ParameterHolder):
     # ---- features to maps ------------------------------------------------------------------------------------
 
     def format_features_into_feature_maps(
-        self, features: torch.Tensor, selection_maps: Optional[Sequence[torch.Tensor]]
-    ) -> List[torch.Tensor]:
+        self, features: torch.Tensor, selection_maps: Sequence[torch.Tensor] | None
+    ) -> list[torch.Tensor]:
         """Puts token features back where they stand in the image.
 
         Args:
@@ -183,15 +186,19 @@ class PS3VisionEncoder(ParameterHolder):
         feature_maps = [features[:, :low].transpose(1, 2).reshape(batch, channels, side, side)]
         if not selection_maps:
             if tokens != low:
-                raise ValueError(f"selection_maps: got none, but features has {tokens - low} tokens beyond the {low} "
-                                 "of the low resolution")
+                raise ValueError(
+                    f"selection_maps: got none, but features has {tokens - low} tokens beyond the {low} "
+                    "of the low resolution"
+                )
             return feature_maps
         sizes = [tuple(selection_map.shape[1:]) for selection_map in selection_maps]
         selected = torch.cat([selection_map.flatten(1) for selection_map in selection_maps], dim=1).bool()
         counts = selected.sum(dim=1)
         if selected.shape[0] != batch or bool((counts + low != tokens).any()):
-            raise ValueError(f"selection_maps: got {counts.tolist()} selected patches an image, expected "
-                             f"{tokens - low} for each of {batch}: features has {tokens} tokens, {low} of them low-res")
+            raise ValueError(
+                f"selection_maps: got {counts.tolist()} selected patches an image, expected "
+                f"{tokens - low} for each of {batch}: features has {tokens} tokens, {low} of them low-res"
+            )
         full = features.new_zeros(batch, selected.shape[1], channels)
         full[selected] = features[:, low:].reshape(-1, channels)
         first = 0
@@ -205,7 +212,7 @@ class PS3VisionEncoder(ParameterHolder):
 
     def forward_low_res(
         self, x: torch.Tensor, output_hidden_states: bool = False, return_kv_cache: bool = False
-    ) -> Dict[str, Any]:
+    ) -> dict[str, Any]:
         """Encodes the image at low resolution alone.
 
         Args:
@@ -226,15 +233,15 @@ class PS3VisionEncoder(ParameterHolder):
     def forward(
         self,
         x: torch.Tensor,
-        prompt: Optional[torch.Tensor] = None,
-        gt_selection_maps: Optional[torch.Tensor] = None,
-        is_global_text: Optional[torch.Tensor] = None,
+        prompt: torch.Tensor | None = None,
+        gt_selection_maps: torch.Tensor | None = None,
+        is_global_text: torch.Tensor | None = None,
         output_hidden_states: bool = False,
         pool_gt_token_only: bool = False,
         num_look_close: Looks = None,
         num_token_look_close: Looks = None,
         smooth_selection_prob: bool = False,
-        only_select_first_n_scale: Union[int, Sequence[int], None] = None,
+        only_select_first_n_scale: int | Sequence[int] | None = None,
     ) -> PS3VisionModelOutput:
         """Encodes images; arguments as in PS3VisionModel.forward, output_hidden_states=False by default."""
         call = VisionCall(self, x, prompt, gt_selection_maps)
@@ -248,20 +255,22 @@ class PS3VisionEncoder(ParameterHolder):
             ("only_select_first_n_scale", only_select_first_n_scale),
         ):
             if value is not None:
-                raise ValueError(f"{name}: got {value!r}, expected None with output_hidden_states=False, which always "
-                                 "takes one look at all scales")
+                raise ValueError(
+                    f"{name}: got {value!r}, expected None with output_hidden_states=False, which always "
+                    "takes one look at all scales"
+                )
         return PS3VisionModelOutput(**call.pretrain(is_global_text, pool_gt_token_only, smooth_selection_prob))
 
     def steps(
         self,
         x: torch.Tensor,
         *,
-        prompt: Optional[torch.Tensor] = None,
-        gt_selection_maps: Optional[torch.Tensor] = None,
+        prompt: torch.Tensor | None = None,
+        gt_selection_maps: torch.Tensor | None = None,
         num_look_close: Looks = None,
         num_token_look_close: Looks = None,
         smooth_selection_prob: bool = False,
-        only_select_first_n_scale: Union[int, Sequence[int], None] = None,
+        only_select_first_n_scale: int | Sequence[int] | None = None,
         pooled: bool = False,
         looks_per_step: int = 0,
     ) -> Steps:
@@ -344,11 +353,11 @@ class _EncodesImages:
         pixel_values: torch.Tensor,
         num_look_close: Looks = None,
         num_token_look_close: Looks = None,
-        prompt: Optional[torch.Tensor] = None,
-        gt_selection_maps: Optional[torch.Tensor] = None,
+        prompt: torch.Tensor | None = None,
+        gt_selection_maps: torch.Tensor | None = None,
         smooth_selection_prob: bool = False,
-        only_select_first_n_scale: Union[int, Sequence[int], None] = None,
-        is_global_text: Optional[torch.Tensor] = None,
+        only_select_first_n_scale: int | Sequence[int] | None = None,
+        is_global_text: torch.Tensor | None = None,
         pool_gt_token_only: bool = False,
         output_hidden_states: bool = True,
     ) -> PS3VisionModelOutput:
@@ -372,8 +381,9 @@ class _EncodesImages:
             RuntimeError: tensors on a device that ps3c was not built for.
         """
         if not output_hidden_states:
-            warnings.warn("output_hidden_states=False is the form of pre-training: one look, pooled vectors only.",
-                          stacklevel=2)
+            warnings.warn(
+                "output_hidden_states=False is the form of pre-training: one look, pooled vectors only.", stacklevel=2
+            )
         return self.vision_model(
             pixel_values,
             prompt,

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any, Dict, Optional
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,8 +22,8 @@ class PS3TextModelOutput(BaseModelOutputWithNoAttention):
     With pool_type "none" both have a token dimension in the middle: (B, L, ...).
     """
 
-    pooled_output: Optional[torch.FloatTensor] = None
-    prompt: Optional[torch.FloatTensor] = None
+    pooled_output: torch.FloatTensor | None = None
+    prompt: torch.FloatTensor | None = None
 
 
 class TextTransformer(ParameterHolder):
@@ -106,7 +106,7 @@ class TextTransformer(ParameterHolder):
 
     def _engine_model(self) -> _engine.EngineModel:
         c = self.config
-        config: Dict[str, Any] = {
+        config: dict[str, Any] = {
             "width": c.width,
             "depth": c.layers,
             "heads": c.heads,
@@ -143,7 +143,9 @@ class TextTransformer(ParameterHolder):
         weights = model.parameters.collect()
         dtype = _engine.check_weights(weights)
         if ids.device != weights[0].device:
-            raise RuntimeError(f"text: got a tensor on {ids.device}, expected {weights[0].device}, where the weights are")
+            raise RuntimeError(
+                f"text: got a tensor on {ids.device}, expected {weights[0].device}, where the weights are"
+            )
         _engine.check_grad({}, self.training, weights)
         batch, length = ids.shape
         plan = model.plan(

@@ -14,10 +14,11 @@ import time
 import traceback
 import warnings
 import webbrowser
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, Optional, Sequence, Tuple
+from typing import Any
 
 from PIL import Image
 
@@ -52,7 +53,7 @@ CSS = """
 """
 
 
-def build(encoder: Encoder, *, max_pixels: Optional[int] = None) -> Any:
+def build(encoder: Encoder, *, max_pixels: int | None = None) -> Any:
     """The page as gradio.Blocks.
 
     Args:
@@ -73,19 +74,31 @@ def build(encoder: Encoder, *, max_pixels: Optional[int] = None) -> Any:
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
                 image = gr.Image(
-                    label="Image", type="filepath", image_mode=None, sources=["upload", "clipboard"], height=280,
-                    elem_id="image", **_known(gr.Image, {"buttons": [], "show_download_button": False}),
-                )  # fmt: skip
+                    label="Image",
+                    type="filepath",
+                    image_mode=None,
+                    sources=["upload", "clipboard"],
+                    height=280,
+                    elem_id="image",
+                    **_known(gr.Image, {"buttons": [], "show_download_button": False}),
+                )
                 # The path is all that is wanted: ps3c opens images itself, and says in its own words why it cannot.
                 image.preprocess = lambda file: None if file is None else file.path
                 prompt = gr.Textbox(
-                    label="What to look for", elem_id="prompt", interactive=encoder.tokenizer is not None,
+                    label="What to look for",
+                    elem_id="prompt",
+                    interactive=encoder.tokenizer is not None,
                     placeholder="nothing in particular" if encoder.tokenizer else "this model has no text tower",
-                )  # fmt: skip
+                )
                 looks = gr.Slider(
-                    0, most, value=min(2, most), step=1, label="Looks", elem_id="looks",
+                    0,
+                    most,
+                    value=min(2, most),
+                    step=1,
+                    label="Looks",
+                    elem_id="looks",
                     info=f"0: low resolution only; {most}: everything",
-                )  # fmt: skip
+                )
                 with gr.Row():
                     start = gr.Button("Look", variant="primary", elem_id="look", min_width=80)
                     stop = gr.Button("Stop", elem_id="stop", min_width=80)
@@ -96,18 +109,24 @@ def build(encoder: Encoder, *, max_pixels: Optional[int] = None) -> Any:
                     heats = [_picture(gr, f"Heat map, {scale} px", f"heat-{scale}") for scale in scales[1:]]
                 shown = gr.Slider(
                     0, 1, value=0, step=1, label="Patches taken, look by look", interactive=False, elem_id="shown"
-                )  # fmt: skip
+                )
                 with gr.Row():
                     taken = [_picture(gr, f"Patches, {scale} px", f"taken-{scale}") for scale in scales[1:]]
                 table = gr.HTML(elem_id="table")
 
         events = _Events(gr, encoder, max_pixels)
-        quick: Dict[str, Any] = dict(_private(gr), show_progress="hidden", concurrency_limit=4)
+        quick: dict[str, Any] = dict(_private(gr), show_progress="hidden", concurrency_limit=4)
         looking = gr.on(
-            [start.click, prompt.submit], events.look, [image, prompt, looks],
-            [run, status, table, shown, *heats, *taken], concurrency_limit=1, trigger_mode="once",
-            show_progress="minimal", **_private(gr), **_known(gr.on, {"show_progress_on": status}),
-        )  # fmt: skip
+            [start.click, prompt.submit],
+            events.look,
+            [image, prompt, looks],
+            [run, status, table, shown, *heats, *taken],
+            concurrency_limit=1,
+            trigger_mode="once",
+            show_progress="minimal",
+            **_private(gr),
+            **_known(gr.on, {"show_progress_on": status}),
+        )
         stop.click(events.stopped, run, [status, shown], cancels=[looking], **quick)
         shown.input(events.step, [run, shown], taken, trigger_mode="always_last", **quick)
         image.upload(events.receive, image, [image, status], **quick)
@@ -116,9 +135,7 @@ def build(encoder: Encoder, *, max_pixels: Optional[int] = None) -> Any:
     return blocks
 
 
-def serve(
-    encoder: Encoder, port: int = 7860, open_browser: bool = False, *, max_pixels: Optional[int] = None
-) -> None:
+def serve(encoder: Encoder, port: int = 7860, open_browser: bool = False, *, max_pixels: int | None = None) -> None:
     """Serves the page on http://127.0.0.1:port/ until interrupted; says on stderr where.
 
     Args:
@@ -129,16 +146,27 @@ def serve(
         KeyboardInterrupt: the server has been interrupted, and is closed.
     """
     port = _free_port(port)
-    with tempfile.TemporaryDirectory(prefix="ps3c-demo-", ignore_cleanup_errors=True) as folder, \
-            _environment(folder), warnings.catch_warnings():  # fmt: skip
+    with (
+        tempfile.TemporaryDirectory(prefix="ps3c-demo-", ignore_cleanup_errors=True) as folder,
+        _environment(folder),
+        warnings.catch_warnings(),
+    ):
         warnings.filterwarnings("ignore", module="gradio")  # of its own use of other packages
         blocks = build(encoder, max_pixels=max_pixels)
         options = {"footer_links": [], "show_api": False, "mcp_server": False, "pwa": False, **_style(_gradio())}
         blocks.launch(
-            server_name=HOST, server_port=port, share=False, quiet=True, inbrowser=False, inline=False,
-            prevent_thread_lock=True, enable_monitoring=False, root_path="", ssr_mode=False,
+            server_name=HOST,
+            server_port=port,
+            share=False,
+            quiet=True,
+            inbrowser=False,
+            inline=False,
+            prevent_thread_lock=True,
+            enable_monitoring=False,
+            root_path="",
+            ssr_mode=False,
             **_known(blocks.launch, options),
-        )  # fmt: skip
+        )
         try:
             address = f"http://{HOST}:{port}/"
             print(f"ps3c: {address} shows {encoder.folder} (Ctrl-C ends it)", file=sys.stderr, flush=True)
@@ -155,12 +183,12 @@ def serve(
 class _Events:
     """What the page's controls do. Each docstring begins with the components that the returned values go to."""
 
-    def __init__(self, gr: Any, encoder: Encoder, max_pixels: Optional[int]):
+    def __init__(self, gr: Any, encoder: Encoder, max_pixels: int | None):
         self.gr, self.encoder, self.max_pixels = gr, encoder, max_pixels
         self.blank = [None] * (len(encoder.scales) - 1)
         self.same = [gr.skip()] * len(self.blank)
 
-    def look(self, file: Optional[str], prompt: str, looks: float) -> Iterator[Tuple[Any, ...]]:
+    def look(self, file: str | None, prompt: str, looks: float) -> Iterator[tuple[Any, ...]]:
         """run, status, table, shown, heats, taken: after each look."""
         if file is None:
             yield self._empty(None, view.failure("There is no image yet: drop one on the left, or take the example."))
@@ -189,18 +217,18 @@ class _Events:
                 run.state = "failed"
                 yield (run, failure, self.gr.skip(), self._slider(run), *self.same, *self.same)
 
-    def stopped(self, run: Optional[view.Run]) -> Any:
+    def stopped(self, run: view.Run | None) -> Any:
         """status, shown."""
         if run is None or run.state != "looking":
             return self.gr.skip()
         run.state = "stopped"
         return view.status(run), self._slider(run)
 
-    def step(self, run: Optional[view.Run], number: Optional[float]) -> Any:
+    def step(self, run: view.Run | None, number: float | None) -> Any:
         """taken."""
         return view.patches(run, int(number)) if run and run.orders and number is not None else self.gr.skip()
 
-    def receive(self, file: Optional[str]) -> Any:
+    def receive(self, file: str | None) -> Any:
         """image, status: says at once what is wrong with an image; turns what browsers cannot show into a PNG."""
         if file is None:
             return self.gr.skip()
@@ -214,13 +242,13 @@ class _Events:
             return None, view.failure(_sentence(error))
         return value, view.note(f"{image.width} × {image.height} pixels")
 
-    def _empty(self, run: Optional[view.Run], status: str) -> Tuple[Any, ...]:
+    def _empty(self, run: view.Run | None, status: str) -> tuple[Any, ...]:
         # The slider's range is from the start as long as the looks asked for: browsers leave a knob behind whose range
         # grows with it.
         slider = self.gr.update(value=0, maximum=max(run.asked, 1) if run else 1, interactive=False)
         return (run, status, "", slider, *self.blank, *self.blank)
 
-    def _newest(self, run: view.Run, heats: Sequence[Any]) -> Tuple[Any, ...]:
+    def _newest(self, run: view.Run, heats: Sequence[Any]) -> tuple[Any, ...]:
         return (run, view.status(run), view.table(run), self._slider(run), *heats, *view.patches(run, run.last))
 
     def _slider(self, run: view.Run) -> Any:
@@ -228,7 +256,7 @@ class _Events:
         return self.gr.update(maximum=max(most, 1), value=max(run.last, 0), interactive=run.last > 0)
 
 
-def _opened(file: str, max_pixels: Optional[int]) -> Image.Image:
+def _opened(file: str, max_pixels: int | None) -> Image.Image:
     try:
         return open_image(file, max_pixels=max_pixels)[0]
     except ImageError as error:  # the name without gradio's folders
@@ -257,10 +285,10 @@ def _picture(gr: Any, label: str, name: str) -> Any:
     options = {"buttons": ["fullscreen", "download"], "show_share_button": False}
     return gr.Image(
         label=label, interactive=False, format="jpeg", min_width=200, elem_id=name, **_known(gr.Image, options)
-    )  # fmt: skip
+    )
 
 
-def _example() -> Optional[str]:
+def _example() -> str | None:
     import matplotlib
 
     path = Path(matplotlib.get_data_path(), "sample_data", EXAMPLE[0])
@@ -274,7 +302,7 @@ def _most_looks(encoder: Encoder) -> int:
     return -(-patches // sum(vision.max_select_num_each_scale))
 
 
-def _style(gr: Any) -> Dict[str, Any]:
+def _style(gr: Any) -> dict[str, Any]:
     # Fonts of the reader's system: gradio's own would be asked of Google where they are not installed.
     sans, mono = [gr.themes.Font("system-ui"), gr.themes.Font("sans-serif")], [gr.themes.Font("monospace")]
     return {"theme": gr.themes.Default(primary_hue="teal", neutral_hue="slate", font=sans, font_mono=mono), "css": CSS}
@@ -288,13 +316,13 @@ def _gradio() -> Any:
     return require("gradio", "demo", "ps3c demo")
 
 
-def _known(function: Callable[..., Any], options: Dict[str, Any]) -> Dict[str, Any]:
+def _known(function: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
     """Those options that this gradio's function has: gradio 6 renamed some of gradio 5's, and moved others."""
     names = inspect.signature(function).parameters
     return {name: value for name, value in options.items() if name in names}
 
 
-def _private(gr: Any) -> Dict[str, Any]:
+def _private(gr: Any) -> dict[str, Any]:
     return _known(gr.on, {"api_visibility": "private"}) or {"api_name": False}
 
 

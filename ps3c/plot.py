@@ -10,7 +10,8 @@ writes it, and nothing has to be closed. Needs matplotlib: pip install 'ps3c[plo
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any, Optional, Sequence, Tuple, Union
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 from PIL import Image
@@ -36,8 +37,8 @@ DIM = 0.65  # opacity of the black over what no look took
 def overlay(
     image: Any,
     result_or_probs: Any,
-    scale: Optional[int] = None,
-    index: Union[int, Sequence[int]] = 0,
+    scale: int | None = None,
+    index: int | Sequence[int] = 0,
     *,
     alpha: float = 0.5,
     cmap: str = "turbo",
@@ -179,11 +180,11 @@ def _figures() -> Any:
     return importlib.import_module("._figure", __package__)
 
 
-def _quoted(text: Optional[str]) -> str:
+def _quoted(text: str | None) -> str:
     return f"\u201c{text}\u201d" if text else ""
 
 
-def _normalised(values: np.ndarray) -> Tuple[float, float, np.ndarray]:
+def _normalised(values: np.ndarray) -> tuple[float, float, np.ndarray]:
     """Lowest and highest finite value, and values from 0 to 1 between them."""
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)

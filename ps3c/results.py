@@ -1,8 +1,9 @@
 """What an Encoder's calls return: features, and where they stand in the image. They save and show themselves."""
 
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Union
 
 import torch
 from PIL import Image
@@ -30,20 +31,20 @@ class ImageFeatures:
     grids: (rows, columns) of each scale's patches, where there are tokens or maps.
     """
 
-    names: List[str]
-    sizes: List[Tuple[int, int]]
+    names: list[str]
+    sizes: list[tuple[int, int]]
     pooled: torch.Tensor
-    tokens: Optional[torch.Tensor] = None
-    positions: Optional[torch.Tensor] = None
-    look: Optional[torch.Tensor] = None
-    selection_maps: Optional[List[torch.Tensor]] = None
-    selection_probs: Optional[List[torch.Tensor]] = None
-    texts: List[Optional[str]] = field(default_factory=list)
-    scales: List[int] = field(default_factory=list)
+    tokens: torch.Tensor | None = None
+    positions: torch.Tensor | None = None
+    look: torch.Tensor | None = None
+    selection_maps: list[torch.Tensor] | None = None
+    selection_probs: list[torch.Tensor] | None = None
+    texts: list[str | None] = field(default_factory=list)
+    scales: list[int] = field(default_factory=list)
     patch_size: int = 14
-    errors: List[ImageError] = field(default_factory=list)
-    thumbnails: List[Image.Image] = field(default_factory=list)
-    grids: List[Tuple[int, int]] = field(default_factory=list)
+    errors: list[ImageError] = field(default_factory=list)
+    thumbnails: list[Image.Image] = field(default_factory=list)
+    grids: list[tuple[int, int]] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -58,18 +59,18 @@ class ImageFeatures:
             parts.append(_count(len(self.errors), "error"))
         return f"<ImageFeatures: {', '.join(parts)}>"
 
-    def __getitem__(self, index: Union[int, slice]) -> "ImageFeatures":
+    def __getitem__(self, index: int | slice) -> "ImageFeatures":
         """One image, still as a batch, or some; without errors."""
         part = _as_slice(index, len(self))
         lists = {name: getattr(self, name)[part] for name in ("names", "sizes", "texts", "thumbnails")}
         return replace(self._each_tensor(lambda tensor: tensor[part]), errors=[], **lists)
 
-    def to(self, device: Union[str, torch.device]) -> "ImageFeatures":
+    def to(self, device: str | torch.device) -> "ImageFeatures":
         """The same with its tensors on a device."""
         return self._each_tensor(lambda tensor: tensor.to(device))
 
     def _each_tensor(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "ImageFeatures":
-        changes: Dict[str, Any] = {}
+        changes: dict[str, Any] = {}
         for name in _TENSORS:
             value = getattr(self, name)
             if value is not None:
@@ -90,8 +91,10 @@ class ImageFeatures:
         for name in ("scales", "patch_size", "grids"):
             for part in full[1:]:
                 if getattr(part, name) != getattr(first, name):
-                    raise ValueError(f"parts: got {name} {getattr(part, name)}, expected {getattr(first, name)} as in the "
-                                     "first: features of one model and one kind")
+                    raise ValueError(
+                        f"parts: got {name} {getattr(part, name)}, expected {getattr(first, name)} as in the "
+                        "first: features of one model and one kind"
+                    )
         if len(full) == 1:
             tensors = {name: getattr(first, name) for name in _TENSORS}
         else:
@@ -102,7 +105,7 @@ class ImageFeatures:
         }
         return replace(first, **tensors, **lists)
 
-    def feature_maps(self) -> List[torch.Tensor]:
+    def feature_maps(self) -> list[torch.Tensor]:
         """Tokens where they stand: S + 1 maps (N, C, h, w), the low resolution first; zeros where no patch was taken."""
         if self.tokens is None or self.positions is None:
             raise ValueError("feature_maps: these features have no tokens; ask for looks or tokens")
@@ -129,7 +132,7 @@ class ImageFeatures:
 
         save(self, path, overwrite)
 
-    def _repr_png_(self) -> Optional[bytes]:
+    def _repr_png_(self) -> bytes | None:
         return _picture(self) if self.thumbnails else None
 
 
@@ -140,7 +143,7 @@ class TextFeatures:
     A Parquet file does not hold the prompts: read from one, prompt is (N, 0).
     """
 
-    texts: List[str]
+    texts: list[str]
     pooled: torch.Tensor
     prompt: torch.Tensor
 
@@ -150,7 +153,7 @@ class TextFeatures:
     def __repr__(self) -> str:
         return f"<TextFeatures: {_count(len(self), 'text')}, pooled {_describe(self.pooled)}>"
 
-    def __getitem__(self, index: Union[int, slice]) -> "TextFeatures":
+    def __getitem__(self, index: int | slice) -> "TextFeatures":
         """One text, still as a batch, or some."""
         part = _as_slice(index, len(self))
         return TextFeatures(self.texts[part], self.pooled[part], self.prompt[part])
@@ -175,22 +178,22 @@ class Look:
     number: int
     features: torch.Tensor
     positions: torch.Tensor
-    probs: List[torch.Tensor]
+    probs: list[torch.Tensor]
     image: Image.Image
-    text: Optional[str]
-    taken: List[int]
-    scales: List[int]
+    text: str | None
+    taken: list[int]
+    scales: list[int]
     patch_size: int = 14
 
     def __repr__(self) -> str:
         shares = ", ".join(f"{count} at {scale}" for scale, count in zip(self.scales, self.taken) if count)
         return f"<Look {self.number}: patches {shares}, features {_describe(self.features)}>"
 
-    def _repr_png_(self) -> Optional[bytes]:
+    def _repr_png_(self) -> bytes | None:
         return _picture(self)
 
 
-def _picture(result: Union[ImageFeatures, Look]) -> Optional[bytes]:
+def _picture(result: ImageFeatures | Look) -> bytes | None:
     """What a notebook shows; None where matplotlib is missing or there is nothing to see."""
     from . import plot
     from .errors import MissingExtraError
@@ -202,7 +205,7 @@ def _picture(result: Union[ImageFeatures, Look]) -> Optional[bytes]:
     return None if figure is None else figure._repr_png_()
 
 
-def _concatenated(name: str, values: List[Any]) -> Any:
+def _concatenated(name: str, values: list[Any]) -> Any:
     if any((value is None) != (values[0] is None) for value in values):
         raise ValueError(f"parts: got some with {name} and some without, expected one kind")
     if values[0] is None:
@@ -215,7 +218,7 @@ def _concatenated(name: str, values: List[Any]) -> Any:
     return torch.cat(values)
 
 
-def _as_slice(index: Union[int, slice], length: int) -> slice:
+def _as_slice(index: int | slice, length: int) -> slice:
     if isinstance(index, slice):
         return index
     if not -length <= index < length:

@@ -8,9 +8,10 @@ import json
 import os
 import re
 import secrets
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Tuple, Union
+from typing import Any, Union
 
 import numpy as np
 import torch
@@ -102,7 +103,7 @@ def _check_target(path: Path, overwrite: bool) -> None:
         raise FileExistsError(f"{path}: exists; overwrite=True (--force) replaces it")
 
 
-def _of_ending(path: Path, table: Dict[str, Callable]) -> Callable:
+def _of_ending(path: Path, table: dict[str, Callable]) -> Callable:
     if path.suffix.lower() not in table:
         raise ValueError(f"path: got {path}, expected an ending of {', '.join(table)}")
     return table[path.suffix.lower()]
@@ -111,10 +112,10 @@ def _of_ending(path: Path, table: Dict[str, Callable]) -> Callable:
 # ---- a result as tensors and words -----------------------------------------------------------------------------------
 
 
-def _split(result: Result) -> Tuple[Dict[str, torch.Tensor], str]:
+def _split(result: Result) -> tuple[dict[str, torch.Tensor], str]:
     """A result's tensors by name, contiguous on the CPU, and the rest as JSON."""
-    tensors: Dict[str, torch.Tensor] = {"pooled": result.pooled}
-    words: Dict[str, Any] = {"version": VERSION}
+    tensors: dict[str, torch.Tensor] = {"pooled": result.pooled}
+    words: dict[str, Any] = {"version": VERSION}
     if isinstance(result, TextFeatures):
         tensors["prompt"] = result.prompt
         words.update(kind="texts", texts=result.texts)
@@ -133,11 +134,11 @@ def _split(result: Result) -> Tuple[Dict[str, torch.Tensor], str]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, json.dumps(words)
 
 
-def _join(tensors: Dict[str, torch.Tensor], words: Dict[str, Any]) -> Result:
+def _join(tensors: dict[str, torch.Tensor], words: dict[str, Any]) -> Result:
     if words["kind"] == "texts":
         return TextFeatures(words["texts"], tensors["pooled"], tensors["prompt"])
 
-    def numbered(name: str, first: int) -> List[torch.Tensor]:
+    def numbered(name: str, first: int) -> list[torch.Tensor]:
         count = sum(other.startswith(f"{name}.") for other in tensors)
         return [tensors[f"{name}.{number}"] for number in range(first, first + count)]
 
@@ -208,7 +209,7 @@ def _write_npz(result: Result, path: Path) -> None:
 
 
 def _read_npz(path: Path):
-    def tensor(name: str, array: np.ndarray) -> Tuple[str, torch.Tensor]:
+    def tensor(name: str, array: np.ndarray) -> tuple[str, torch.Tensor]:
         if not name.endswith(BFLOAT16):
             return name, torch.from_numpy(array)
         return name.removesuffix(BFLOAT16), torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
@@ -227,7 +228,7 @@ def _write_parquet(result: Result, path: Path) -> None:
     values = result.pooled.detach().to("cpu", torch.float32).contiguous()
     vectors = arrow.FixedSizeListArray.from_arrays(arrow.array(values.flatten().numpy()), values.shape[1])
     texts = arrow.array(result.texts or [None] * len(result), arrow.string())
-    words: Dict[str, Any] = {"version": VERSION, "dtype": str(result.pooled.dtype).removeprefix("torch.")}
+    words: dict[str, Any] = {"version": VERSION, "dtype": str(result.pooled.dtype).removeprefix("torch.")}
     if isinstance(result, TextFeatures):
         words["kind"] = "texts"
         columns = {"text": texts, "vector": vectors}
@@ -266,13 +267,9 @@ def _read_parquet(path: Path):
     return words, lambda: {"pooled": pooled}
 
 
-_WRITERS: Dict[str, Callable[[Result, Path], None]] = {
+_WRITERS: dict[str, Callable[[Result, Path], None]] = {
     ".parquet": _write_parquet,
     ".safetensors": _write_safetensors,
     ".npz": _write_npz,
 }
-_READERS: Dict[str, Callable] = {
-    ".parquet": _read_parquet,
-    ".safetensors": _read_safetensors,
-    ".npz": _read_npz,
-}
+_READERS: dict[str, Callable] = {".parquet": _read_parquet, ".safetensors": _read_safetensors, ".npz": _read_npz}

@@ -5,7 +5,7 @@ import json
 import os
 import string
 import warnings
-from typing import Callable, List, Optional, Union
+from collections.abc import Callable
 
 import ftfy
 import torch
@@ -73,10 +73,10 @@ class PS3Tokenizer(PreTrainedTokenizer):
     def __init__(
         self,
         tokenizer_name: str,
-        context_length: Optional[int] = DEFAULT_CONTEXT_LENGTH,
+        context_length: int | None = DEFAULT_CONTEXT_LENGTH,
         clean: str = "whitespace",
         strip_sep_token: bool = False,
-        language: Optional[str] = None,
+        language: str | None = None,
         **kwargs,
     ):
         # The base class is for isinstance: its own vocabulary is never used, so it is not initialised.
@@ -121,7 +121,7 @@ class PS3Tokenizer(PreTrainedTokenizer):
             json.dump(self.init_kwargs, file, indent=2, default=str)
         return (path,)
 
-    def __call__(self, texts: Union[str, List[str]], context_length: Optional[int] = None) -> torch.Tensor:
+    def __call__(self, texts: str | list[str], context_length: int | None = None) -> torch.Tensor:
         """Texts to ids (B, context_length), int64.
 
         Raises:
@@ -160,7 +160,7 @@ class PS3Tokenizer(PreTrainedTokenizer):
         """Ids to text, by the wrapped tokenizer."""
         return self.tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens, **kwargs)
 
-    def batch_decode(self, sequences, skip_special_tokens: bool = False, **kwargs) -> List[str]:
+    def batch_decode(self, sequences, skip_special_tokens: bool = False, **kwargs) -> list[str]:
         """Lists of ids to texts, by the wrapped tokenizer."""
         return self.tokenizer.batch_decode(sequences, skip_special_tokens=skip_special_tokens, **kwargs)
 

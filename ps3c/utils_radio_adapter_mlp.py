@@ -1,7 +1,5 @@
 """The MLP that maps C-RADIO's features into SigLIP's space: parameters only, the engine computes it."""
 
-from typing import Optional
-
 from torch import nn
 
 from ._modules import ParameterHolder
@@ -40,7 +38,7 @@ ADAPTERS = {"v1": AdapterV1, "v2": AdapterV2}
 
 
 def create_mlp_from_config(
-    version: Optional[str], input_dim: int, hidden_dim: int, output_dim: int, num_inner: int
+    version: str | None, input_dim: int, hidden_dim: int, output_dim: int, num_inner: int
 ) -> nn.Module:
     """The adapter of `version` ("v1" or "v2").
 
@@ -52,6 +50,8 @@ def create_mlp_from_config(
     sizes = {"input_dim": input_dim, "hidden_dim": hidden_dim, "output_dim": output_dim, "num_inner": num_inner}
     for name, size in sizes.items():
         if isinstance(size, bool) or not isinstance(size, int) or size < (0 if name == "num_inner" else 1):
-            raise ValueError(f"radio_adapter_mlp_{name}: got {size!r}, expected a positive integer"
-                             + (" or 0" if name == "num_inner" else ""))
+            raise ValueError(
+                f"radio_adapter_mlp_{name}: got {size!r}, expected a positive integer"
+                + (" or 0" if name == "num_inner" else "")
+            )
     return ADAPTERS[version](input_dim, hidden_dim, output_dim, num_inner)

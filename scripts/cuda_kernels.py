@@ -50,7 +50,9 @@ def plain_names(symbols):
             if letter == "(" and depth == 0:
                 name = name[:i]
                 break
-        names[symbol] = re.sub(r"\((?:int|bool|long)\)", "", name).replace("__nv_bfloat16", "bf16").replace("__half", "half")
+        names[symbol] = (
+            re.sub(r"\((?:int|bool|long)\)", "", name).replace("__nv_bfloat16", "bf16").replace("__half", "half")
+        )
     return names
 
 
@@ -81,7 +83,9 @@ def faults_of(kernels):
 
 def unresolved(library, cublaslt):
     """Symbols that the library wants from CUDA when it is loaded, and those of cuBLASLt that aren't there later."""
-    listed = subprocess.run(["nm", "-D", "--undefined-only", library], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["nm", "-D", "--undefined-only", library], capture_output=True, text=True, check=True
+    ).stdout
     wanted = [word for word in re.findall(r"\bU (\w+)", listed) if re.match(r"cu[A-Zdb]|nv", word)]
     if cublaslt:
         text = Path(__file__).resolve().parent.parent.joinpath("kernels/cuda/cublaslt.cu").read_text()
@@ -102,7 +106,9 @@ def main():
     kernels, source_of = read_logs(arguments.logs)
     if not kernels:
         sys.exit(f"{arguments.logs}: no kernel in any log; `make cuda` compiles with -Xptxas -v")
-    architectures = sorted({name for by in kernels.values() for name in by}, key=lambda name: int(re.sub(r"\D", "", name)))
+    architectures = sorted(
+        {name for by in kernels.values() for name in by}, key=lambda name: int(re.sub(r"\D", "", name))
+    )
     if arguments.write:
         Path(arguments.write).write_text(
             "# CUDA kernels: registers, shared memory, spills\n\n"

@@ -6,10 +6,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-import torch  # noqa: E402
-
-import models  # noqa: E402
-import reference  # noqa: E402
+import models
+import reference
+import torch
 
 reference.declare_torchvision_operators()
 
@@ -26,8 +25,14 @@ def vision(name: str, dtype: torch.dtype) -> None:
     model(pixels[:1], num_look_close="all")
     model(pixels[:1].to(memory_format=torch.channels_last), num_token_look_close=7)
     flags = torch.tensor([[True], [False]], device=DEVICE)
-    model(pixels, prompt=prompt, gt_selection_maps=maps, is_global_text=flags, pool_gt_token_only=True,
-          output_hidden_states=False)  # fmt: skip
+    model(
+        pixels,
+        prompt=prompt,
+        gt_selection_maps=maps,
+        is_global_text=flags,
+        pool_gt_token_only=True,
+        output_hidden_states=False,
+    )
 
 
 def text(name: str, dtype: torch.dtype) -> None:

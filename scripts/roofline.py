@@ -78,7 +78,9 @@ def table(kernels, rates):
         memory = size / (rates["memory"] * 1e12)
         seconds = max(compute, memory)
         bound = kind if compute > memory else "memory"
-        rows.append(f"| {name} | {times} | {work / 1e9:.1f} | {size / 1e6:.1f} | {bound} | {times * seconds * 1e6:.0f} |")
+        rows.append(
+            f"| {name} | {times} | {work / 1e9:.1f} | {size / 1e6:.1f} | {bound} | {times * seconds * 1e6:.0f} |"
+        )
         total += times * seconds
         flop += times * work
     rows.append(f"| all | | {flop / 1e9:.0f} | | | **{total * 1e6:.0f}** |")
@@ -89,12 +91,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tflops", type=float, default=790, help="rate of bfloat16 products")
     parser.add_argument("--tbytes", type=float, default=4.3, help="bytes read and written a second, in 10^12")
-    parser.add_argument("--attention", type=float, default=320, help="useful TFLOP/s of mma.sync attention, head dim 72")
+    parser.add_argument(
+        "--attention", type=float, default=320, help="useful TFLOP/s of mma.sync attention, head dim 72"
+    )
     arguments = parser.parse_args()
     rates = {"gemm": arguments.tflops, "attention": arguments.attention, "memory": arguments.tbytes}
     for title, kernels in (("Low resolution and selection", low_res()), ("One look", look())):
         text, total, flop = table(kernels, rates)
-        print(f"**{title}** ({flop / 1e12:.2f} TFLOP, {total * 1e3:.2f} ms, {flop / total / 1e12:.0f} TFLOP/s)\n\n{text}\n")
+        print(
+            f"**{title}** ({flop / 1e12:.2f} TFLOP, {total * 1e3:.2f} ms, {flop / total / 1e12:.0f} TFLOP/s)\n\n{text}\n"
+        )
 
 
 if __name__ == "__main__":

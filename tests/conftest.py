@@ -13,10 +13,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
-
-import reference  # noqa: E402
+import pytest
+import reference
+import torch
 
 reference.declare_torchvision_operators()
 # A shell's background job starts with SIGINT ignored; the tests of interruption want it heard.

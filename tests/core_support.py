@@ -28,16 +28,45 @@ def core(request, monkeypatch):
 
 
 VISION = dict(
-    width=32, depth=2, heads=2, mlp_hidden=64, patch=8, grid=4, norm_eps=1e-6, crop_positions=False, final_norm=True,
-    scales=[32, 64, 128], max_select_num=[10, 40], separate_positions=True, select_layers=[0, 1],
-    highres_features=False, adapter="none", pool_width=32,
-    pool_heads=2, pool_hidden=64, pool_eps=1e-6,
-)  # fmt: skip
+    width=32,
+    depth=2,
+    heads=2,
+    mlp_hidden=64,
+    patch=8,
+    grid=4,
+    norm_eps=1e-6,
+    crop_positions=False,
+    final_norm=True,
+    scales=[32, 64, 128],
+    max_select_num=[10, 40],
+    separate_positions=True,
+    select_layers=[0, 1],
+    highres_features=False,
+    adapter="none",
+    pool_width=32,
+    pool_heads=2,
+    pool_hidden=64,
+    pool_eps=1e-6,
+)
 TEXT = dict(
-    width=32, depth=2, heads=2, mlp_hidden=64, context_length=8, vocab_size=50, output_dim=24, prompt_dim=32,
-    norm_eps=1e-6, causal=False, class_token=False, pad_id=1, layer_scale=False, tanh_gelu=False,
-    projection_linear=True, projection_bias=True, pool="last",
-)  # fmt: skip
+    width=32,
+    depth=2,
+    heads=2,
+    mlp_hidden=64,
+    context_length=8,
+    vocab_size=50,
+    output_dim=24,
+    prompt_dim=32,
+    norm_eps=1e-6,
+    causal=False,
+    class_token=False,
+    pad_id=1,
+    layer_scale=False,
+    tanh_gelu=False,
+    projection_linear=True,
+    projection_bias=True,
+    pool="last",
+)
 
 
 def random_weights(model, dtype=torch.float32):

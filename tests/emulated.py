@@ -32,7 +32,11 @@ def missing() -> str:
 def include() -> str:
     """The folder of CUDA's headers, or ""."""
     nvcc = shutil.which("nvcc")
-    homes = [os.environ.get("CUDA_HOME", ""), str(Path(nvcc).resolve().parent.parent) if nvcc else "", "/usr/local/cuda"]
+    homes = [
+        os.environ.get("CUDA_HOME", ""),
+        str(Path(nvcc).resolve().parent.parent) if nvcc else "",
+        "/usr/local/cuda",
+    ]
     homes.append(str(HERE.parent.parent / ".cache/cuda/nvidia/cu13"))
     folders = [Path(home, "include") for home in homes if home]
     return next((str(folder) for folder in folders if (folder / "cuda_runtime_api.h").is_file()), "")
@@ -47,7 +51,7 @@ def building():
         yield
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def library() -> Path:
     """Builds the emulated library and makes this process's engine open it. RuntimeError: what make said."""
     with building():

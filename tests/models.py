@@ -8,23 +8,36 @@ import copy
 import functools
 import warnings
 
-import torch
-
 import reference
+import torch
 
 # ---- configurations ---------------------------------------------------------------------------------------------
 
 TINY = dict(
-    model_name="vit_tiny_patch16_224", class_token=False, pool="map", img_size=64, hidden_size=192,
-    ps3_scales=[64, 128, 256], select_based_on_layer=[0, 3, 6, 11], max_select_num=64, radio=False,
-    highres_selection_module_hidden_dim=16, highres_selection_module_out_dim=24, highres_selection_module_depth=1,
+    model_name="vit_tiny_patch16_224",
+    class_token=False,
+    pool="map",
+    img_size=64,
+    hidden_size=192,
+    ps3_scales=[64, 128, 256],
+    select_based_on_layer=[0, 3, 6, 11],
+    max_select_num=64,
+    radio=False,
+    highres_selection_module_hidden_dim=16,
+    highres_selection_module_out_dim=24,
+    highres_selection_module_depth=1,
     highres_selection_module_kernel_size=56,
-)  # fmt: skip
+)
 
 RADIO = dict(
-    radio=True, img_size=256, radio_adapter_mlp_version="v2", radio_adapter_mlp_input_dim=192,
-    radio_adapter_mlp_hidden_dim=72, radio_adapter_mlp_output_dim=1152, radio_adapter_mlp_num_inner=2,
-)  # fmt: skip
+    radio=True,
+    img_size=256,
+    radio_adapter_mlp_version="v2",
+    radio_adapter_mlp_input_dim=192,
+    radio_adapter_mlp_hidden_dim=72,
+    radio_adapter_mlp_output_dim=1152,
+    radio_adapter_mlp_num_inner=2,
+)
 
 VISION = {
     "tiny": {},
@@ -38,10 +51,16 @@ VISION = {
     "uneven_scales": dict(ps3_scales=[64, 200, 300], max_select_num=48),
     "no_residual": dict(separate_pos_emb=False),
     "no_highres": dict(highres_selection_feature=False),
-    "deep_highres": dict(highres_selection_module_depth=3, highres_selection_module_hidden_dim=40,
-                         highres_selection_module_kernel_size=100),
-    "stride_28": dict(highres_selection_module_kernel_size=28, highres_selection_module_hidden_dim=16,
-                      highres_selection_module_out_dim=16),
+    "deep_highres": dict(
+        highres_selection_module_depth=3,
+        highres_selection_module_hidden_dim=40,
+        highres_selection_module_kernel_size=100,
+    ),
+    "stride_28": dict(
+        highres_selection_module_kernel_size=28,
+        highres_selection_module_hidden_dim=16,
+        highres_selection_module_out_dim=16,
+    ),
     "one_select_layer": dict(select_based_on_layer=[11]),
     "repeated_select_layer": dict(select_based_on_layer=[5, 5, 0]),
     "few": dict(max_select_num=7),
@@ -57,14 +76,29 @@ VISION = {
     # timm's own test trunk: 64 channels, 6 blocks, 2 heads, an MLP of 3.0.
     "test_vit": dict(model_name="test_vit", hidden_size=64, select_based_on_layer=[0, 2, 4, 5]),
     # The real trunk's proportions (patch 14, heads of 72, an MLP of 3.7362) in small.
-    "patch14": dict(model_name="ps3c_test_patch14", hidden_size=144, img_size=56, ps3_scales=[56, 112, 224],
-                    select_based_on_layer=[0, 1, 2, 3]),
-}  # fmt: skip
+    "patch14": dict(
+        model_name="ps3c_test_patch14",
+        hidden_size=144,
+        img_size=56,
+        ps3_scales=[56, 112, 224],
+        select_based_on_layer=[0, 1, 2, 3],
+    ),
+}
 
 TEXT_TINY = dict(
-    output_dim=48, prompt_proj_dim=40, context_length=12, vocab_size=97, width=64, heads=4, layers=3, mlp_ratio=4.0,
-    no_causal_mask=True, pool_type="last", proj_bias=True, norm_kwargs={"eps": 1e-6},
-)  # fmt: skip
+    output_dim=48,
+    prompt_proj_dim=40,
+    context_length=12,
+    vocab_size=97,
+    width=64,
+    heads=4,
+    layers=3,
+    mlp_ratio=4.0,
+    no_causal_mask=True,
+    pool_type="last",
+    proj_bias=True,
+    norm_kwargs={"eps": 1e-6},
+)
 
 TEXT = {
     "siglip": {},
@@ -84,7 +118,7 @@ TEXT = {
     # Heads of 72 and an MLP of int(144 * 3.7362) = 538 - 1 channels, as the real text tower has in large.
     "wide_heads": dict(width=144, heads=2, mlp_ratio=3.7362),
     "one_layer": dict(layers=1, width=32, heads=1),
-}  # fmt: skip
+}
 
 
 def vision_config(name: str) -> dict:
@@ -100,7 +134,7 @@ def text_config(name: str) -> dict:
 PATCH14 = dict(width=144, depth=4, heads=2, mlp_ratio=3.7362, patch=14)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def register_patch14() -> None:
     """Makes "ps3c_test_patch14" known to timm (for the reference) and to ps3c's table of architectures."""
     import timm
@@ -112,9 +146,13 @@ def register_patch14() -> None:
         for key in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"):
             kwargs.pop(key, None)
         return VisionTransformer(
-            patch_size=PATCH14["patch"], embed_dim=PATCH14["width"], depth=PATCH14["depth"], num_heads=PATCH14["heads"],
-            mlp_ratio=PATCH14["mlp_ratio"], **kwargs,
-        )  # fmt: skip
+            patch_size=PATCH14["patch"],
+            embed_dim=PATCH14["width"],
+            depth=PATCH14["depth"],
+            num_heads=PATCH14["heads"],
+            mlp_ratio=PATCH14["mlp_ratio"],
+            **kwargs,
+        )
 
     ps3c_test_patch14.__module__ = "timm.models.vision_transformer"
     timm.models.register_model(ps3c_test_patch14)
@@ -127,8 +165,13 @@ def register_patch14() -> None:
 def lively(name: str, shape: tuple, generator: torch.Generator) -> torch.Tensor:
     """A float32 tensor of seeded noise, of a size that keeps activations near 1."""
     noise = torch.randn(shape, generator=generator)
-    if name.endswith("gamma") or (name.endswith(".weight") and ".blocks." in name and noise.ndim == 1
-                                  and name.rsplit(".", 2)[-2].isdigit() and "highres" in name):
+    if name.endswith("gamma") or (
+        name.endswith(".weight")
+        and ".blocks." in name
+        and noise.ndim == 1
+        and name.rsplit(".", 2)[-2].isdigit()
+        and "highres" in name
+    ):
         return 0.5 + 0.1 * noise  # layer scales
     if noise.ndim == 1 and name.endswith("weight"):
         return 1.0 + 0.1 * noise  # LayerNorm

@@ -52,10 +52,12 @@ def declare_torchvision_operators() -> None:
         pass
     for operator in ("nms", "qnms"):
         if not hasattr(torch.ops.torchvision, operator):
-            torch.library.define(f"torchvision::{operator}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+            torch.library.define(
+                f"torchvision::{operator}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            )
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def load() -> types.ModuleType:
     """The reference's package, its encoder replaced by the corrected one."""
     path = folder()

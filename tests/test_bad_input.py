@@ -8,11 +8,11 @@ import subprocess
 import sys
 import textwrap
 
+import models
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import models
 import ps3c
 
 SIZE = (1, 60, 80)
@@ -72,20 +72,29 @@ PIXELS = {
     "no rows": (torch.zeros(1, 3, 0, 8), ValueError, ["pixel_values", "(1, 3, 0, 8)"]),
     "no columns": (torch.zeros(1, 3, 8, 0), ValueError, ["pixel_values", "(1, 3, 8, 0)"]),
     "bfloat16 for float32 weights": (
-        torch.zeros(1, 3, 8, 8).bfloat16(), TypeError, ["pixel_values", "torch.bfloat16", "torch.float32"]),
+        torch.zeros(1, 3, 8, 8).bfloat16(),
+        TypeError,
+        ["pixel_values", "torch.bfloat16", "torch.float32"],
+    ),
     "float64": (torch.zeros(1, 3, 8, 8).double(), TypeError, ["pixel_values", "torch.float64", "torch.float32"]),
     "integers": (torch.zeros(1, 3, 8, 8).byte(), TypeError, ["pixel_values", "torch.uint8", "torch.float32"]),
     "complex": (torch.zeros(1, 3, 8, 8, dtype=torch.complex64), TypeError, ["pixel_values", "complex"]),
     "conjugate": (torch.zeros(1, 3, 8, 8, dtype=torch.complex64).conj(), TypeError, ["pixel_values", "conjugate"]),
     "negative bit": (
-        torch.zeros(1, 3, 8, 8, dtype=torch.complex64).conj().imag, TypeError, ["pixel_values", "negative bit"]),
+        torch.zeros(1, 3, 8, 8, dtype=torch.complex64).conj().imag,
+        TypeError,
+        ["pixel_values", "negative bit"],
+    ),
     "quantised": (
-        torch.quantize_per_tensor(torch.zeros(1, 3, 8, 8), 1.0, 0, torch.quint8), TypeError, ["pixel_values", "quantised"]),
+        torch.quantize_per_tensor(torch.zeros(1, 3, 8, 8), 1.0, 0, torch.quint8),
+        TypeError,
+        ["pixel_values", "quantised"],
+    ),
     "meta": (torch.zeros(1, 3, 8, 8, device="meta"), (RuntimeError, TypeError), ["pixel_values", "meta"]),
     "sparse": (torch.zeros(1, 3, 8, 8).to_sparse(), TypeError, ["pixel_values", "sparse"]),
     "not a tensor": ([[1.0]], TypeError, ["pixel_values", "list"]),
     "None": (None, TypeError, ["pixel_values", "None"]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", PIXELS)
@@ -104,7 +113,9 @@ def test_strided_views_are_the_values_they_stand_for(model):
     wide = torch.zeros(2, 3, 61, 200)
     wide[..., 10:176:2] = pixels
     assert torch.equal(run(model, wide[..., 10:176:2]).last_hidden_state, expected)
-    assert torch.equal(run(model, pixels.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)).last_hidden_state, expected)
+    assert torch.equal(
+        run(model, pixels.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)).last_hidden_state, expected
+    )
     assert torch.equal(run(model, pixels[:1].expand(3, -1, -1, -1)).last_hidden_state[2], expected[0])
 
 
@@ -150,37 +161,67 @@ ARGUMENTS = {
     "negative patches": ({"num_token_look_close": -5}, ValueError, ["num_token_look_close", "-5"]),
     "half a patch": ({"num_token_look_close": 2.5}, TypeError, ["num_token_look_close", "2.5", "integer"]),
     "both, two looks": (
-        {"num_look_close": 2, "num_token_look_close": 9}, ValueError, ["num_look_close", "num_token_look_close"]),
+        {"num_look_close": 2, "num_token_look_close": 9},
+        ValueError,
+        ["num_look_close", "num_token_look_close"],
+    ),
     "prompt too narrow": ({"prompt": torch.zeros(1, 7)}, ValueError, ["prompt", "(1, 7)", "192"]),
     "prompt of one dimension": ({"prompt": torch.zeros(192)}, ValueError, ["prompt", "(192,)", "192"]),
     "prompt of three": ({"prompt": torch.zeros(1, 1, 192)}, ValueError, ["prompt", "(1, 1, 192)"]),
     "prompt of another batch": ({"prompt": torch.zeros(3, 192)}, ValueError, ["prompt", "3", "1"]),
     "prompt of another dtype": ({"prompt": torch.zeros(1, 192).half()}, TypeError, ["prompt", "torch.float16"]),
     "prompt of words": ({"prompt": "a cat"}, TypeError, ["prompt", "str"]),
-    "gt maps of two dimensions": ({"gt_selection_maps": torch.zeros(8, 8)}, ValueError, ["gt_selection_maps", "(8, 8)"]),
+    "gt maps of two dimensions": (
+        {"gt_selection_maps": torch.zeros(8, 8)},
+        ValueError,
+        ["gt_selection_maps", "(8, 8)"],
+    ),
     "gt maps of four": (
-        {"gt_selection_maps": torch.zeros(1, 1, 8, 8)}, ValueError, ["gt_selection_maps", "(1, 1, 8, 8)"]),
+        {"gt_selection_maps": torch.zeros(1, 1, 8, 8)},
+        ValueError,
+        ["gt_selection_maps", "(1, 1, 8, 8)"],
+    ),
     "gt maps of another batch": (
-        {"gt_selection_maps": torch.zeros(2, 8, 8)}, ValueError, ["gt_selection_maps", "2", "1"]),
+        {"gt_selection_maps": torch.zeros(2, 8, 8)},
+        ValueError,
+        ["gt_selection_maps", "2", "1"],
+    ),
     "empty gt maps": ({"gt_selection_maps": torch.zeros(1, 0, 8)}, ValueError, ["gt_selection_maps", "(1, 0, 8)"]),
     "no scale": ({"only_select_first_n_scale": 0}, ValueError, ["only_select_first_n_scale", "0", "1 to 2"]),
     "negative scales": ({"only_select_first_n_scale": -1}, ValueError, ["only_select_first_n_scale", "-1", "1 to 2"]),
     "too many scales": ({"only_select_first_n_scale": 3}, ValueError, ["only_select_first_n_scale", "3", "1 to 2"]),
     "scales for another batch": (
-        {"only_select_first_n_scale": [1, 2]}, ValueError, ["only_select_first_n_scale", "2", "1"]),
+        {"only_select_first_n_scale": [1, 2]},
+        ValueError,
+        ["only_select_first_n_scale", "2", "1"],
+    ),
     "half a scale": ({"only_select_first_n_scale": 1.5}, TypeError, ["only_select_first_n_scale", "1.5"]),
     "pretraining with looks": (
-        {"output_hidden_states": False, "num_look_close": 1}, ValueError, ["num_look_close", "output_hidden_states"]),
+        {"output_hidden_states": False, "num_look_close": 1},
+        ValueError,
+        ["num_look_close", "output_hidden_states"],
+    ),
     "pretraining with patches": (
-        {"output_hidden_states": False, "num_token_look_close": 1}, ValueError, ["num_token_look_close"]),
+        {"output_hidden_states": False, "num_token_look_close": 1},
+        ValueError,
+        ["num_token_look_close"],
+    ),
     "pretraining with first scales": (
-        {"output_hidden_states": False, "only_select_first_n_scale": 1}, ValueError, ["only_select_first_n_scale"]),
+        {"output_hidden_states": False, "only_select_first_n_scale": 1},
+        ValueError,
+        ["only_select_first_n_scale"],
+    ),
     "pooling without gt maps": (
-        {"output_hidden_states": False, "pool_gt_token_only": True}, ValueError,
-        ["pool_gt_token_only", "gt_selection_maps"]),
+        {"output_hidden_states": False, "pool_gt_token_only": True},
+        ValueError,
+        ["pool_gt_token_only", "gt_selection_maps"],
+    ),
     "is_global_text of one dimension": (
-        {"output_hidden_states": False, "is_global_text": torch.ones(1)}, ValueError, ["is_global_text", "(1,)", "(1, 1)"]),
-}  # fmt: skip
+        {"output_hidden_states": False, "is_global_text": torch.ones(1)},
+        ValueError,
+        ["is_global_text", "(1,)", "(1, 1)"],
+    ),
+}
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -230,14 +271,22 @@ def test_hidden_layers_assigned(model, layers, kind):
 # ---- configurations -----------------------------------------------------------------------------------------------
 
 CONFIGS = {
-    "unknown trunk": ({"model_name": "vit_tiny_patch16_225"}, ValueError, ["vit_tiny_patch16_225", "vit_tiny_patch16_224"]),
+    "unknown trunk": (
+        {"model_name": "vit_tiny_patch16_225"},
+        ValueError,
+        ["vit_tiny_patch16_225", "vit_tiny_patch16_224"],
+    ),
     "no trunk": ({"model_name": None}, TypeError, ["model_name", "None"]),
     "pretrained": ({"pretrained": True}, ValueError, ["pretrained", "from_pretrained"]),
     "average pool": ({"pool": "avg"}, ValueError, ["pool", "'avg'", "'map'"]),
     "class token": ({"class_token": True}, ValueError, ["class_token"]),
     "one scale": ({"ps3_scales": [64]}, ValueError, ["ps3_scales", "[64]"]),
     "a scale off the patches": ({"ps3_scales": [65, 128]}, ValueError, ["ps3_scales", "65", "16"]),
-    "a scale beyond counting": ({"ps3_scales": [64, 2**26], "separate_pos_emb": False}, ValueError, ["ps3_scales", str(2**26)]),
+    "a scale beyond counting": (
+        {"ps3_scales": [64, 2**26], "separate_pos_emb": False},
+        ValueError,
+        ["ps3_scales", str(2**26)],
+    ),
     "scale of zero": ({"ps3_scales": [0, 64]}, ValueError, ["ps3_scales", "0"]),
     "selection layer too far": ({"select_based_on_layer": [0, 12]}, ValueError, ["select_based_on_layer", "12", "11"]),
     "selection layer too low": ({"select_based_on_layer": [-13]}, ValueError, ["select_based_on_layer", "-13"]),
@@ -246,14 +295,23 @@ CONFIGS = {
     "quota of zero": ({"max_select_num_each_scale": [0, 5]}, ValueError, ["max_select_num_each_scale", "0"]),
     "look of zero": ({"max_select_num": 0}, ValueError, ["max_select_num", "0"]),
     "negative look": ({"max_select_num": -4}, ValueError, ["max_select_num", "-4"]),
-    "no convolution width": ({"highres_selection_feature": True, "highres_selection_module_hidden_dim": 0}, ValueError,
-                             ["highres_selection_module_hidden_dim", "0"]),
+    "no convolution width": (
+        {"highres_selection_feature": True, "highres_selection_module_hidden_dim": 0},
+        ValueError,
+        ["highres_selection_module_hidden_dim", "0"],
+    ),
     "kernel larger than the image": (
-        {"highres_selection_feature": True, "highres_selection_module_kernel_size": 1600}, ValueError, ["1600"]),
+        {"highres_selection_feature": True, "highres_selection_module_kernel_size": 1600},
+        ValueError,
+        ["1600"],
+    ),
     "adapter of another width": (
-        {**models.RADIO, "radio_adapter_mlp_input_dim": 100}, ValueError, ["radio_adapter_mlp_input_dim", "100", "192"]),
+        {**models.RADIO, "radio_adapter_mlp_input_dim": 100},
+        ValueError,
+        ["radio_adapter_mlp_input_dim", "100", "192"],
+    ),
     "unknown adapter": ({**models.RADIO, "radio_adapter_mlp_version": "v3"}, ValueError, ["v3"]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -391,8 +449,12 @@ def test_gradients_of_inputs(model):
 
 def test_memory_that_cannot_be_had():
     """All of 2^24 patches of 64 images: 800 GB of features, refused before anything is computed."""
-    config = {**models.vision_config("no_highres"), "ps3_scales": [64, 2**16], "max_select_num": 2**20,
-              "separate_pos_emb": False}  # fmt: skip
+    config = {
+        **models.vision_config("no_highres"),
+        "ps3_scales": [64, 2**16],
+        "max_select_num": 2**20,
+        "separate_pos_emb": False,
+    }
     model = ps3c.PS3VisionModel(ps3c.PS3VisionConfig(**config)).eval().requires_grad_(False)
     with refuses(MemoryError):
         run(model, torch.zeros(1, 3, 8, 8).expand(64, 3, 8, 8), num_look_close="all")
@@ -433,7 +495,10 @@ def test_keyboard_interrupt():
     """Ctrl-C during a long "all" stops it soon and leaves the model as it was."""
     tests = os.path.dirname(os.path.abspath(__file__))
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(INTERRUPT.format(tests=tests))], capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", textwrap.dedent(INTERRUPT.format(tests=tests))],
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.split("\n")

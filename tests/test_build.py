@@ -11,8 +11,12 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 C = sorted(path for folder in ("csrc", "kernels", "examples") for path in (ROOT / folder).rglob("*.[ch]"))
 CUDA = sorted(path for path in ROOT.joinpath("kernels").rglob("*.cu*"))
-PYTHON = sorted(path for folder in ("ps3c", "python", "tests", "examples", "benchmarks") for path in
-                (ROOT / folder).rglob("*.py*") if path.suffix in (".py", ".pyi"))  # fmt: skip
+PYTHON = sorted(
+    path
+    for folder in ("ps3c", "python", "tests", "examples", "benchmarks")
+    for path in (ROOT / folder).rglob("*.py*")
+    if path.suffix in (".py", ".pyi")
+)
 TEXT = [ROOT / name for name in ("README.md", "CHANGELOG.md", "Makefile", "MANIFEST.in", "pyproject.toml", "setup.py")]
 TEXT += sorted((ROOT / "docs").rglob("*.md")) + sorted((ROOT / ".ci").glob("*"))
 
@@ -52,8 +56,13 @@ def name_of(path):
 
 # Which rooms a file may include from, besides its own. The engine's rooms: ps3c.h, backend.h and error.h are what
 # kernels see of it.
-DOWNWARD = {"binding": {"engine", "kernels/cpu"}, "engine": set(), "kernels/cpu": {"engine"}, "kernels/cuda": {"engine"},
-            "examples": {"engine"}}  # fmt: skip
+DOWNWARD = {
+    "binding": {"engine", "kernels/cpu"},
+    "engine": set(),
+    "kernels/cpu": {"engine"},
+    "kernels/cuda": {"engine"},
+    "examples": {"engine"},
+}
 SEEN_BY_KERNELS = {"ps3c.h", "backend.h", "error.h"}
 SEEN_BY_EXAMPLES = {"ps3c.h"}
 
@@ -101,8 +110,11 @@ def test_kernels_do_not_allocate(path):
     assert not found, found.group()
 
 
-GLOBALS = re.compile(r"^(?!.*\b(?:const|typedef|inline|extern|_Thread_local|_Static_assert)\b)(?:static )?"
-                     r"[a-z_][\w ]*[\w*] \**\w+(?:\[[^\]]*\])*\s*(?:=[^=].*|;)$", re.MULTILINE)  # fmt: skip
+GLOBALS = re.compile(
+    r"^(?!.*\b(?:const|typedef|inline|extern|_Thread_local|_Static_assert)\b)(?:static )?"
+    r"[a-z_][\w ]*[\w*] \**\w+(?:\[[^\]]*\])*\s*(?:=[^=].*|;)$",
+    re.MULTILINE,
+)
 
 
 def top_level(path):
@@ -117,7 +129,9 @@ def top_level(path):
     return "".join(kept)
 
 
-@pytest.mark.parametrize("path", [p for p in C if p.suffix == ".c" and room(p) in ("engine", "kernels/cpu")], ids=name_of)
+@pytest.mark.parametrize(
+    "path", [p for p in C if p.suffix == ".c" and room(p) in ("engine", "kernels/cpu")], ids=name_of
+)
 def test_no_mutable_globals(path):
     code = re.sub(r"^\s*#.*$", "", top_level(path), flags=re.MULTILINE)
     found = [line for line in GLOBALS.findall(code) if "(" not in line]

@@ -38,11 +38,19 @@ def program(tmp_path_factory):
 def make_model(**changes):
     torch.manual_seed(0)
     config = dict(
-        model_name="vit_tiny_patch16_224", class_token=False, pool="map", img_size=64, hidden_size=192,
-        ps3_scales=[64, 128, 256], select_based_on_layer=[0, 3, 6, 11], max_select_num=64,
-        highres_selection_module_hidden_dim=32, highres_selection_module_out_dim=24,
-        highres_selection_module_depth=1, highres_selection_module_kernel_size=108,
-    )  # fmt: skip
+        model_name="vit_tiny_patch16_224",
+        class_token=False,
+        pool="map",
+        img_size=64,
+        hidden_size=192,
+        ps3_scales=[64, 128, 256],
+        select_based_on_layer=[0, 3, 6, 11],
+        max_select_num=64,
+        highres_selection_module_hidden_dim=32,
+        highres_selection_module_out_dim=24,
+        highres_selection_module_depth=1,
+        highres_selection_module_kernel_size=108,
+    )
     model = PS3VisionModel(PS3VisionConfig(**{**config, **changes})).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -57,7 +65,9 @@ def write_model(encoder, folder):
         if name in FROM_LENGTHS:
             continue
         values = value if isinstance(value, list) else [ADAPTERS[value] if name == "adapter" else value]
-        lines.append(" ".join([name, *(repr(float(one)) if isinstance(one, float) else str(int(one)) for one in values)]))
+        lines.append(
+            " ".join([name, *(repr(float(one)) if isinstance(one, float) else str(int(one)) for one in values)])
+        )
     (folder / "model.txt").write_text("\n".join(lines) + "\n")
     state = encoder.state_dict()
     with open(folder / "weights.bin", "wb") as file:
@@ -73,8 +83,10 @@ def encode(program, folder, image, looks, environment=None):
     clean = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
     return subprocess.run(
         [str(program), *names, *sizes, str(looks), str(folder / "features.bin")],
-        capture_output=True, text=True, env={**clean, **(environment or {})},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        env={**clean, **(environment or {})},
+    )
 
 
 @pytest.mark.parametrize("looks", [0, 2, "all"])

@@ -12,9 +12,9 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from core_support import VISION, core, random_weights, run, text_arguments, vision_arguments  # noqa: F401
 from torch import nn
 
-from core_support import VISION, core, random_weights, run, text_arguments, vision_arguments  # noqa: F401
 from ps3c import _core as installed
 
 # ---- runs ------------------------------------------------------------------------------------------------------------
@@ -64,46 +64,97 @@ def item(name, index, value):
 
 # change, exception, message: what came and what was expected
 VISION_FAULTS = {
-    "weights missing": (assigned("weights", lambda w: w[:-1]), ValueError, "argument weights: expected .* tensors, got"),
-    "weights not a list": (assigned("weights", 3), TypeError, "argument weights: expected a sequence of tensors, got int"),
-    "weight shape": (replaced(0, lambda w: w[:, 1:]), ValueError,
-                     r"weight trunk.pos_embed: expected shape \(1, 16, 32\), got \(1, 15, 32\)"),
+    "weights missing": (
+        assigned("weights", lambda w: w[:-1]),
+        ValueError,
+        "argument weights: expected .* tensors, got",
+    ),
+    "weights not a list": (
+        assigned("weights", 3),
+        TypeError,
+        "argument weights: expected a sequence of tensors, got int",
+    ),
+    "weight shape": (
+        replaced(0, lambda w: w[:, 1:]),
+        ValueError,
+        r"weight trunk.pos_embed: expected shape \(1, 16, 32\), got \(1, 15, 32\)",
+    ),
     "weight rank": (replaced(0, lambda w: w[0]), ValueError, r"weight trunk.pos_embed: .*got \(16, 32\)"),
-    "weight dtype": (replaced(0, lambda w: w.half()), TypeError,
-                     "weight trunk.pos_embed: expected dtype float32, got float16"),
+    "weight dtype": (
+        replaced(0, lambda w: w.half()),
+        TypeError,
+        "weight trunk.pos_embed: expected dtype float32, got float16",
+    ),
     "weight device": (replaced(0, lambda w: w.to("meta")), TypeError, "weight trunk.pos_embed: .*meta"),
-    "weight strides": (replaced(0, lambda w: w.transpose(1, 2).contiguous().transpose(1, 2)), TypeError,
-                       "weight trunk.pos_embed: expected a contiguous tensor, got strides"),
-    "weight kind": (replaced(0, lambda w: None), TypeError, "weight trunk.pos_embed: expected a torch.Tensor, got None"),
-    "pixels rank": (assigned("pixel_values", lambda x: x[0]), ValueError,
-                    r"argument pixel_values: expected shape \(2, 3, 128, 128\), got \(3, 128, 128\)"),
+    "weight strides": (
+        replaced(0, lambda w: w.transpose(1, 2).contiguous().transpose(1, 2)),
+        TypeError,
+        "weight trunk.pos_embed: expected a contiguous tensor, got strides",
+    ),
+    "weight kind": (
+        replaced(0, lambda w: None),
+        TypeError,
+        "weight trunk.pos_embed: expected a torch.Tensor, got None",
+    ),
+    "pixels rank": (
+        assigned("pixel_values", lambda x: x[0]),
+        ValueError,
+        r"argument pixel_values: expected shape \(2, 3, 128, 128\), got \(3, 128, 128\)",
+    ),
     "pixels channels": (assigned("pixel_values", lambda x: x[:, :1]), ValueError, r"got \(2, 1, 128, 128\)"),
-    "pixels dtype": (assigned("pixel_values", lambda x: x.bfloat16()), TypeError,
-                     "argument pixel_values: expected dtype float32, got bfloat16"),
+    "pixels dtype": (
+        assigned("pixel_values", lambda x: x.bfloat16()),
+        TypeError,
+        "argument pixel_values: expected dtype float32, got bfloat16",
+    ),
     "pixels meta": (assigned("pixel_values", lambda x: x.to("meta")), TypeError, "argument pixel_values: .*meta"),
     "prompt missing": (assigned("prompt", None), ValueError, "argument prompt: expected a tensor"),
-    "prompt width": (assigned("prompt", lambda x: x[:, :31]), ValueError,
-                     r"argument prompt: expected shape \(2, 32\), got \(2, 31\)"),
+    "prompt width": (
+        assigned("prompt", lambda x: x[:, :31]),
+        ValueError,
+        r"argument prompt: expected shape \(2, 32\), got \(2, 31\)",
+    ),
     "prompt list": (assigned("prompt", [[1.0]]), TypeError, "argument prompt: expected a torch.Tensor, got list"),
     "gt rank": (assigned("gt_maps", lambda x: x[0]), ValueError, r"argument gt_maps: .*any.*got \(6, 5\)"),
     "gt complex": (assigned("gt_maps", lambda x: x.to(torch.complex64)), TypeError, "argument gt_maps: .*complex"),
     "global text": (assigned("global_text", torch.zeros(2, 1)), ValueError, "argument global_text: expected None"),
-    "hidden count": (assigned("hidden_states", lambda x: x[:1]), ValueError,
-                     "argument hidden_states: expected 2 tensors, got 1"),
+    "hidden count": (
+        assigned("hidden_states", lambda x: x[:1]),
+        ValueError,
+        "argument hidden_states: expected 2 tensors, got 1",
+    ),
     "hidden shape": (item("hidden_states", 1, lambda x: x[:, 1:]), ValueError, r"argument hidden_states\[1\]: .*shape"),
-    "hidden strides": (item("hidden_states", 1, lambda x: x.transpose(0, 1).contiguous().transpose(0, 1)), TypeError,
-                       r"argument hidden_states\[1\]: expected a contiguous tensor"),
+    "hidden strides": (
+        item("hidden_states", 1, lambda x: x.transpose(0, 1).contiguous().transpose(0, 1)),
+        TypeError,
+        r"argument hidden_states\[1\]: expected a contiguous tensor",
+    ),
     "maps none": (assigned("selection_maps", None), ValueError, "argument selection_maps: expected 2 tensors, got 0"),
-    "maps swapped": (assigned("selection_maps", lambda x: x[::-1]), ValueError, r"argument selection_maps\[0\]: .*shape"),
-    "probs dtype": (item("selection_probs", 0, lambda x: x.double()), TypeError, r"argument selection_probs\[0\]: .*float64"),
-    "probs of the other mode": (assigned("bottomup_probs", lambda x: [torch.zeros(2, 8, 8)]), ValueError,
-                                "argument bottomup_probs: expected 0 tensors, got 1"),
+    "maps swapped": (
+        assigned("selection_maps", lambda x: x[::-1]),
+        ValueError,
+        r"argument selection_maps\[0\]: .*shape",
+    ),
+    "probs dtype": (
+        item("selection_probs", 0, lambda x: x.double()),
+        TypeError,
+        r"argument selection_probs\[0\]: .*float64",
+    ),
+    "probs of the other mode": (
+        assigned("bottomup_probs", lambda x: [torch.zeros(2, 8, 8)]),
+        ValueError,
+        "argument bottomup_probs: expected 0 tensors, got 1",
+    ),
     "pooled unwanted": (assigned("pooled", lambda x: torch.zeros(2, 32)), ValueError, "argument pooled: expected None"),
     "workspace small": (assigned("workspace", lambda x: x[:-1]), ValueError, "argument workspace: expected at least"),
-    "workspace dtype": (assigned("workspace", lambda x: x.view(torch.int8)), TypeError, "workspace: expected dtype uint8"),
+    "workspace dtype": (
+        assigned("workspace", lambda x: x.view(torch.int8)),
+        TypeError,
+        "workspace: expected dtype uint8",
+    ),
     "threads": (assigned("threads", -1), ValueError, "argument threads: expected 0 or more, got -1"),
     "level": (assigned("level", "sse9"), ValueError, "sse9"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("fault", VISION_FAULTS)
@@ -120,7 +171,11 @@ def test_vision_faults(core, fault):
 
 TEXT_FAULTS = {
     "ids dtype": (assigned("ids", lambda x: x.int()), TypeError, "argument ids: expected dtype int64, got int32"),
-    "ids shape": (assigned("ids", lambda x: x[:, 1:]), ValueError, r"argument ids: expected shape \(3, 8\), got \(3, 7\)"),
+    "ids shape": (
+        assigned("ids", lambda x: x[:, 1:]),
+        ValueError,
+        r"argument ids: expected shape \(3, 8\), got \(3, 7\)",
+    ),
     "ids range": (assigned("ids", lambda x: x + 40), ValueError, "ids"),
     "ids negative": (assigned("ids", lambda x: x - 1), ValueError, "ids"),
     "pooled shape": (assigned("pooled", lambda x: x[:1]), ValueError, r"argument pooled: expected shape \(3, 24\)"),
@@ -219,7 +274,9 @@ def test_plan_outlives_model():
 
 def test_interrupt():
     """Ctrl-C during a long run raises KeyboardInterrupt soon; the plan works afterwards."""
-    config = dict(VISION, width=128, heads=2, mlp_hidden=512, pool_width=128, pool_hidden=512, depth=6, select_layers=[5])
+    config = dict(
+        VISION, width=128, heads=2, mlp_hidden=512, pool_width=128, pool_hidden=512, depth=6, select_layers=[5]
+    )
     model = installed.VisionModel(config)
     plan = model.plan(2, 128, 128, num_look_close="all")
     tokens = plan.low_res_tokens + plan.selected_tokens
@@ -261,7 +318,11 @@ def test_interrupt():
         ({"norm_eps": "x"}, TypeError, r"config\['norm_eps'\]: expected a number, got str"),
         ({"scales": 3}, TypeError, r"config\['scales'\]: expected a list of integers, got int"),
         ({"scales": list(range(17))}, ValueError, r"config\['scales'\]: expected at most 16 entries, got 17"),
-        ({"max_select_num": [1]}, ValueError, r"config\['max_select_num'\]: expected an entry for each of the 2 scales"),
+        (
+            {"max_select_num": [1]},
+            ValueError,
+            r"config\['max_select_num'\]: expected an entry for each of the 2 scales",
+        ),
         ({"adapter": "v3"}, ValueError, r"config\['adapter'\]: expected one of 'none', 'v1', 'v2', got 'v3'"),
         ({"adapter": 1}, TypeError, r"config\['adapter'\]: expected a str, got int"),
         ({"num_scales": 2}, ValueError, r"config\['num_scales'\]: got 2, but the list has 3 entries"),
@@ -289,7 +350,11 @@ def test_config_missing_key():
         ({"num_look_close": 1.5}, TypeError, "argument num_look_close: expected None, 'all' or an integer, got float"),
         ({"num_look_close": "some"}, ValueError, "argument num_look_close: .*got 'some'"),
         ({"num_token_look_close": [3]}, TypeError, "argument num_token_look_close: .*got list"),
-        ({"first_n_scales": [1]}, ValueError, "argument first_n_scales: expected an entry for each of the 2 images, got 1"),
+        (
+            {"first_n_scales": [1]},
+            ValueError,
+            "argument first_n_scales: expected an entry for each of the 2 images, got 1",
+        ),
         ({"first_n_scales": 1}, TypeError, "argument first_n_scales"),
         ({"first_n_scales": [1, 9]}, ValueError, "first_n_scale"),
         ({"dtype": "int8"}, ValueError, "argument dtype: expected one of 'float32', 'float16', 'bfloat16', got 'int8'"),
@@ -468,7 +533,11 @@ def test_image_normalize(shape):
         (([[1]], [0] * 3, [1] * 3), TypeError, "argument pixels: expected a numpy.ndarray, got list"),
         ((np.zeros((4, 4, 3), np.uint8), [0] * 2, [1] * 3), ValueError, "argument mean: expected 3 numbers"),
         ((np.zeros((4, 4, 3), np.uint8), [0] * 3, 1), ValueError, "argument std: expected 3 numbers"),
-        ((np.zeros((4, 4, 3), np.uint8), [0] * 3, [1] * 3, np.zeros((3, 4, 5), np.float32)), ValueError, "argument out"),
+        (
+            (np.zeros((4, 4, 3), np.uint8), [0] * 3, [1] * 3, np.zeros((3, 4, 5), np.float32)),
+            ValueError,
+            "argument out",
+        ),
         ((np.zeros((4, 4, 3), np.uint8), [0] * 3, [1] * 3, np.zeros((3, 4, 4))), TypeError, "argument out"),
     ],
 )

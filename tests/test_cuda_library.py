@@ -8,12 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-import torch
-
 import core_support
 import emulated
 import models
+import pytest
+import torch
+
 from ps3c import _core
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,7 +43,9 @@ def test_another_library(tmp_path):
     """A library that is none of ours, and one of another build: refused by name, and the CPU still works."""
     for source, name in [("", "empty"), ("const void *ps3c_cuda_open(const void *host) { return 0; }", "other")]:
         file = tmp_path / f"{name}.so"
-        subprocess.run(["gcc", "-shared", "-fPIC", "-x", "c", "-", "-o", str(file)], input=source, text=True, check=True)
+        subprocess.run(
+            ["gcc", "-shared", "-fPIC", "-x", "c", "-", "-o", str(file)], input=source, text=True, check=True
+        )
         said = python(ERROR, PS3C_CUDA_LIBRARY=str(file))
         assert f"{name}.so belongs to another build of ps3c" in said
     code = """
@@ -87,7 +89,12 @@ def test_no_cublaslt(tmp_path):
 @needs_kernels
 @pytest.mark.parametrize(
     "kernel, operation",
-    [("attention", "attention"), ("norm_warp", "layernorm"), ("gather_patches", "patch_gather"), ("rank_small", "rank")],
+    [
+        ("attention", "attention"),
+        ("norm_warp", "layernorm"),
+        ("gather_patches", "patch_gather"),
+        ("rank_small", "rank"),
+    ],
 )
 def test_a_launch_that_fails(kernel, operation):
     """RuntimeError that names operation and device; the next call is right again."""
@@ -104,13 +111,16 @@ def test_a_launch_that_fails(kernel, operation):
 @needs_kernels
 def test_a_forward_waits_for_nothing():
     """The emulator stops the process at a synchronisation or a copy to the host; a plan may ask for free memory."""
-    code = EMULATED + """
+    code = (
+        EMULATED
+        + """
 import ctypes
 library = ctypes.CDLL(str(emulated.library()))
 run()
 library.emu_forbid_waiting(True)
 print(run().last_hidden_state.isfinite().all().item())
 """
+    )
     assert python(code) == "True"
     code += "from ps3c import _core, _engine\nimport numpy\n_core.op_layernorm(numpy.zeros((1, 1, 8), 'f'), "
     code += "numpy.ones(8, 'f'), numpy.zeros(8, 'f'), level='cuda')"

@@ -7,9 +7,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
-
 import emulated
+import pytest
 
 FOLDER = Path(__file__).parent / "cuda_on_cpu"
 BUILD = Path(__file__).parent.parent / "build" / "cuda-on-cpu"
@@ -179,7 +178,9 @@ def test_every_mistake_is_listed(configuration):
 def test_rules_that_the_compiler_keeps(tmp_path, kernel, error):
     source = tmp_path / "kernel.cu"
     source.write_text(
-        '#include "ptx.cuh"\n__global__ void other(int *p) { *p = 1; }\n__global__ void k(int *p) { %s }\n' % kernel
+        '#include "ptx.cuh"\n__global__ void other(int *p) {{ *p = 1; }}\n__global__ void k(int *p) {{ {} }}\n'.format(
+            kernel
+        )
     )
     command = ["g++", "-std=c++17", "-fsyntax-only", "-I.", "-I../../kernels/cuda", "-isystem", INCLUDE]
     compiled = run([*command, "-include", "cuda_on_cpu.h", "-x", "c++", source])

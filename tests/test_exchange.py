@@ -8,9 +8,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-from torch import nn
-
 from core_support import core  # noqa: F401  (a fixture)
+from torch import nn
 
 
 def row_major_bytes(tensor):
@@ -26,8 +25,7 @@ def test_route(core, request):
 
 
 @pytest.mark.parametrize(
-    "dtype",
-    ["float32", "float16", "bfloat16", "float64", "bool", "uint8", "int8", "int16", "int32", "int64"],
+    "dtype", ["float32", "float16", "bfloat16", "float64", "bool", "uint8", "int8", "int16", "int32", "int64"]
 )
 def test_dtypes(core, dtype):
     tensor = torch.tensor([0, 1, 2, 3, 100]).to(getattr(torch, dtype))

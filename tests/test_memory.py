@@ -4,10 +4,9 @@ import gc
 import os
 from pathlib import Path
 
+import models
 import pytest
 import torch
-
-import models
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory in use is read from /proc")
 

@@ -9,13 +9,12 @@ pixels whatever the case's size; HIGHRES names the cases that have it.
 import dataclasses
 import os
 
-import pytest
-import torch
-
 import emulated
 import models
+import pytest
 import test_parity_text as text
 import test_parity_vision as vision
+import torch
 from cases import FEATURES, PRETRAIN, by_model, case
 
 pytestmark = [

@@ -1,9 +1,8 @@
 """PS3TextModel against ps3-torch, by the same measure as the vision model."""
 
+import models
 import pytest
 import torch
-
-import models
 
 HALVES = [torch.float16, torch.bfloat16]
 

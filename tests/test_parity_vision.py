@@ -7,10 +7,9 @@ ps3-torch's own in that dtype.
 
 import os
 
+import models
 import pytest
 import torch
-
-import models
 from cases import FEATURES, PRETRAIN, by_model, case
 
 FLOAT32_ERROR = 5e-6
@@ -124,7 +123,10 @@ def reference_run(model, entry, dtype, arithmetic, ours):
 @pytest.mark.parametrize("name, batch", [("no_highres", 32), ("tiny", 6), ("patch14", 6)])
 def test_half_probabilities(name, batch, dtype):
     """Over several images, bottom-up and top-down: one has 16 different probabilities, whose errors are luck."""
-    pixels, prompt = models.image(batch, 60, 80).to(dtype), models.prompt(batch, models.vision_config(name)["hidden_size"])
+    pixels, prompt = (
+        models.image(batch, 60, 80).to(dtype),
+        models.prompt(batch, models.vision_config(name)["hidden_size"]),
+    )
     prompt = prompt.to(dtype)
     ours = models.ours("vision", name, dtype)
     runs = [

@@ -9,19 +9,38 @@ import os
 import types
 
 import pytest
+import reference
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-import reference
 from ps3c import _core
 
 TRUNK = dict(
-    width=64, depth=1, heads=1, mlp_hidden=64, norm_eps=1e-6, crop_positions=False, final_norm=True, tanh_gelu=False,
-    separate_positions=False, select_layers=[0], highres_features=False, conv_width=0, conv_out=0, conv_depth=0,
-    conv_kernel=0, adapter="none", adapter_hidden=0, adapter_out=0, adapter_blocks=0, pool_width=64, pool_heads=1,
-    pool_hidden=64, pool_eps=1e-6,
-)  # fmt: skip
+    width=64,
+    depth=1,
+    heads=1,
+    mlp_hidden=64,
+    norm_eps=1e-6,
+    crop_positions=False,
+    final_norm=True,
+    tanh_gelu=False,
+    separate_positions=False,
+    select_layers=[0],
+    highres_features=False,
+    conv_width=0,
+    conv_out=0,
+    conv_depth=0,
+    conv_kernel=0,
+    adapter="none",
+    adapter_hidden=0,
+    adapter_out=0,
+    adapter_blocks=0,
+    pool_width=64,
+    pool_heads=1,
+    pool_hidden=64,
+    pool_eps=1e-6,
+)
 
 REAL_SCALES = [
     (14, [378, 756, 1512]),
@@ -163,9 +182,12 @@ def test_takes_of_looks(request):
     try:
         with torch.no_grad():
             output = encoder.forward(
-                x, output_hidden_states=True, num_look_close=looks, num_token_look_close=tokens,
+                x,
+                output_hidden_states=True,
+                num_look_close=looks,
+                num_token_look_close=tokens,
                 only_select_first_n_scale=first_n,
-            )  # fmt: skip
+            )
     except (UnboundLocalError, ValueError):  # both arguments and two looks; neither argument
         with pytest.raises(ValueError, match="num_look_close"):
             plan()
@@ -235,6 +257,8 @@ def test_a_workspace_limit_is_kept_where_looks_can_be_split():
     core = model(16, [64, 512], [64])
     free = core.plan(4, 512, 512, num_look_close="all")
     least = core.plan(4, 512, 512, num_look_close="all", workspace_limit=1)
-    tight = core.plan(4, 512, 512, num_look_close="all", workspace_limit=(free.workspace_bytes + least.workspace_bytes) // 2)
+    tight = core.plan(
+        4, 512, 512, num_look_close="all", workspace_limit=(free.workspace_bytes + least.workspace_bytes) // 2
+    )
     assert least.workspace_bytes < free.workspace_bytes
     assert tight.workspace_bytes <= (free.workspace_bytes + least.workspace_bytes) // 2

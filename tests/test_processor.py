@@ -5,11 +5,11 @@ import pickle
 
 import numpy as np
 import pytest
+import reference
 import torch
 from PIL import Image
 
 import ps3c
-import reference
 
 MODES = ["RGB", "L", "LA", "RGBA", "P", "1", "CMYK", "I;16", "I", "F", "YCbCr", "HSV", "PA", "RGBX"]
 
@@ -22,7 +22,7 @@ def picture(mode: str, width: int, height: int) -> Image.Image:
     rgb = np.clip(rgb + random.integers(-30, 30, rgb.shape), 0, 255).astype(np.uint8)
     image = Image.fromarray(rgb)
     if mode == "I;16":
-        return Image.fromarray((rgb[..., 0].astype(np.uint16) * 257))
+        return Image.fromarray(rgb[..., 0].astype(np.uint16) * 257)
     if mode in ("I", "F"):
         return Image.fromarray((rgb[..., 0] * 1.7 - 60).astype(np.int32 if mode == "I" else np.float32))
     if mode in ("RGBA", "LA"):
@@ -50,11 +50,17 @@ def test_modes(mode, width, height):
     check(*both(image_size=64, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)), picture(mode, width, height))
 
 
-@pytest.mark.parametrize("settings", [
-    dict(image_size=(48, 80)), dict(image_size=[48, 80], interpolation="bilinear"), dict(image_size=64, mean=0.4, std=0.3),
-    dict(image_size=33, interpolation="random"), dict(image_size=64, mean=[0.1, 0.2, 0.3], std=[1.0, 0.5, 0.25]),
-    dict(image_size=[40]),
-])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(image_size=(48, 80)),
+        dict(image_size=[48, 80], interpolation="bilinear"),
+        dict(image_size=64, mean=0.4, std=0.3),
+        dict(image_size=33, interpolation="random"),
+        dict(image_size=64, mean=[0.1, 0.2, 0.3], std=[1.0, 0.5, 0.25]),
+        dict(image_size=[40]),
+    ],
+)
 @pytest.mark.parametrize("size", [(100, 64), (80, 48), (13, 17)])
 def test_settings(settings, size):
     check(*both(**settings), picture("RGB", *size))
@@ -75,17 +81,36 @@ def test_result_is_exact():
     image = picture("RGB", 64, 64)
     processor = ps3c.PS3ImageProcessor(image_size=64)
     exact = (np.asarray(image).transpose(2, 0, 1) / 255 - np.reshape(processor.mean, (3, 1, 1))) / np.reshape(
-        processor.std, (3, 1, 1))
+        processor.std, (3, 1, 1)
+    )
     assert np.abs(processor(image)["pixel_values"][0].numpy() - exact).max() < 1e-6
 
 
 def test_attributes_are_read_and_assigned():
     ours, theirs = both(image_size=(48, 80))
-    for name in ("image_size", "mean", "std", "size", "crop_size", "image_mean", "image_std", "interpolation", "resize_mode"):
+    for name in (
+        "image_size",
+        "mean",
+        "std",
+        "size",
+        "crop_size",
+        "image_mean",
+        "image_std",
+        "interpolation",
+        "resize_mode",
+    ):
         assert getattr(ours, name) == getattr(theirs, name), name
-    for name, value in (("crop_size", {"height": 9, "width": 9}), ("size", {"shortest_edge": 9}), ("image_mean", [0, 0, 0]),
-                        ("image_size", (20, 30)), ("mean", [0.3, 0.4, 0.5]), ("std", (0.9, 0.8, 0.7)),
-                        ("interpolation", "bilinear"), ("image_size", 24), ("image_size", [24])):
+    for name, value in (
+        ("crop_size", {"height": 9, "width": 9}),
+        ("size", {"shortest_edge": 9}),
+        ("image_mean", [0, 0, 0]),
+        ("image_size", (20, 30)),
+        ("mean", [0.3, 0.4, 0.5]),
+        ("std", (0.9, 0.8, 0.7)),
+        ("interpolation", "bilinear"),
+        ("image_size", 24),
+        ("image_size", [24]),
+    ):
         setattr(ours, name, value)
         setattr(theirs, name, value)
         assert getattr(ours, name) == value
@@ -127,9 +152,17 @@ def test_published_file_and_auto_class(tmp_path):
     """The file that published checkpoints have names no class; AutoImageProcessor finds it by the model's config."""
     from transformers import AutoImageProcessor
 
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps({
-        "image_size": 64, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "interpolation": "bicubic",
-        "resize_mode": "squash"}))
+    (tmp_path / "preprocessor_config.json").write_text(
+        json.dumps(
+            {
+                "image_size": 64,
+                "mean": [0.5, 0.5, 0.5],
+                "std": [0.5, 0.5, 0.5],
+                "interpolation": "bicubic",
+                "resize_mode": "squash",
+            }
+        )
+    )
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "ps3", "vision_config": {}, "text_config": {}}))
     direct, auto = ps3c.PS3ImageProcessor.from_pretrained(tmp_path), AutoImageProcessor.from_pretrained(tmp_path)
     assert type(auto) is ps3c.PS3ImageProcessor
@@ -138,12 +171,17 @@ def test_published_file_and_auto_class(tmp_path):
     assert direct(image)["pixel_values"][0].shape == (3, 64, 64)
 
 
-@pytest.mark.parametrize("image, message", [
-    (np.zeros((8, 8, 3), np.uint8), "image: got a numpy.ndarray, expected one PIL.Image.Image"),
-    (torch.zeros(3, 8, 8), "image: got a torch.Tensor"), ("cat.png", "image: got a builtins.str"),
-    ([Image.new("RGB", (8, 8))], "image: got a builtins.list"), (None, "image: got a builtins.NoneType"),
-    ((), "image: got a builtins.tuple"),
-])
+@pytest.mark.parametrize(
+    "image, message",
+    [
+        (np.zeros((8, 8, 3), np.uint8), "image: got a numpy.ndarray, expected one PIL.Image.Image"),
+        (torch.zeros(3, 8, 8), "image: got a torch.Tensor"),
+        ("cat.png", "image: got a builtins.str"),
+        ([Image.new("RGB", (8, 8))], "image: got a builtins.list"),
+        (None, "image: got a builtins.NoneType"),
+        ((), "image: got a builtins.tuple"),
+    ],
+)
 def test_not_an_image(image, message):
     with pytest.raises(TypeError, match=message):
         ps3c.PS3ImageProcessor(image_size=32)(image)
@@ -154,13 +192,19 @@ def test_image_without_pixels():
         ps3c.PS3ImageProcessor(image_size=32)(Image.new("RGB", (0, 5)))
 
 
-@pytest.mark.parametrize("settings, message", [
-    (dict(), "image_size: got None"), (dict(image_size=0), "image_size: got"), (dict(image_size=-3), "image_size: got"),
-    (dict(image_size=(1, 2, 3)), r"image_size: got \(1, 2, 3\)"), (dict(image_size=2.5), "image_size: got 2.5"),
-    (dict(image_size=8, mean=[0.5]), "mean, std: got 1 numbers"),
-    (dict(image_size=8, interpolation="nearest"), "interpolation: got 'nearest'"),
-    (dict(image_size=8, resize_mode="longest"), "resize_mode: got 'longest'"),
-])
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        (dict(), "image_size: got None"),
+        (dict(image_size=0), "image_size: got"),
+        (dict(image_size=-3), "image_size: got"),
+        (dict(image_size=(1, 2, 3)), r"image_size: got \(1, 2, 3\)"),
+        (dict(image_size=2.5), "image_size: got 2.5"),
+        (dict(image_size=8, mean=[0.5]), "mean, std: got 1 numbers"),
+        (dict(image_size=8, interpolation="nearest"), "interpolation: got 'nearest'"),
+        (dict(image_size=8, resize_mode="longest"), "resize_mode: got 'longest'"),
+    ],
+)
 def test_bad_settings(settings, message):
     with pytest.raises(ValueError, match=message):
         ps3c.PS3ImageProcessor(**settings)

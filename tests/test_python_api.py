@@ -8,14 +8,14 @@ import sys
 import warnings
 from pathlib import Path
 
+import models
 import numpy as np
 import pytest
+import reference
 import torch
 from safetensors.torch import load_file, save_file
 
-import models
 import ps3c
-import reference
 from ps3c.architectures import ARCHITECTURES, architecture_names, find_architecture
 
 IMAGE = models.image(2, 70, 100)
@@ -60,8 +60,11 @@ def checkpoint(tmp_path, combined):
     """A folder as the published ones: both towers, and the scores' two scalars."""
     combined.save_pretrained(tmp_path)
     state = load_file(tmp_path / "model.safetensors")
-    save_file({**state, "logit_scale": torch.ones(1), "logit_bias": torch.ones(1)}, tmp_path / "model.safetensors",
-              metadata={"format": "pt"})
+    save_file(
+        {**state, "logit_scale": torch.ones(1), "logit_bias": torch.ones(1)},
+        tmp_path / "model.safetensors",
+        metadata={"format": "pt"},
+    )
     return tmp_path
 
 
@@ -76,8 +79,10 @@ def both_states(kind: str, name: str):
     return states
 
 
-@pytest.mark.parametrize("kind, name", [("vision", name) for name in models.VISION if name != "patch14"]
-                         + [("text", name) for name in models.TEXT])
+@pytest.mark.parametrize(
+    "kind, name",
+    [("vision", name) for name in models.VISION if name != "patch14"] + [("text", name) for name in models.TEXT],
+)
 def test_parameters_are_the_references(kind, name):
     """Names in order, shapes, dtypes, and for one seed the values and the state of the random generator."""
     (theirs, their_random), (ours, our_random) = both_states(kind, name)
@@ -87,9 +92,19 @@ def test_parameters_are_the_references(kind, name):
     assert torch.equal(our_random, their_random)
 
 
-@pytest.mark.parametrize("name", ["vit_so400m_patch14_siglip_384", "vit_large_patch16_siglip_384",
-                                  "vit_base_patch16_siglip_gap_256", "vit_small_patch32_224", "vit_giant_patch14_224",
-                                  "vit_so400m_patch16_siglip_512", "flexivit_small", "vit_gigantic_patch14_224"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vit_so400m_patch14_siglip_384",
+        "vit_large_patch16_siglip_384",
+        "vit_base_patch16_siglip_gap_256",
+        "vit_small_patch32_224",
+        "vit_giant_patch14_224",
+        "vit_so400m_patch16_siglip_512",
+        "flexivit_small",
+        "vit_gigantic_patch14_224",
+    ],
+)
 def test_architecture_sizes_are_timms(name):
     """One block of each size: timm's trunk and ours have the same parameters."""
     reference.load()
@@ -177,8 +192,10 @@ def test_combined_checkpoint_into_each_model(checkpoint, combined, caplog, capfd
     said = caplog.text + capfd.readouterr().err
     assert "not used" not in said and "UNEXPECTED" not in said and "newly initialized" not in said
     assert not vision.training
-    assert torch.equal(vision(IMAGE, num_look_close=1).last_hidden_state,
-                       combined.encode_image(IMAGE, num_look_close=1).last_hidden_state)
+    assert torch.equal(
+        vision(IMAGE, num_look_close=1).last_hidden_state,
+        combined.encode_image(IMAGE, num_look_close=1).last_hidden_state,
+    )
     assert torch.equal(text(IDS).prompt, combined.encode_text(IDS).prompt)
 
 
@@ -297,9 +314,19 @@ def test_meta_construction():
 
 def test_full_size_on_meta():
     """The published 1.5K SigLIP2 model: 1,196,360,880 parameters in 386 + 336 tensors."""
-    text = dict(width=1152, heads=16, layers=27, vocab_size=256000, context_length=64, mlp_ratio=3.7362,
-                no_causal_mask=True, proj_bias=True, pool_type="last", norm_kwargs={"eps": 1e-6},
-                act_kwargs={"approximate": "tanh"})
+    text = dict(
+        width=1152,
+        heads=16,
+        layers=27,
+        vocab_size=256000,
+        context_length=64,
+        mlp_ratio=3.7362,
+        no_causal_mask=True,
+        proj_bias=True,
+        pool_type="last",
+        norm_kwargs={"eps": 1e-6},
+        act_kwargs={"approximate": "tanh"},
+    )
     vision = dict(model_name="vit_so400m_patch14_siglip_384", pool="map", max_select_num=2560, img_size=378)
     with torch.device("meta"):
         model = ps3c.PS3Model(ps3c.PS3Config(text_config=text, vision_config=vision))
@@ -351,8 +378,20 @@ def there_and_back(model):
     model.to(torch.bfloat16).float()
 
 
-@pytest.mark.parametrize("change", [in_place, through_data, other_state, to_bfloat16, to_half, there_and_back,
-                                    replace_block, replace_parameter, not_contiguous])
+@pytest.mark.parametrize(
+    "change",
+    [
+        in_place,
+        through_data,
+        other_state,
+        to_bfloat16,
+        to_half,
+        there_and_back,
+        replace_block,
+        replace_parameter,
+        not_contiguous,
+    ],
+)
 def test_changed_weights_are_honoured(change):
     """A changed ps3c model computes what a new one with the same weights does."""
     model = copy.deepcopy(models.ours("vision", "tiny"))
@@ -383,6 +422,7 @@ def test_parametrised_weight_is_computed(vision):
 
 def test_foreign_layer_is_refused(vision):
     """A layer that computes something else must not be taken for the Linear whose weight it shows."""
+
     class LoRA(torch.nn.Module):
         def __init__(self, base):
             super().__init__()
@@ -403,8 +443,9 @@ def test_deepcopy_and_pickle(vision, text, expected):
     twin = copy.deepcopy(vision)
     twin.vision_model.prior_prompt.data.zero_()
     assert torch.equal(vision(IMAGE, num_look_close=2).last_hidden_state, expected)
-    assert not torch.equal(twin(IMAGE, num_look_close=2).selection_probs[0],
-                           vision(IMAGE, num_look_close=2).selection_probs[0])
+    assert not torch.equal(
+        twin(IMAGE, num_look_close=2).selection_probs[0], vision(IMAGE, num_look_close=2).selection_probs[0]
+    )
     assert torch.equal(pickle.loads(pickle.dumps(text))(IDS).prompt, text(IDS).prompt)
 
 
@@ -415,8 +456,16 @@ def test_deepcopy_and_pickle(vision, text, expected):
 @pytest.mark.parametrize("name", ["tiny", "five_scales", "uneven_scales"])
 def test_attributes_are_the_references(name, size):
     theirs, ours = models.theirs("vision", name).vision_model, models.ours("vision", name).vision_model
-    for attribute in ("width", "layers", "patch_size", "ps3_scales", "s3_image_size", "low_res_token_num",
-                      "num_hidden_layers_to_return", "max_select_num_each_scale"):
+    for attribute in (
+        "width",
+        "layers",
+        "patch_size",
+        "ps3_scales",
+        "s3_image_size",
+        "low_res_token_num",
+        "num_hidden_layers_to_return",
+        "max_select_num_each_scale",
+    ):
         assert getattr(ours, attribute) == getattr(theirs, attribute), attribute
     assert ours.trunk.low_res_token_num == theirs.trunk.low_res_token_num
     assert ours.trunk.num_features == theirs.trunk.num_features
@@ -428,7 +477,9 @@ def test_attributes_are_the_references(name, size):
         assert ours.image_size_scale_i(x, scale) == theirs.image_size_scale_i(x, scale)
         assert ours.feature_size_scale_i(x, scale) == theirs.feature_size_scale_i(x, scale)
     assert ours.max_highres_token_num(x) == theirs.max_highres_token_num(x)
-    assert ours.max_highres_token_num(x, [1]) == theirs.max_highres_token_num(x, [1]) == ours.max_highres_token_num(x, 1)
+    assert (
+        ours.max_highres_token_num(x, [1]) == theirs.max_highres_token_num(x, [1]) == ours.max_highres_token_num(x, 1)
+    )
 
 
 def test_old_and_missing_names(vision):
@@ -438,8 +489,10 @@ def test_old_and_missing_names(vision):
     assert not hasattr(encoder, "no_weight_decay")  # open_clip asks by hasattr, and the reference has none
     assert vision.dtype == torch.float32 and vision.device.type == "cpu"
     assert vision.config.hidden_size == 192 and vision.config.image_size == 256
-    assert torch.equal(encoder.resize_to_scale_i(IMAGE, 1), torch.nn.functional.interpolate(
-        IMAGE, size=encoder.image_size_scale_i(IMAGE, 1), mode="bicubic"))
+    assert torch.equal(
+        encoder.resize_to_scale_i(IMAGE, 1),
+        torch.nn.functional.interpolate(IMAGE, size=encoder.image_size_scale_i(IMAGE, 1), mode="bicubic"),
+    )
 
 
 def test_assigned_attributes_count(vision, expected):
@@ -535,14 +588,24 @@ def test_gradients_are_never_silently_missing(vision, text):
 
 # ---- drop-in --------------------------------------------------------------------------------------------------------
 
-SUBMODULES = ("configuration_ps3", "image_processing_ps3", "modeling_ps3", "modeling_ps3_text", "tokenization_ps3",
-              "utils_radio_adapter_mlp")  # fmt: skip
+SUBMODULES = (
+    "configuration_ps3",
+    "image_processing_ps3",
+    "modeling_ps3",
+    "modeling_ps3_text",
+    "tokenization_ps3",
+    "utils_radio_adapter_mlp",
+)
 
 
 def run_python(code: str, *paths) -> str:
     """Runs code in a process of its own, in which this checkout's `ps3` is found after `paths`."""
     root = Path(__file__).resolve().parent.parent
-    before = [str(path) for path in paths] + [str(root / "tests"), str(root / "python"), str(Path(ps3c.__file__).parent.parent)]
+    before = [str(path) for path in paths] + [
+        str(root / "tests"),
+        str(root / "python"),
+        str(Path(ps3c.__file__).parent.parent),
+    ]
     script = f"import sys; sys.path[:0] = {before}\nimport reference; reference.declare_torchvision_operators()\n{code}"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
@@ -553,8 +616,9 @@ def test_drop_in_is_the_same_objects():
     lines = ["import ps3, ps3c, importlib", "assert ps3.__all__ == ps3c.__all__"]
     lines += [f"assert ps3.{name} is ps3c.{name}" for name in ps3c.__all__]
     for name in SUBMODULES:
-        lines.append(f"assert importlib.import_module('ps3.{name}') is ps3.{name} is "
-                     f"importlib.import_module('ps3c.{name}')")
+        lines.append(
+            f"assert importlib.import_module('ps3.{name}') is ps3.{name} is importlib.import_module('ps3c.{name}')"
+        )
     lines.append("from ps3.modeling_ps3 import PS3VisionModelOutput, PS3PreTrainedModel")
     lines.append("from ps3.modeling_ps3_text import PS3TextModelOutput")
     assert "ps3-torch" not in run_python("\n".join(lines))
@@ -562,15 +626,19 @@ def test_drop_in_is_the_same_objects():
 
 def test_drop_in_warns_of_ps3_torch(tmp_path):
     (tmp_path / "ps3_torch-0.1.3.dist-info").mkdir()
-    (tmp_path / "ps3_torch-0.1.3.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: ps3-torch\nVersion: 0.1.3\n")
+    (tmp_path / "ps3_torch-0.1.3.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: ps3-torch\nVersion: 0.1.3\n"
+    )
     said = run_python("import ps3", tmp_path)
     assert "ps3-torch 0.1.3 is installed" in said and "pip uninstall ps3-torch" in said
 
 
 def test_nothing_of_the_reference_is_imported():
-    run_python("import ps3c, sys\n"
-               "assert not {'timm', 'einops', 'ps3_torch'} & set(sys.modules)\n"
-               "assert list(sys.modules).index('torch') < list(sys.modules).index('ps3c._core')")
+    run_python(
+        "import ps3c, sys\n"
+        "assert not {'timm', 'einops', 'ps3_torch'} & set(sys.modules)\n"
+        "assert list(sys.modules).index('torch') < list(sys.modules).index('ps3c._core')"
+    )
 
 
 def test_names_of_architectures():

@@ -1,12 +1,12 @@
 """Bad arguments and configurations: exact exceptions that name the argument, and a model that still works afterwards."""
 
+import models
 import numpy as np
 import pytest
 import torch
-
-import models
-import ps3c
 from test_python_api import IDS, IMAGE, expected, text, vision  # noqa: F401  (fixtures)
+
+import ps3c
 
 FLOAT = dict(num_look_close=1)
 BAD_CALLS = {
@@ -22,17 +22,38 @@ BAD_CALLS = {
     "complex": ((torch.complex(IMAGE, IMAGE),), FLOAT, TypeError, "pixel_values: got a complex tensor"),
     "conjugate": ((torch.complex(IMAGE, IMAGE).conj(),), FLOAT, TypeError, "pixel_values: got a conjugate complex"),
     "negative": ((torch.complex(IMAGE, IMAGE).conj().imag,), FLOAT, TypeError, "pixel_values: .*negative bit"),
-    "prompt width": ((IMAGE,), dict(FLOAT, prompt=torch.zeros(2, 7)), ValueError,
-                     r"prompt: got shape \(2, 7\), expected \(batch, 192\)"),
+    "prompt width": (
+        (IMAGE,),
+        dict(FLOAT, prompt=torch.zeros(2, 7)),
+        ValueError,
+        r"prompt: got shape \(2, 7\), expected \(batch, 192\)",
+    ),
     "prompt rank": ((IMAGE,), dict(FLOAT, prompt=torch.zeros(192)), ValueError, r"prompt: got shape \(192,\)"),
     "prompt batch": ((IMAGE,), dict(FLOAT, prompt=torch.zeros(3, 192)), ValueError, "prompt: got a batch of 3"),
-    "prompt dtype": ((IMAGE,), dict(FLOAT, prompt=torch.zeros(2, 192).double()), TypeError,
-                     "prompt: got torch.float64, expected torch.float32"),
-    "gt rank": ((IMAGE,), dict(FLOAT, gt_selection_maps=torch.zeros(2, 1, 8, 8)), ValueError,
-                r"gt_selection_maps: got shape \(2, 1, 8, 8\), expected \(batch, height, width\)"),
-    "gt batch": ((IMAGE,), dict(FLOAT, gt_selection_maps=torch.zeros(3, 8, 8)), ValueError,
-                 "gt_selection_maps: got a batch of 3"),
-    "gt empty": ((IMAGE,), dict(FLOAT, gt_selection_maps=torch.zeros(2, 0, 8)), ValueError, "gt_selection_maps: got sh"),
+    "prompt dtype": (
+        (IMAGE,),
+        dict(FLOAT, prompt=torch.zeros(2, 192).double()),
+        TypeError,
+        "prompt: got torch.float64, expected torch.float32",
+    ),
+    "gt rank": (
+        (IMAGE,),
+        dict(FLOAT, gt_selection_maps=torch.zeros(2, 1, 8, 8)),
+        ValueError,
+        r"gt_selection_maps: got shape \(2, 1, 8, 8\), expected \(batch, height, width\)",
+    ),
+    "gt batch": (
+        (IMAGE,),
+        dict(FLOAT, gt_selection_maps=torch.zeros(3, 8, 8)),
+        ValueError,
+        "gt_selection_maps: got a batch of 3",
+    ),
+    "gt empty": (
+        (IMAGE,),
+        dict(FLOAT, gt_selection_maps=torch.zeros(2, 0, 8)),
+        ValueError,
+        "gt_selection_maps: got sh",
+    ),
     "neither": ((IMAGE,), {}, ValueError, "num_look_close, num_token_look_close: got neither"),
     "both": ((IMAGE,), dict(num_look_close=2, num_token_look_close=70), ValueError, "num_token_look_close"),
     "negative looks": ((IMAGE,), dict(num_look_close=-1), ValueError, "num_look_close: got -1, expected 0 or more"),
@@ -40,23 +61,60 @@ BAD_CALLS = {
     "half a look": ((IMAGE,), dict(num_look_close=1.5), TypeError, "num_look_close: got 1.5, a float"),
     "bool": ((IMAGE,), dict(num_look_close=True), TypeError, "num_look_close: got True, a bool"),
     "some": ((IMAGE,), dict(num_token_look_close="some"), ValueError, "num_token_look_close: got 'some'"),
-    "first 0": ((IMAGE,), dict(FLOAT, only_select_first_n_scale=0), ValueError,
-                "only_select_first_n_scale: got 0, expected 1 to 2"),
-    "first 3": ((IMAGE,), dict(FLOAT, only_select_first_n_scale=[1, 3]), ValueError,
-                "only_select_first_n_scale: got 3, expected 1 to 2"),
-    "first length": ((IMAGE,), dict(FLOAT, only_select_first_n_scale=[1]), ValueError,
-                     "only_select_first_n_scale: got 1 numbers, expected one for each of 2 images"),
-    "first type": ((IMAGE,), dict(FLOAT, only_select_first_n_scale=1.0), TypeError, "only_select_first_n_scale: got 1.0"),
-    "pretrain look": ((IMAGE,), dict(num_look_close=1, output_hidden_states=False), ValueError,
-                      "num_look_close: got 1, expected None with output_hidden_states=False"),
-    "pretrain patches": ((IMAGE,), dict(num_token_look_close=1, output_hidden_states=False), ValueError,
-                         "num_token_look_close: got 1, expected None"),
-    "pretrain first": ((IMAGE,), dict(only_select_first_n_scale=1, output_hidden_states=False), ValueError,
-                       "only_select_first_n_scale: got 1, expected None"),
-    "pool without gt": ((IMAGE,), dict(pool_gt_token_only=True, output_hidden_states=False), ValueError,
-                        "pool_gt_token_only: got True without gt_selection_maps"),
-    "global text": ((IMAGE,), dict(is_global_text=torch.zeros(2), output_hidden_states=False), ValueError,
-                    r"is_global_text: got shape \(2,\), expected \(2, 1\)"),
+    "first 0": (
+        (IMAGE,),
+        dict(FLOAT, only_select_first_n_scale=0),
+        ValueError,
+        "only_select_first_n_scale: got 0, expected 1 to 2",
+    ),
+    "first 3": (
+        (IMAGE,),
+        dict(FLOAT, only_select_first_n_scale=[1, 3]),
+        ValueError,
+        "only_select_first_n_scale: got 3, expected 1 to 2",
+    ),
+    "first length": (
+        (IMAGE,),
+        dict(FLOAT, only_select_first_n_scale=[1]),
+        ValueError,
+        "only_select_first_n_scale: got 1 numbers, expected one for each of 2 images",
+    ),
+    "first type": (
+        (IMAGE,),
+        dict(FLOAT, only_select_first_n_scale=1.0),
+        TypeError,
+        "only_select_first_n_scale: got 1.0",
+    ),
+    "pretrain look": (
+        (IMAGE,),
+        dict(num_look_close=1, output_hidden_states=False),
+        ValueError,
+        "num_look_close: got 1, expected None with output_hidden_states=False",
+    ),
+    "pretrain patches": (
+        (IMAGE,),
+        dict(num_token_look_close=1, output_hidden_states=False),
+        ValueError,
+        "num_token_look_close: got 1, expected None",
+    ),
+    "pretrain first": (
+        (IMAGE,),
+        dict(only_select_first_n_scale=1, output_hidden_states=False),
+        ValueError,
+        "only_select_first_n_scale: got 1, expected None",
+    ),
+    "pool without gt": (
+        (IMAGE,),
+        dict(pool_gt_token_only=True, output_hidden_states=False),
+        ValueError,
+        "pool_gt_token_only: got True without gt_selection_maps",
+    ),
+    "global text": (
+        (IMAGE,),
+        dict(is_global_text=torch.zeros(2), output_hidden_states=False),
+        ValueError,
+        r"is_global_text: got shape \(2,\), expected \(2, 1\)",
+    ),
 }
 
 
@@ -70,13 +128,16 @@ def test_bad_call(case, vision, expected):
     assert torch.equal(vision(IMAGE, num_look_close=2).last_hidden_state, expected)
 
 
-@pytest.mark.parametrize("quotas, exception, message", [
-    ([12], ValueError, "got 1 numbers, expected 2"),
-    ([12, 0], ValueError, "got 0, expected positive integers"),
-    ([-1, 52], ValueError, "got -1, expected positive integers"),
-    ([1.5, 52], TypeError, "got 1.5, a float"),
-    (64, TypeError, "got 64, expected a list of 2 integers"),
-])
+@pytest.mark.parametrize(
+    "quotas, exception, message",
+    [
+        ([12], ValueError, "got 1 numbers, expected 2"),
+        ([12, 0], ValueError, "got 0, expected positive integers"),
+        ([-1, 52], ValueError, "got -1, expected positive integers"),
+        ([1.5, 52], TypeError, "got 1.5, a float"),
+        (64, TypeError, "got 64, expected a list of 2 integers"),
+    ],
+)
 def test_bad_quotas(vision, expected, quotas, exception, message):
     try:
         vision.vision_model.max_select_num_each_scale = quotas
@@ -129,29 +190,40 @@ def test_key_value_cache_is_refused(vision):
         vision.vision_model.forward_low_res(IMAGE, return_kv_cache=True)
 
 
-@pytest.mark.parametrize("change, exception, message", [
-    (dict(model_name="vit_tiny_patch16_225"), ValueError, "model_name: got 'vit_tiny_patch16_225'.*vit_tiny_patch16_224"),
-    (dict(model_name="resnet50"), ValueError, "model_name: got 'resnet50', which is not among"),
-    (dict(model_name="vit_base_patch14_reg4_dinov2"), ValueError, "cannot be a PS3 trunk: it has register tokens"),
-    (dict(model_name=None), TypeError, "model_name: got None"),
-    (dict(pretrained=True), ValueError, "pretrained: got True, but ps3c does not fetch"),
-    (dict(pool="avg"), ValueError, "pool: got 'avg', expected 'map'"),
-    (dict(class_token=None), ValueError, "class_token: got None.*set class_token=False"),
-    (dict(class_token=True), ValueError, "class_token: got True"),
-    (dict(dynamic_img_size=False), ValueError, "dynamic_img_size: got False"),
-    (dict(img_size=[64, 128]), ValueError, "img_size: got"),
-    (dict(img_size=3), ValueError, "img_size: got 3, expected 16 or more"),
-    (dict(ps3_scales=[64]), ValueError, "ps3_scales: got .*two sizes or more"),
-    (dict(ps3_scales=[70, 140]), ValueError, "ps3_scales: got a lowest scale of 70, expected a multiple of .* 16"),
-    (dict(ps3_scales=[0, 64]), ValueError, "ps3_scales: got 0"),
-    (dict(select_based_on_layer=[0, 12]), ValueError, "select_based_on_layer: got 12, expected -12 to 11"),
-    (dict(select_based_on_layer=[]), ValueError, "select_based_on_layer: got"),
-    (dict(max_select_num=0), ValueError, "max_select_num: got 0"),
-    (dict(models.RADIO, radio_adapter_mlp_version="v3"), ValueError, "radio_adapter_mlp_version: got 'v3'"),
-    (dict(models.RADIO, radio_adapter_mlp_input_dim=100), ValueError, "radio_adapter_mlp_input_dim: got 100, exp.* 192"),
-    (dict(models.RADIO, radio_adapter_mlp_output_dim=100), ValueError, "radio_adapter_mlp_output_dim: got 100"),
-    (dict(models.RADIO, radio_adapter_mlp_hidden_dim=None), ValueError, "radio_adapter_mlp_hidden_dim: got None"),
-])
+@pytest.mark.parametrize(
+    "change, exception, message",
+    [
+        (
+            dict(model_name="vit_tiny_patch16_225"),
+            ValueError,
+            "model_name: got 'vit_tiny_patch16_225'.*vit_tiny_patch16_224",
+        ),
+        (dict(model_name="resnet50"), ValueError, "model_name: got 'resnet50', which is not among"),
+        (dict(model_name="vit_base_patch14_reg4_dinov2"), ValueError, "cannot be a PS3 trunk: it has register tokens"),
+        (dict(model_name=None), TypeError, "model_name: got None"),
+        (dict(pretrained=True), ValueError, "pretrained: got True, but ps3c does not fetch"),
+        (dict(pool="avg"), ValueError, "pool: got 'avg', expected 'map'"),
+        (dict(class_token=None), ValueError, "class_token: got None.*set class_token=False"),
+        (dict(class_token=True), ValueError, "class_token: got True"),
+        (dict(dynamic_img_size=False), ValueError, "dynamic_img_size: got False"),
+        (dict(img_size=[64, 128]), ValueError, "img_size: got"),
+        (dict(img_size=3), ValueError, "img_size: got 3, expected 16 or more"),
+        (dict(ps3_scales=[64]), ValueError, "ps3_scales: got .*two sizes or more"),
+        (dict(ps3_scales=[70, 140]), ValueError, "ps3_scales: got a lowest scale of 70, expected a multiple of .* 16"),
+        (dict(ps3_scales=[0, 64]), ValueError, "ps3_scales: got 0"),
+        (dict(select_based_on_layer=[0, 12]), ValueError, "select_based_on_layer: got 12, expected -12 to 11"),
+        (dict(select_based_on_layer=[]), ValueError, "select_based_on_layer: got"),
+        (dict(max_select_num=0), ValueError, "max_select_num: got 0"),
+        (dict(models.RADIO, radio_adapter_mlp_version="v3"), ValueError, "radio_adapter_mlp_version: got 'v3'"),
+        (
+            dict(models.RADIO, radio_adapter_mlp_input_dim=100),
+            ValueError,
+            "radio_adapter_mlp_input_dim: got 100, exp.* 192",
+        ),
+        (dict(models.RADIO, radio_adapter_mlp_output_dim=100), ValueError, "radio_adapter_mlp_output_dim: got 100"),
+        (dict(models.RADIO, radio_adapter_mlp_hidden_dim=None), ValueError, "radio_adapter_mlp_hidden_dim: got None"),
+    ],
+)
 def test_bad_vision_config(change, exception, message):
     with pytest.raises(exception, match=message):
         ps3c.PS3VisionModel(ps3c.PS3VisionConfig(**{**models.vision_config("tiny"), **change}))
@@ -162,30 +234,37 @@ def test_bad_patch_dropout():
         ps3c.PS3VisionEncoder(ps3c.PS3VisionConfig(**models.vision_config("tiny")), patch_dropout=0.5)
 
 
-@pytest.mark.parametrize("change, message", [
-    (dict(heads=3), "heads: got 3, expected a divisor of width, 64"),
-    (dict(width=36, heads=3), "heads: got 3 for a width of 36"),  # heads of 12
-    (dict(pool_type="mean"), "pool_type: got 'mean'"),
-    (dict(layers=0), "layers: got 0"),
-    (dict(norm_kwargs={"elementwise_affine": False}), "norm_kwargs: got elementwise_affine"),
-    (dict(act_kwargs={"approximate": "quick"}), "act_kwargs: got"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(heads=3), "heads: got 3, expected a divisor of width, 64"),
+        (dict(width=36, heads=3), "heads: got 3 for a width of 36"),  # heads of 12
+        (dict(pool_type="mean"), "pool_type: got 'mean'"),
+        (dict(layers=0), "layers: got 0"),
+        (dict(norm_kwargs={"elementwise_affine": False}), "norm_kwargs: got elementwise_affine"),
+        (dict(act_kwargs={"approximate": "quick"}), "act_kwargs: got"),
+    ],
+)
 def test_bad_text_config(change, message):
     with pytest.raises(ValueError, match=message):
         ps3c.PS3TextModel(ps3c.PS3TextConfig(**{**models.text_config("siglip"), **change}))
 
 
-@pytest.mark.parametrize("ids, exception, message", [
-    ([[1, 2]], TypeError, "text: got list, expected a torch.Tensor"),
-    (IDS[0], ValueError, r"text: got shape \(12,\), expected \(batch, length\)"),
-    (IDS.float(), TypeError, "text: got torch.float32, expected integer"),
-    (IDS.bool(), TypeError, "text: got torch.bool, expected integer"),
-    (IDS[:0], ValueError, "text: got an empty batch"),
-    (IDS[:, :0], ValueError, "text: got texts of 0 tokens"),
-    (IDS.repeat(1, 2), ValueError, "text: got texts of 24 tokens, expected 1 to context_length, 12"),
-    (IDS + 97, ValueError, r"text\[0\]\[0\] is \d+, expected a token id from 0 to 96"),
-    (IDS - 97, ValueError, r"text\[0\]\[0\] is -\d+, expected a token id from 0 to 96"),
-], ids=["list", "rank", "float", "bool", "empty", "no tokens", "long", "high", "negative"])
+@pytest.mark.parametrize(
+    "ids, exception, message",
+    [
+        ([[1, 2]], TypeError, "text: got list, expected a torch.Tensor"),
+        (IDS[0], ValueError, r"text: got shape \(12,\), expected \(batch, length\)"),
+        (IDS.float(), TypeError, "text: got torch.float32, expected integer"),
+        (IDS.bool(), TypeError, "text: got torch.bool, expected integer"),
+        (IDS[:0], ValueError, "text: got an empty batch"),
+        (IDS[:, :0], ValueError, "text: got texts of 0 tokens"),
+        (IDS.repeat(1, 2), ValueError, "text: got texts of 24 tokens, expected 1 to context_length, 12"),
+        (IDS + 97, ValueError, r"text\[0\]\[0\] is \d+, expected a token id from 0 to 96"),
+        (IDS - 97, ValueError, r"text\[0\]\[0\] is -\d+, expected a token id from 0 to 96"),
+    ],
+    ids=["list", "rank", "float", "bool", "empty", "no tokens", "long", "high", "negative"],
+)
 def test_bad_text(text, ids, exception, message):
     before = text(IDS).prompt
     with pytest.raises(exception, match=message):

@@ -4,26 +4,31 @@ import gc
 import os
 import time
 
-import pytest
-import torch
-
 import models
+import pytest
 import reference
+import torch
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("PS3C_REAL_SIZE") != "1", reason="takes minutes and 20 GB: PS3C_REAL_SIZE=1, or make real-size"
 )
 
 CONFIG = dict(
-    model_name="vit_so400m_patch14_siglip_378", hidden_size=1152, pool="map", ps3_scales=[378, 756, 1512],
-    select_based_on_layer=[0, 9, 18, 26], max_select_num=2560,
-)  # fmt: skip
+    model_name="vit_so400m_patch14_siglip_378",
+    hidden_size=1152,
+    pool="map",
+    ps3_scales=[378, 756, 1512],
+    select_based_on_layer=[0, 9, 18, 26],
+    max_select_num=2560,
+)
 
 
 def build(package, state, dtype=torch.float32):
     """A model on `state`, cast to `dtype`; its constructor's own weights are not drawn."""
     # The reference's constructor needs a device (it reads numbers back); drawing weights is what takes long.
-    draws = [name for name in ("trunc_normal_", "normal_", "uniform_", "kaiming_uniform_") if hasattr(torch.nn.init, name)]
+    draws = [
+        name for name in ("trunc_normal_", "normal_", "uniform_", "kaiming_uniform_") if hasattr(torch.nn.init, name)
+    ]
     saved = {name: getattr(torch.nn.init, name) for name in draws}
     for name in draws:
         setattr(torch.nn.init, name, lambda tensor, *args, **kwargs: tensor)
@@ -67,7 +72,9 @@ def test_one_look():
     different = sum(int((a != b).sum()) for a, b in zip(mine.selection_maps, other.selection_maps))
     errors = [models.relative_error(a, b) for a, b in zip(mine.hidden_states, other.hidden_states)]
     probs = [models.relative_error(a, b) for a, b in zip(mine.selection_probs, other.selection_probs)]
-    print(f"float32: relative error {errors[-1]:.2e}, of probabilities {probs[0]:.2e}, {different} patches chosen otherwise")
+    print(
+        f"float32: relative error {errors[-1]:.2e}, of probabilities {probs[0]:.2e}, {different} patches chosen otherwise"
+    )
     assert different == 0
     assert max(errors + probs) <= 5e-6
 

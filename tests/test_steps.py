@@ -2,12 +2,12 @@
 
 import os
 
-import pytest
-import torch
-
 import emulated
 import models
+import pytest
+import torch
 from core_support import VISION, random_weights, vision_arguments
+
 from ps3c import _core
 
 ASAN = "PS3C_ASAN" in os.environ
@@ -319,8 +319,9 @@ def test_other_modes_have_steps_too(mode, steps):
 
 def test_a_short_last_chunk_fits_its_workspace():
     """Fewer images leave room for more looks together: 4 x 1000 tokens, where a whole chunk has 3 x 1089."""
-    model = _core.VisionModel(dict(VISION, depth=1, select_layers=[0], scales=[264, 528], max_select_num=[1000],
-                                   separate_positions=False))  # fmt: skip
+    model = _core.VisionModel(
+        dict(VISION, depth=1, select_layers=[0], scales=[264, 528], max_select_num=[1000], separate_positions=False)
+    )
     weights = random_weights(model)
     pixels = torch.randn(4, 3, 264, 264, generator=torch.Generator().manual_seed(4))
 

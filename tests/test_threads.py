@@ -2,10 +2,9 @@
 
 import threading
 
+import models
 import pytest
 import torch
-
-import models
 
 SHAPES = [(1, 128, 160), (1, 90, 40), (2, 64, 64), (1, 17, 300)]
 
@@ -34,7 +33,7 @@ def test_eight_python_threads_on_one_model():
         try:
             for _ in range(4):
                 results.setdefault(index, []).append(run(model, index))
-        except BaseException as error:  # noqa: BLE001 (a thread's failure has to reach the test)
+        except BaseException as error:
             errors.append(error)
 
     threads = [threading.Thread(target=work, args=(index,)) for index in range(8)]
@@ -50,7 +49,9 @@ def test_eight_python_threads_on_one_model():
 
 def test_eight_python_threads_on_one_text_model():
     model = models.ours("text", "siglip2")
-    texts = [torch.randint(1, 97, (1 + index % 3, 12), generator=torch.Generator().manual_seed(index)) for index in range(8)]
+    texts = [
+        torch.randint(1, 97, (1 + index % 3, 12), generator=torch.Generator().manual_seed(index)) for index in range(8)
+    ]
     with torch.no_grad():
         expected = [model(text).prompt for text in texts]
     results = [None] * 8

@@ -6,19 +6,29 @@ import pickle
 import warnings
 
 import pytest
+import reference
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizer, PreTrainedTokenizerFast
 
 import ps3c
-import reference
 from ps3c.tokenization_ps3 import canonicalize_text, get_clean_fn
 
 TEXTS = [
-    "A photo of a cat.", "  two\n words\t", "", "don't STOP_now!!! (really)", "caf\u00c3\u00a9 &amp;amp; cr\u00e8me &lt;b&gt;",
-    "\u201cquotes\u201d \u2026 na\u00efve \ufb01ne", "1234567890 " * 5, "\u732b\u3068\u72ac", "_under_score_", "e\u0301 vs \u00e9",
-]  # fmt: skip
-LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,!?'()&<>_\u00e9\u00e8\u00ef\u201c\u201d\u2026"
+    "A photo of a cat.",
+    "  two\n words\t",
+    "",
+    "don't STOP_now!!! (really)",
+    "caf\u00c3\u00a9 &amp;amp; cr\u00e8me &lt;b&gt;",
+    "\u201cquotes\u201d \u2026 na\u00efve \ufb01ne",
+    "1234567890 " * 5,
+    "\u732b\u3068\u72ac",
+    "_under_score_",
+    "e\u0301 vs \u00e9",
+]
+LETTERS = (
+    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,!?'()&<>_\u00e9\u00e8\u00ef\u201c\u201d\u2026"
+)
 
 
 def make(folder, separator: bool) -> str:
@@ -33,7 +43,9 @@ def make(folder, separator: bool) -> str:
     if separator:
         tokenizer.post_processor = processors.TemplateProcessing(single="$A [SEP]", special_tokens=[("[SEP]", 2)])
     special = {"sep_token": "[SEP]"} if separator else {}
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", **special).save_pretrained(folder)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", **special
+    ).save_pretrained(folder)
     return str(folder)
 
 
@@ -72,7 +84,10 @@ def test_defaults(plain):
     ours, theirs = with_reference(tokenizer_name=plain)
     assert ours("a cat").shape == (1, 77) and torch.equal(ours("a cat"), theirs("a cat"))
     assert (ours.context_length, ours.strip_sep_token, ours.init_kwargs) == (
-        theirs.context_length, theirs.strip_sep_token, theirs.init_kwargs)
+        theirs.context_length,
+        theirs.strip_sep_token,
+        theirs.init_kwargs,
+    )
 
 
 def test_separator_is_optional(plain):
@@ -92,7 +107,9 @@ def test_cleaning_is_the_references():
 
 
 def test_round_trip(tmp_path, separated):
-    ours, theirs = with_reference(tokenizer_name=separated, context_length=9, clean="canonicalize", strip_sep_token=True)
+    ours, theirs = with_reference(
+        tokenizer_name=separated, context_length=9, clean="canonicalize", strip_sep_token=True
+    )
     ours.save_pretrained(tmp_path / "ours")
     theirs.save_pretrained(tmp_path / "theirs")
     config = json.loads((tmp_path / "ours" / "tokenizer_config.json").read_text())
@@ -107,15 +124,18 @@ def test_round_trip(tmp_path, separated):
 def test_published_file(tmp_path, plain):
     """Published checkpoints name three settings and no class."""
     (tmp_path / "tokenizer_config.json").write_text(
-        json.dumps({"tokenizer_name": plain, "context_length": 16, "clean": "canonicalize"}))
+        json.dumps({"tokenizer_name": plain, "context_length": 16, "clean": "canonicalize"})
+    )
     assert ps3c.PS3Tokenizer.from_pretrained(str(tmp_path))("A cat.").shape == (1, 16)
 
 
 def test_object(plain):
     tokenizer = ps3c.PS3Tokenizer(plain, context_length=8)
     assert isinstance(tokenizer, PreTrainedTokenizer)
-    assert repr(tokenizer) == (f"PS3Tokenizer(tokenizer_name={plain!r}, context_length=8, clean='whitespace', "
-                               "strip_sep_token=False, language=None)")
+    assert repr(tokenizer) == (
+        f"PS3Tokenizer(tokenizer_name={plain!r}, context_length=8, clean='whitespace', "
+        "strip_sep_token=False, language=None)"
+    )
     assert len(tokenizer) == len(tokenizer.tokenizer)
     assert tokenizer.decode(tokenizer("cat")[0], skip_special_tokens=True) == "cat"
     assert tokenizer.batch_decode(tokenizer(["cat", "of"]), skip_special_tokens=True) == ["cat", "of"]
@@ -124,18 +144,24 @@ def test_object(plain):
 
 
 def test_language_warns(plain):
-    with pytest.warns(UserWarning, match="language: PreTrainedTokenizerFast has no languages; 'de' is ignored|language: .* has no languages"):
+    with pytest.warns(
+        UserWarning,
+        match="language: PreTrainedTokenizerFast has no languages; 'de' is ignored|language: .* has no languages",
+    ):
         ps3c.PS3Tokenizer(plain, language="de")
 
 
-@pytest.mark.parametrize("texts, exception, message", [
-    (3, TypeError, "texts: got int, expected a string or a list of strings"),
-    (None, TypeError, "texts: got NoneType"),
-    (["a", 3], TypeError, r"texts\[1\]: got int, expected a string"),
-    ([["a"]], TypeError, r"texts\[0\]: got list"),
-    (b"a", TypeError, "texts: got bytes"),
-    ([], ValueError, "texts: got an empty list"),
-])
+@pytest.mark.parametrize(
+    "texts, exception, message",
+    [
+        (3, TypeError, "texts: got int, expected a string or a list of strings"),
+        (None, TypeError, "texts: got NoneType"),
+        (["a", 3], TypeError, r"texts\[1\]: got int, expected a string"),
+        ([["a"]], TypeError, r"texts\[0\]: got list"),
+        (b"a", TypeError, "texts: got bytes"),
+        ([], ValueError, "texts: got an empty list"),
+    ],
+)
 def test_bad_texts(plain, texts, exception, message):
     tokenizer = ps3c.PS3Tokenizer(plain)
     with pytest.raises(exception, match=message):

@@ -10,22 +10,23 @@ import sys
 from importlib.metadata import distributions
 from pathlib import Path
 
+import models
 import pytest
 import torch
 from packaging.requirements import Requirement
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers import models as tokenizer_models
-from tokenizers import pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-import models
 import ps3c
 
 TESTS = Path(__file__).resolve().parent
 VERSIONS = ["transformers==4.46.3", "transformers>=4.57,<4.58", "transformers>=5"]
 
-pytestmark = pytest.mark.skipif("PS3C_ASAN" in os.environ, reason="nothing of the C code that the other tests do not run")
+pytestmark = pytest.mark.skipif(
+    "PS3C_ASAN" in os.environ, reason="nothing of the C code that the other tests do not run"
+)
 
 
 def pip(*arguments) -> None:
@@ -50,7 +51,9 @@ def unmet(folder: Path) -> list:
 
 
 def installed(version: str) -> Path:
-    folder = TESTS.parent / ".cache" / "transformers" / version.replace("transformers", "").strip("=<>").replace("<", "-")
+    folder = (
+        TESTS.parent / ".cache" / "transformers" / version.replace("transformers", "").strip("=<>").replace("<", "-")
+    )
     if not (folder / ".ready").exists():
         pip("--target", str(folder), version)
         for _ in range(10):
@@ -70,7 +73,9 @@ def prepare(folder: Path) -> None:
     model.load_state_dict(models.lively_state(model, seed=4))
     model.save_pretrained(folder / "checkpoint")
     path = folder / "checkpoint" / "model.safetensors"
-    save_file({**load_file(path), "logit_scale": torch.ones(1), "logit_bias": torch.ones(1)}, path, metadata={"format": "pt"})
+    save_file(
+        {**load_file(path), "logit_scale": torch.ones(1), "logit_bias": torch.ones(1)}, path, metadata={"format": "pt"}
+    )
     image, ids = models.image(2, 70, 100), torch.arange(24).reshape(2, 12) * 3
     torch.save(
         {
@@ -83,18 +88,30 @@ def prepare(folder: Path) -> None:
         },
         folder / "expected.pt",
     )
-    words = Tokenizer(tokenizer_models.WordLevel({"[PAD]": 0, "[UNK]": 1, "photo": 2, "of": 3, "a": 4}, unk_token="[UNK]"))
+    words = Tokenizer(
+        tokenizer_models.WordLevel({"[PAD]": 0, "[UNK]": 1, "photo": 2, "of": 3, "a": 4}, unk_token="[UNK]")
+    )
     words.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder / "tokenizer")
+    PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(
+        folder / "tokenizer"
+    )
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_transformers(version, tmp_path):
     prepare(tmp_path)
     paths = [installed(version), TESTS, Path(ps3c.__file__).parent.parent]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    result = subprocess.run([sys.executable, str(TESTS / "transformers_matrix.py"), str(tmp_path)], env=environment,
-                            capture_output=True, text=True)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(map(str, paths)),
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),
+    }
+    result = subprocess.run(
+        [sys.executable, str(TESTS / "transformers_matrix.py"), str(tmp_path)],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.rstrip().splitlines()[-1].startswith("8 checks with transformers "), result.stdout
     assert result.stdout.split()[-1].startswith(version.strip("transformers=<>").split(",")[0][:1]), result.stdout

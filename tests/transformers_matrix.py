@@ -50,7 +50,10 @@ def numbers_are_the_same():
     for model, tower in ((vision, "vision_model"), (text, "text_model")):
         for name, value in getattr(model, tower).state_dict().items():
             assert torch.equal(value, EXPECTED["state"][f"{tower}.{name}"]), name
-    for outputs in (vision(EXPECTED["image"], num_look_close=2), both.encode_image(EXPECTED["image"], num_look_close=2)):
+    for outputs in (
+        vision(EXPECTED["image"], num_look_close=2),
+        both.encode_image(EXPECTED["image"], num_look_close=2),
+    ):
         assert torch.equal(outputs.last_hidden_state, EXPECTED["features"])
     for outputs in (text(EXPECTED["ids"]), both.encode_text(EXPECTED["ids"])):
         assert torch.equal(outputs.prompt, EXPECTED["prompt"])

@@ -2,7 +2,7 @@
 
 import argparse
 import re
-from typing import Iterator, List
+from collections.abc import Iterator
 
 CODE = re.compile(
     r"`([^`]+)`"
@@ -13,7 +13,7 @@ CODE = re.compile(
 
 def document(parser: argparse.ArgumentParser) -> str:
     """Sections of level 2 for all subcommands of a parser, each with usage, description and arguments."""
-    lines: List[str] = []
+    lines: list[str] = []
     for action in parser._subparsers._group_actions:
         for name, sub in action.choices.items():
             lines += [f"## {parser.prog} {name}", "", *_description(sub.description or ""), "", *_usage(sub)]
@@ -22,7 +22,7 @@ def document(parser: argparse.ArgumentParser) -> str:
     return "\n".join(lines)
 
 
-def _usage(parser: argparse.ArgumentParser) -> List[str]:
+def _usage(parser: argparse.ArgumentParser) -> list[str]:
     parser.formatter_class = lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=100)
     usage = re.sub(r"^usage: ", "", parser.format_usage()).rstrip()
     return ["```text", usage, "```", ""]
@@ -37,7 +37,7 @@ def _description(text: str) -> Iterator[str]:
             yield from (_escaped(paragraph), "")
 
 
-def _group(group: argparse._ArgumentGroup) -> List[str]:
+def _group(group: argparse._ArgumentGroup) -> list[str]:
     actions = [action for action in group._group_actions if action.help is not argparse.SUPPRESS]
     if not actions:
         return []

@@ -1,7 +1,7 @@
 """Fills a page's `<!-- ps3c: ... -->` mark with Markdown made at build time: of the command line, of the C header."""
 
 from pathlib import Path
-from typing import Any, List
+from typing import Any
 
 import cli_markdown
 import header_markdown
@@ -26,7 +26,7 @@ MARKS = {
 }
 
 
-def _fill(app: Any, name: str, content: List[str]) -> None:
+def _fill(app: Any, name: str, content: list[str]) -> None:
     for mark, (make, sources) in MARKS.items():
         if mark in content[0]:
             content[0] = content[0].replace(mark, make())

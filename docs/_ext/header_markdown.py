@@ -6,7 +6,6 @@ structs and enums end in `} name;` at the start of a line, a comment's indented 
 
 import re
 import textwrap
-from typing import Dict, List, Optional, Tuple
 
 TOKEN = re.compile(
     r"/\* -{4,} (?P<section>.*?) -+ \*/"
@@ -23,9 +22,9 @@ CODE = re.compile(r"`([^`]+)`|(\"\w*\")|((?:\w+_\w*|\w*_\w+)(?:\.\w+)*)")
 def document(header: str) -> str:
     """Sections of level 2; the opening comment becomes the text before the first."""
     kinds = _names(header)
-    lines: List[str] = []
-    comment: Optional[str] = None
-    macros: List[str] = []
+    lines: list[str] = []
+    comment: str | None = None
+    macros: list[str] = []
     opening = True
     for kind, text in _tokens(header):
         if macros and kind not in ("macro", "comment"):
@@ -52,12 +51,12 @@ def document(header: str) -> str:
     return "\n".join(lines + _prose(comment, kinds))
 
 
-def _tokens(header: str) -> List[Tuple[str, str]]:
+def _tokens(header: str) -> list[tuple[str, str]]:
     matches = TOKEN.finditer(header)
     return [(match.lastgroup, match[match.lastgroup].strip()) for match in matches if match.lastgroup]
 
 
-def _names(header: str) -> Dict[str, str]:
+def _names(header: str) -> dict[str, str]:
     """Name of a function or type -> its role."""
     kinds = {}
     for kind, text in _tokens(header):
@@ -72,7 +71,7 @@ def _name(kind: str, text: str) -> str:
     return match[1]
 
 
-def _declaration(kind: str, text: str, comment: Optional[str], kinds: Dict[str, str]) -> List[str]:
+def _declaration(kind: str, text: str, comment: str | None, kinds: dict[str, str]) -> list[str]:
     if kind == "function":
         signature = " ".join(text.rstrip(";").split())
         body = []
@@ -83,14 +82,14 @@ def _declaration(kind: str, text: str, comment: Optional[str], kinds: Dict[str, 
     return [f"`````{{{directive}}} {signature}", *_prose(comment, kinds), *body, "`````", ""]
 
 
-def _prose(comment: Optional[str], kinds: Dict[str, str]) -> List[str]:
+def _prose(comment: str | None, kinds: dict[str, str]) -> list[str]:
     """A comment's text as Markdown, its indented lines as code."""
     if comment is None:
         return []
     inside = comment[2:-2].strip()
     text = "\n".join(re.sub(r"^ \* ?", "", line) for line in inside.split("\n")).strip()
-    lines: List[str] = []
-    code: List[str] = []
+    lines: list[str] = []
+    code: list[str] = []
     for paragraph in text.split("\n\n"):
         if paragraph.startswith("    "):
             code += [*([""] if code else []), *textwrap.dedent(paragraph).splitlines()]
@@ -100,11 +99,11 @@ def _prose(comment: Optional[str], kinds: Dict[str, str]) -> List[str]:
     return lines + _fenced(code)
 
 
-def _fenced(code: List[str]) -> List[str]:
+def _fenced(code: list[str]) -> list[str]:
     return ["```c", *code, "```", ""] if code else []
 
 
-def _linked(text: str, kinds: Dict[str, str]) -> str:
+def _linked(text: str, kinds: dict[str, str]) -> str:
     """Names are code, and links where the header declares them; nothing else is Markdown."""
 
     def name(match: re.Match) -> str:

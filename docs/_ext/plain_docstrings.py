@@ -7,11 +7,16 @@ begin sections; lines of `name: words`, in them or elsewhere, are lists.
 import inspect
 import re
 import textwrap
-from typing import Any, Iterator, List, Optional, Tuple
+from collections.abc import Iterator
+from typing import Any
 
 SECTIONS = {
-    "Args": "Arguments", "Attributes": "Attributes", "Returns": "Returns", "Raises": "Raises", "Yields": "Yields",
-}  # fmt: skip
+    "Args": "Arguments",
+    "Attributes": "Attributes",
+    "Returns": "Returns",
+    "Raises": "Raises",
+    "Yields": "Yields",
+}
 NAMES = r"[A-Za-z_][\w.]*(?:, [A-Za-z_][\w.]*)*"
 ITEM = re.compile(rf"(\.\.\.|{NAMES}): (.*)", re.S)
 CODE = re.compile(
@@ -21,9 +26,9 @@ CODE = re.compile(
 HEADER = re.compile(rf"({'|'.join(SECTIONS)}):(?: (.*))?")
 
 
-def to_rst(text: str) -> List[str]:
+def to_rst(text: str) -> list[str]:
     """Lines of reStructuredText for a docstring whose indentation is already its own."""
-    lines: List[str] = []
+    lines: list[str] = []
     for section, body in _sections(text.splitlines()):
         if section is not None:
             lines += [f"**{SECTIONS[section]}**", ""]
@@ -32,10 +37,10 @@ def to_rst(text: str) -> List[str]:
     return lines
 
 
-def _sections(lines: List[str]) -> Iterator[Tuple[Optional[str], List[str]]]:
+def _sections(lines: list[str]) -> Iterator[tuple[str | None, list[str]]]:
     """(name, lines without the section's indentation); None for what stands outside of sections."""
-    name: Optional[str] = None
-    body: List[str] = []
+    name: str | None = None
+    body: list[str] = []
     for line in lines:
         header = HEADER.fullmatch(line)
         if header or (name is not None and line and not line.startswith(" ")):  # the section is over
@@ -46,9 +51,9 @@ def _sections(lines: List[str]) -> Iterator[Tuple[Optional[str], List[str]]]:
     yield name, body if name is None else textwrap.dedent("\n".join(body)).splitlines()
 
 
-def _paragraphs(lines: List[str]) -> Iterator[List[str]]:
+def _paragraphs(lines: list[str]) -> Iterator[list[str]]:
     """Runs of lines without a blank one."""
-    run: List[str] = []
+    run: list[str] = []
     for line in [*lines, ""]:
         if line.strip():
             run.append(line)
@@ -57,14 +62,14 @@ def _paragraphs(lines: List[str]) -> Iterator[List[str]]:
             run = []
 
 
-def _paragraph(lines: List[str], section: Optional[str]) -> List[str]:
+def _paragraph(lines: list[str], section: str | None) -> list[str]:
     if all(line.startswith("    ") for line in lines):
         return [".. code-block:: python", "", *lines]
     items = _items(lines)
     listed = section in ("Args", "Attributes", "Raises") or (len(items) > 1 and all(name for name, _ in items))
     if not listed or not any(name for name, _ in items):
         return [_inline(" ".join(line.strip() for line in lines))]
-    rst: List[str] = []
+    rst: list[str] = []
     for name, words in items:
         if name is None:
             rst += ["", _inline(words), ""]
@@ -74,15 +79,15 @@ def _paragraph(lines: List[str], section: Optional[str]) -> List[str]:
     return rst
 
 
-def _items(lines: List[str]) -> List[Tuple[Optional[str], str]]:
+def _items(lines: list[str]) -> list[tuple[str | None, str]]:
     """(names, words) of `name: words`, which may go on in deeper lines; a line may hold several, as sentences."""
-    runs: List[str] = []
+    runs: list[str] = []
     for line in lines:
         if line.startswith(" ") and runs:
             runs[-1] += " " + line.strip()
         else:
             runs.append(line.strip())
-    items: List[Tuple[Optional[str], str]] = []
+    items: list[tuple[str | None, str]] = []
     for run in runs:
         for part in re.split(rf"(?<=[.)]) (?!None: |True: |False: )(?=(?:{NAMES}): )", run):
             match = ITEM.fullmatch(part)
@@ -106,7 +111,7 @@ def _escaped(text: str) -> str:
     return re.sub(r"([\\*|_`])", r"\\\1", text)
 
 
-def _process(app: Any, what: str, name: str, obj: Any, options: Any, lines: List[str]) -> None:
+def _process(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     lines[:] = to_rst(inspect.cleandoc("\n".join(lines)))
 
 

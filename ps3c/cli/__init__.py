@@ -8,7 +8,8 @@ import argparse
 import importlib
 import os
 import sys
-from typing import NoReturn, Optional, Sequence
+from collections.abc import Sequence
+from typing import NoReturn, Optional
 
 from . import _console, _errors
 from ._options import add_verbose
@@ -55,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command `argv` (sys.argv[1:] when None). Returns its exit code; raises nothing."""
     try:
         arguments = build_parser().parse_args(argv)

@@ -6,8 +6,9 @@ import sys
 import time
 import traceback
 import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, TextIO
+from typing import Any, TextIO
 
 _COLOURS = {"bold": "1", "red": "31", "green": "32", "yellow": "33"}
 
@@ -29,7 +30,7 @@ def warn(message: str) -> None:
     say(f"ps3c: {painted('warning:', 'yellow', sys.stderr)} {message}")
 
 
-def fail(message: str, error: Optional[BaseException] = None) -> None:
+def fail(message: str, error: BaseException | None = None) -> None:
     """The line of an error; error: its traceback comes first."""
     if error is not None:
         traceback.print_exception(type(error), error, error.__traceback__, file=sys.stderr)
@@ -55,7 +56,7 @@ def result(text: str = "") -> None:
     print(text, file=sys.stdout)
 
 
-def result_json(value: Any, indent: Optional[int] = 2) -> None:
+def result_json(value: Any, indent: int | None = 2) -> None:
     """value as JSON; NaN and infinities, which JSON lacks, as null."""
     print(json.dumps(_finite(value), indent=indent, ensure_ascii=False), file=sys.stdout)
 
@@ -85,7 +86,7 @@ def result_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         result(line(row))
 
 
-def result_fields(fields: Dict[str, Any]) -> None:
+def result_fields(fields: dict[str, Any]) -> None:
     """`name  value` lines; a field whose value is None is left out."""
     shown = {name: _shown(value) for name, value in fields.items() if value is not None}
     width = max(map(len, shown), default=0)
@@ -130,7 +131,7 @@ class Progress:
         self.failed += failed
         self._show()
 
-    def show_part(self, done: int, total: Optional[int]) -> None:
+    def show_part(self, done: int, total: int | None) -> None:
         """What is done of the work of this run: more than `add` knows where one image takes many looks."""
         self._part = done / total if total else 0.0
         self._show()
@@ -151,7 +152,7 @@ class Progress:
         return (self.done - self._first) / max(time.monotonic() - self._begin, 1e-9)
 
     def __str__(self) -> str:
-        words: List[str] = [f"{self.done}/{self.total} {self.unit}s", f"{self.rate:.3g} {self.unit}s/s"]
+        words: list[str] = [f"{self.done}/{self.total} {self.unit}s", f"{self.rate:.3g} {self.unit}s/s"]
         if self.failed:
             words.append(f"{self.failed} failed")
         if 0 < self._part < 1:

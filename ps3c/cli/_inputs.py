@@ -2,7 +2,7 @@
 
 import os
 import sys
-from typing import Iterable, Iterator, List
+from collections.abc import Iterable, Iterator
 
 from ._errors import CommandError, UsageError
 
@@ -10,7 +10,7 @@ from ._errors import CommandError, UsageError
 SUFFIXES = (".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
-def image_files(arguments: Iterable[str]) -> List[str]:
+def image_files(arguments: Iterable[str]) -> list[str]:
     """Files as named; of folders all with a known suffix, at any depth, sorted; of "-" those listed on stdin.
 
     A file that is named twice comes once. Whether files exist and are images is seen when they are opened.
@@ -18,7 +18,7 @@ def image_files(arguments: Iterable[str]) -> List[str]:
     Raises:
         CommandError: a folder without images, or nothing named at all.
     """
-    names: List[str] = []
+    names: list[str] = []
     for argument in arguments:
         if argument == "-":
             names += _listed()
@@ -52,9 +52,9 @@ def _inside(folder: str) -> Iterator[str]:
                 yield os.path.join(where, name)
 
 
-def lines(arguments: Iterable[str], what: str) -> List[str]:
+def lines(arguments: Iterable[str], what: str) -> list[str]:
     """Texts as given; "-" stands for the lines of stdin."""
-    texts: List[str] = []
+    texts: list[str] = []
     for argument in arguments:
         texts += [line for line in sys.stdin.read().splitlines() if line.strip()] if argument == "-" else [argument]
     if not texts:

@@ -5,9 +5,10 @@ import json
 import os
 import re
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator, List, Optional, Set, Tuple
+from typing import Any
 
 from .. import _extras
 from .._arguments import Looks
@@ -56,14 +57,14 @@ def replacing(path: str) -> Iterator[Path]:
 # ---- reading --------------------------------------------------------------------------------------------------------
 
 
-def read_vectors(path: str) -> Tuple[List[str], Any]:
+def read_vectors(path: str) -> tuple[list[str], Any]:
     """Names and pooled vectors (N, C) of images, from one file or all shards of a folder."""
     import torch
 
     files = _shards(Path(path)) if os.path.isdir(path) else [Path(path)]
     if not files:
         raise CommandError(f"{path}: holds no features (files such as 00000.safetensors)")
-    names: List[str] = []
+    names: list[str] = []
     vectors = []
     for file in files:
         features = _load(file)
@@ -87,7 +88,7 @@ def _load(path: Path) -> Any:
     return features
 
 
-def _shards(folder: Path) -> List[Path]:
+def _shards(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if _SHARD.fullmatch(path.name))
 
 
@@ -105,17 +106,19 @@ class Output:
 
     def __init__(self, path: str):
         self.path = Path(path)
-        self.names: Set[str] = set()
-        self.parts: List[Any] = []
-        self._tokens: Optional[int] = None  # of each image, where there are any
+        self.names: set[str] = set()
+        self.parts: list[Any] = []
+        self._tokens: int | None = None  # of each image, where there are any
         self._written, self._next = 0, time.monotonic() + self.EVERY
 
     def add(self, features: Any) -> None:
         """features: ImageFeatures of one image or more. CommandError: with other numbers of tokens than before."""
         tokens = _token_count(features)
         if self.names and tokens != self._tokens:
-            raise CommandError(f"{self.path}: --resume: got {self._tokens} tokens an image in it, but now there are "
-                               f"{tokens}; --force starts anew")
+            raise CommandError(
+                f"{self.path}: --resume: got {self._tokens} tokens an image in it, but now there are "
+                f"{tokens}; --force starts anew"
+            )
         self._tokens = tokens
         self.parts.append(features.to("cpu"))
         self.names.update(features.names)
@@ -194,8 +197,10 @@ def open_output(path: str, force: bool, resume: bool) -> Output:
         refuse_existing(path, force or resume, "; --resume goes on with it")
         return FileOutput(path)
     if Path(path).suffix and not os.path.isdir(path):
-        raise UsageError(f"-o: got {path!r}, expected a name that ends in {', '.join(SUFFIXES)}, or without an ending, "
-                         "for a folder of .safetensors files")
+        raise UsageError(
+            f"-o: got {path!r}, expected a name that ends in {', '.join(SUFFIXES)}, or without an ending, "
+            "for a folder of .safetensors files"
+        )
     if os.path.exists(path) and not os.path.isdir(path):
         raise CommandError(f"{path}: exists, and is no folder")
     _check_folder(os.path.normpath(path))
@@ -216,8 +221,10 @@ def _read(path: Path, like: dict, looks: Looks, num_tokens: Looks) -> Any:
     }
     for name, value in like.items():
         if len(features) and there[name] != value:
-            raise CommandError(f"{path}: --resume: got {name} {there[name]} in it, expected {value} as now asked for; "
-                               "--force starts anew")
+            raise CommandError(
+                f"{path}: --resume: got {name} {there[name]} in it, expected {value} as now asked for; "
+                "--force starts anew"
+            )
     if len(features) and features.tokens is not None:
         _check_looks(path, features, looks, num_tokens)
     return features
@@ -234,11 +241,13 @@ def _check_looks(path: Path, features: Any, looks: Looks, num_tokens: Looks) -> 
         there, wanted, word = tokens - low, num_tokens, "patches"
     enough = tokens == every and (not isinstance(wanted, int) or wanted >= there)
     if there != wanted and not enough:
-        raise CommandError(f"{path}: --resume: got {there} {word} an image in it, expected {wanted} as now asked for; "
-                           "--force starts anew")
+        raise CommandError(
+            f"{path}: --resume: got {there} {word} an image in it, expected {wanted} as now asked for; "
+            "--force starts anew"
+        )
 
 
-def _token_count(features: Any) -> Optional[int]:
+def _token_count(features: Any) -> int | None:
     return None if features.tokens is None else features.tokens.shape[1]
 
 
@@ -266,4 +275,3 @@ class Failures:
             file.write(json.dumps({"name": name, "error": reason}) + "\n")
         self.count += 1
         _console.warn(f"{name}: {reason}")
-

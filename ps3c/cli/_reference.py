@@ -12,8 +12,9 @@ import os
 import sys
 import types
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator, Optional, Tuple
+from typing import Any
 
 import torch
 
@@ -22,20 +23,38 @@ from ._selftest_models import lively, relative_error
 
 _NAME = "ps3c_check_reference"  # not ps3, which is ps3c's drop-in
 _VISION = dict(
-    model_name="vit_tiny_patch16_224", class_token=False, pool="map", img_size=64, hidden_size=192, radio=False,
-    ps3_scales=[64, 128, 192], select_based_on_layer=[0, 3, 6, 11], max_select_num_each_scale=[64, 144],
-    highres_selection_module_hidden_dim=16, highres_selection_module_out_dim=24, highres_selection_module_depth=1,
+    model_name="vit_tiny_patch16_224",
+    class_token=False,
+    pool="map",
+    img_size=64,
+    hidden_size=192,
+    radio=False,
+    ps3_scales=[64, 128, 192],
+    select_based_on_layer=[0, 3, 6, 11],
+    max_select_num_each_scale=[64, 144],
+    highres_selection_module_hidden_dim=16,
+    highres_selection_module_out_dim=24,
+    highres_selection_module_depth=1,
     highres_selection_module_kernel_size=56,
-)  # fmt: skip
+)
 _TEXT = dict(
-    output_dim=48, prompt_proj_dim=40, context_length=12, vocab_size=97, width=64, heads=4, layers=3,
-    no_causal_mask=True, pool_type="last", proj_bias=True, norm_kwargs={"eps": 1e-6},
-)  # fmt: skip
+    output_dim=48,
+    prompt_proj_dim=40,
+    context_length=12,
+    vocab_size=97,
+    width=64,
+    heads=4,
+    layers=3,
+    no_causal_mask=True,
+    pool_type="last",
+    proj_bias=True,
+    norm_kwargs={"eps": 1e-6},
+)
 _LIMIT = 5e-6  # relative error of a small model in float32
 _CHECKPOINT_LIMIT = 2e-5
 
 
-def find(folder: Optional[str]) -> Tuple[Optional[types.ModuleType], str]:
+def find(folder: str | None) -> tuple[types.ModuleType | None, str]:
     """ps3-torch's package, and a sentence: where it is, or why there is none.
 
     Raises:
@@ -56,11 +75,11 @@ def find(folder: Optional[str]) -> Tuple[Optional[types.ModuleType], str]:
         return None, f"not compared: {reason}"
 
 
-def _package(base: Path) -> Optional[Path]:
+def _package(base: Path) -> Path | None:
     return next((place for place in (base / "ps3", base) if (place / "modeling_ps3.py").is_file()), None)
 
 
-def _installed() -> Optional[Path]:
+def _installed() -> Path | None:
     """pip's ps3-torch, unless ps3c's package of the same name has taken its place."""
     try:
         place = _package(Path(str(importlib.metadata.distribution("ps3-torch").locate_file("ps3"))))
@@ -94,11 +113,11 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def compare(reference: types.ModuleType, encoder: Any) -> Iterator[Tuple[str, float]]:
+def compare(reference: types.ModuleType, encoder: Any) -> Iterator[tuple[str, float]]:
     """(what, error in limits) of small models, and of the encoder's checkpoint where there is one."""
     import ps3c
 
-    def pair(model: str, config: str, settings: dict) -> Tuple[Any, Any]:
+    def pair(model: str, config: str, settings: dict) -> tuple[Any, Any]:
         with _quiet():
             ours, theirs = (getattr(one, model)(getattr(one, config)(**settings)) for one in (ps3c, reference))
         generator = torch.Generator().manual_seed(4)
@@ -122,7 +141,7 @@ def compare(reference: types.ModuleType, encoder: Any) -> Iterator[Tuple[str, fl
         yield from _compare_checkpoint(reference, encoder)
 
 
-def _compare_checkpoint(reference: types.ModuleType, encoder: Any) -> Iterator[Tuple[str, float]]:
+def _compare_checkpoint(reference: types.ModuleType, encoder: Any) -> Iterator[tuple[str, float]]:
     import ps3c
 
     side = encoder.scales[-1]
@@ -137,7 +156,7 @@ def _compare_checkpoint(reference: types.ModuleType, encoder: Any) -> Iterator[T
         yield f"the model, {what}", worst / _CHECKPOINT_LIMIT
 
 
-def _vision_errors(ours: Any, theirs: Any) -> Iterator[Tuple[str, float]]:
+def _vision_errors(ours: Any, theirs: Any) -> Iterator[tuple[str, float]]:
     yield "features", relative_error(ours.last_hidden_state, theirs.last_hidden_state)
     for scale, (our, their) in enumerate(zip(ours.selection_probs, theirs.selection_probs), 1):
         yield f"probabilities {scale}", relative_error(our, their)

@@ -1,7 +1,8 @@
 """A small random vision tower and text tower, run whole at one level and at the naive one. For `ps3c check`."""
 
 import functools
-from typing import Any, Dict, Iterator, List, Tuple
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -9,24 +10,58 @@ from .. import _core
 
 # The proportions of the published models in small: patches of 14, heads of 72, an MLP of 3.7362. One look takes every
 # patch, so that a close call in the ranking can't make two levels differ.
-VISION: Dict[str, Any] = dict(
-    width=144, depth=3, heads=2, mlp_hidden=538, patch=14, grid=4, norm_eps=1e-6, tanh_gelu=False, crop_positions=False,
-    final_norm=True, scales=[56, 112, 168], max_select_num=[64, 144], separate_positions=True, select_layers=[0, 2],
-    highres_features=True, conv_width=16, conv_out=24, conv_depth=1, conv_kernel=28, adapter="none", pool_width=144,
-    pool_heads=2, pool_hidden=538, pool_eps=1e-6,
-)  # fmt: skip
-TEXT: Dict[str, Any] = dict(
-    width=144, depth=3, heads=2, mlp_hidden=538, context_length=16, vocab_size=97, output_dim=144, prompt_dim=144,
-    norm_eps=1e-6, causal=False, class_token=False, pad_id=0, layer_scale=False, tanh_gelu=True, projection_linear=True,
-    projection_bias=True, pool="last",
-)  # fmt: skip
+VISION: dict[str, Any] = dict(
+    width=144,
+    depth=3,
+    heads=2,
+    mlp_hidden=538,
+    patch=14,
+    grid=4,
+    norm_eps=1e-6,
+    tanh_gelu=False,
+    crop_positions=False,
+    final_norm=True,
+    scales=[56, 112, 168],
+    max_select_num=[64, 144],
+    separate_positions=True,
+    select_layers=[0, 2],
+    highres_features=True,
+    conv_width=16,
+    conv_out=24,
+    conv_depth=1,
+    conv_kernel=28,
+    adapter="none",
+    pool_width=144,
+    pool_heads=2,
+    pool_hidden=538,
+    pool_eps=1e-6,
+)
+TEXT: dict[str, Any] = dict(
+    width=144,
+    depth=3,
+    heads=2,
+    mlp_hidden=538,
+    context_length=16,
+    vocab_size=97,
+    output_dim=144,
+    prompt_dim=144,
+    norm_eps=1e-6,
+    causal=False,
+    class_token=False,
+    pad_id=0,
+    layer_scale=False,
+    tanh_gelu=True,
+    projection_linear=True,
+    projection_bias=True,
+    pool="last",
+)
 SIDE = 180  # of the square image, in pixels
 
 LIMIT = 5e-6  # relative error in float32; of 16-bit types: 1.5 times the naive level's own distance from float32
 TIMES = 1.5
 
 
-def lively(name: str, shape: Tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+def lively(name: str, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
     """Random values that keep activations near 1, float32."""
     noise = torch.randn(shape, generator=generator)
     if name.endswith("bias"):
@@ -40,13 +75,13 @@ def lively(name: str, shape: Tuple[int, ...], generator: torch.Generator) -> tor
     return noise / noise[0].numel() ** 0.5
 
 
-def _weights(model, dtype: torch.dtype, device: torch.device) -> List[torch.Tensor]:
+def _weights(model, dtype: torch.dtype, device: torch.device) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     return [lively(name, shape, generator).to(device, dtype) for name, shape in model.weights]
 
 
-@functools.lru_cache(maxsize=None)
-def _run(tower: str, dtype: str, level: str) -> Dict[str, torch.Tensor]:
+@functools.cache
+def _run(tower: str, dtype: str, level: str) -> dict[str, torch.Tensor]:
     """Outputs by name, float64. level "cuda": the first GPU."""
     device = torch.device("cuda" if level == "cuda" else "cpu")
     how = dict(
@@ -62,7 +97,7 @@ def _place(device: torch.device) -> Any:
     return (device.type, 0)
 
 
-def _vision(dtype: Any, device: torch.device, how: dict) -> Dict[str, torch.Tensor]:
+def _vision(dtype: Any, device: torch.device, how: dict) -> dict[str, torch.Tensor]:
     kind = getattr(torch, dtype)
     model, place = _core.VisionModel(VISION), _place(device)
     generator = torch.Generator().manual_seed(2)
@@ -85,7 +120,7 @@ def _vision(dtype: Any, device: torch.device, how: dict) -> Dict[str, torch.Tens
     return {"features": features, "probabilities": torch.cat([prob.flatten() for prob in probs])}
 
 
-def _text(dtype: Any, device: torch.device, how: dict) -> Dict[str, torch.Tensor]:
+def _text(dtype: Any, device: torch.device, how: dict) -> dict[str, torch.Tensor]:
     kind = getattr(torch, dtype)
     model, place = _core.TextModel(TEXT), _place(device)
     plan = model.plan(2, TEXT["context_length"], dtype=dtype, device=place)
@@ -120,7 +155,7 @@ _SMALL = 20_000_000  # parameters of a vision tower that the naive level can run
 _CHECKPOINT_LIMIT = {torch.float32: 2e-5, torch.float16: 5e-2, torch.bfloat16: 1e-1}
 
 
-def compare_checkpoint(encoder) -> Iterator[Tuple[str, float]]:
+def compare_checkpoint(encoder) -> Iterator[tuple[str, float]]:
     """The pooled low-res vector at each CPU level against the plainest that takes seconds: (level, error in limits)."""
     if encoder.device.type != "cpu":
         return

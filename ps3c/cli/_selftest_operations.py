@@ -4,7 +4,8 @@ Shapes are awkward on purpose: token counts beside multiples of the vector lengt
 """
 
 import zlib
-from typing import Any, Callable, Dict, List, Tuple
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ _GRID = [(28, 28, 4, 4), (56, 84, 8, 12)]  # two scales: height, width, rows, co
 _TOKENS = 4 * 4 + 8 * 12
 
 
-def _random(shape: Tuple[int, ...], dtype: str, name: str, shift: float = 0.0, scale: float = 1.0) -> np.ndarray:
+def _random(shape: tuple[int, ...], dtype: str, name: str, shift: float = 0.0, scale: float = 1.0) -> np.ndarray:
     """Normal values as the kernels take them (bfloat16 as uint16), the same at every call."""
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
     values = (torch.randn(shape, generator=generator) * scale + shift).to(getattr(torch, dtype))
@@ -121,7 +122,7 @@ def _token_embedding(dtype: str, **how: Any) -> Any:
     return _core.op_token_embedding(ids, table, positions, dtype=dtype, **how)
 
 
-_OPERATIONS: Dict[str, Callable[..., Any]] = {
+_OPERATIONS: dict[str, Callable[..., Any]] = {
     "product, GELU, residual": _gemm,
     "product, tanh GELU": _gemm_tanh,
     "attention, cached keys": _attention,
@@ -143,7 +144,7 @@ _OPERATIONS: Dict[str, Callable[..., Any]] = {
 _WHOLE = ("rank", "looks", "max pool")  # results that must be the same, not only near
 
 
-def names() -> List[str]:
+def names() -> list[str]:
     return list(_OPERATIONS)
 
 

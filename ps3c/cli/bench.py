@@ -3,7 +3,8 @@
 The rows run in turn, again and again, and the best run of each counts: what disturbs a run only makes it longer."""
 
 import time
-from typing import Any, Callable, Dict, List
+from collections.abc import Callable
+from typing import Any
 
 from . import _console, _errors, _model, _options
 
@@ -12,12 +13,15 @@ HELP = "time the model on this machine"
 
 def add_arguments(parser) -> None:
     _options.add_model(parser)
-    parser.add_argument("--batch-size", type=_options.positive, default=1, metavar="N",
-                        help="images at once (default: 1)")
-    parser.add_argument("--runs", type=_options.positive, default=3, metavar="N",
-                        help="runs of each row at least (default: 3)")
-    parser.add_argument("--seconds", type=float, default=5.0, metavar="S",
-                        help="go on until so much time is spent (default: 5)")
+    parser.add_argument(
+        "--batch-size", type=_options.positive, default=1, metavar="N", help="images at once (default: 1)"
+    )
+    parser.add_argument(
+        "--runs", type=_options.positive, default=3, metavar="N", help="runs of each row at least (default: 3)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=5.0, metavar="S", help="go on until so much time is spent (default: 5)"
+    )
     _options.add_json(parser)
 
 
@@ -26,13 +30,19 @@ def run(arguments) -> int:
     rows = _rows(encoder, arguments.batch_size)
     calls = {name: row["call"] for name, row in rows.items()}
     seconds = _alternate(calls, arguments.runs, arguments.seconds, encoder.device)
-    results: List[Dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     for name, row in rows.items():
         runs = sorted(seconds[name])
-        results.append({
-            "what": name, "tokens": row["tokens"], "best_s": runs[0], "median_s": runs[len(runs) // 2],
-            "runs": len(runs), "per_second": row["count"] / runs[0],
-        })  # fmt: skip
+        results.append(
+            {
+                "what": name,
+                "tokens": row["tokens"],
+                "best_s": runs[0],
+                "median_s": runs[len(runs) // 2],
+                "runs": len(runs),
+                "per_second": row["count"] / runs[0],
+            }
+        )
     report = {**_circumstances(encoder, arguments), "rows": results}
     if arguments.json:
         _console.result_json(report)
@@ -46,7 +56,7 @@ def run(arguments) -> int:
     return _errors.OK
 
 
-def _rows(encoder, batch: int) -> Dict[str, Dict[str, Any]]:
+def _rows(encoder, batch: int) -> dict[str, dict[str, Any]]:
     """Name of a row -> its call, tokens of one image or text, and images or texts of one call."""
     import torch
 
@@ -60,7 +70,7 @@ def _rows(encoder, batch: int) -> Dict[str, Dict[str, Any]]:
 
     low, quota = vision.low_res_token_num, sum(vision.max_select_num_each_scale)
     most = vision.max_highres_token_num(pixels)
-    rows: Dict[str, Dict[str, Any]] = {
+    rows: dict[str, dict[str, Any]] = {
         "low resolution": {"call": lambda: vision.forward_low_res(pixels)["x"], "tokens": low, "count": batch}
     }
     for count in (1, 2):
@@ -73,7 +83,7 @@ def _rows(encoder, batch: int) -> Dict[str, Dict[str, Any]]:
     return rows
 
 
-def _alternate(calls: Dict[str, Callable[[], Any]], runs: int, limit: float, device) -> Dict[str, List[float]]:
+def _alternate(calls: dict[str, Callable[[], Any]], runs: int, limit: float, device) -> dict[str, list[float]]:
     """Seconds of each run. The first round warms up; it counts only where it is all there is time for."""
     import torch
 
@@ -95,7 +105,7 @@ def _alternate(calls: Dict[str, Callable[[], Any]], runs: int, limit: float, dev
     return {name: times[1:] or times for name, times in seconds.items()}
 
 
-def _circumstances(encoder, arguments) -> Dict[str, Any]:
+def _circumstances(encoder, arguments) -> dict[str, Any]:
     import torch
 
     from .. import __version__, _core

@@ -3,7 +3,7 @@
 Every kernel runs on small random inputs, and a small random model whole, at each instruction set that the processor has
 and on the GPU if there is one. With -m the model's own low resolution is compared too, between instruction sets."""
 
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 from . import _console, _errors, _model, _options
 
@@ -12,9 +12,12 @@ HELP = "compare this machine's kernels with plain C"
 
 def add_arguments(parser) -> None:
     _options.add_model(parser, required=False)
-    parser.add_argument("--reference", metavar="FOLDER",
-                        help="folder with ps3-torch's package ps3 (default: PS3C_REFERENCE, else where pip installed "
-                        "it); it needs timm and einops")
+    parser.add_argument(
+        "--reference",
+        metavar="FOLDER",
+        help="folder with ps3-torch's package ps3 (default: PS3C_REFERENCE, else where pip installed "
+        "it); it needs timm and einops",
+    )
     _options.add_json(parser)
 
 
@@ -29,7 +32,7 @@ def run(arguments) -> int:
     levels = [level for level in _core.cpu_levels() if level != "naive"]
     if torch.cuda.is_available() and _core.cuda_error() is None:
         levels.append("cuda")
-    results: List[Dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     with torch.inference_mode():
         _compare_kernels(levels, results)
         encoder = None if arguments.model is None else _model.load(arguments)
@@ -49,13 +52,15 @@ def run(arguments) -> int:
     _console.say(f"ps3-torch: {note}")
     if failed:
         worst = failed[0]
-        raise _errors.CommandError(f"{len(failed)} of {len(results)} comparisons failed, the first: {worst['what']}, "
-                                   f"{worst['dtype']}, {worst['level']}")
+        raise _errors.CommandError(
+            f"{len(failed)} of {len(results)} comparisons failed, the first: {worst['what']}, "
+            f"{worst['dtype']}, {worst['level']}"
+        )
     _console.say(f"{len(results)} comparisons, all within their tolerance")
     return _errors.OK
 
 
-def _compare_kernels(levels: List[str], results: List[Dict[str, Any]]) -> None:
+def _compare_kernels(levels: list[str], results: list[dict[str, Any]]) -> None:
     from . import _selftest_models, _selftest_operations
 
     def add(what: str, dtype: str, level: str, worst: float) -> None:
@@ -71,7 +76,7 @@ def _compare_kernels(levels: List[str], results: List[Dict[str, Any]]) -> None:
                 add(f"small model, {tower}", dtype, level, _selftest_models.compare(tower, dtype, level))
 
 
-def _compare_levels(encoder, results: List[Dict[str, Any]]) -> None:
+def _compare_levels(encoder, results: list[dict[str, Any]]) -> None:
     from . import _selftest_models
 
     dtype = str(encoder.dtype).removeprefix("torch.")
@@ -79,15 +84,15 @@ def _compare_levels(encoder, results: List[Dict[str, Any]]) -> None:
         results.append({"what": "the model, low resolution", "dtype": dtype, "level": level, "worst": worst})
 
 
-def _print(levels: List[str], results: List[Dict[str, Any]], verbose: bool) -> None:
+def _print(levels: list[str], results: list[dict[str, Any]], verbose: bool) -> None:
     """A row a comparison (and dtype, with -v), a column a level; cells are parts of the tolerance that were used."""
-    rows: Dict[Any, Dict[str, float]] = {}
+    rows: dict[Any, dict[str, float]] = {}
     for result in results:
         row = rows.setdefault((result["what"], result["dtype"] if verbose else "all"), {})
         before = row.get(result["level"], 0.0)
         row[result["level"]] = before if before >= result["worst"] else result["worst"]  # keeps a NaN
 
-    def cell(worst: Optional[float]) -> str:
+    def cell(worst: float | None) -> str:
         return "" if worst is None else f"{worst:.2f}" if worst <= 1 else f"{worst:.3g} failed"
 
     _console.result_table(

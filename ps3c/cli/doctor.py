@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 from importlib import metadata
-from typing import Any, Dict, Optional
+from typing import Any
 
 from . import _console, _errors, _options
 
@@ -40,14 +40,14 @@ def run(arguments) -> int:
     return _errors.OK
 
 
-def _version(name: str) -> Optional[str]:
+def _version(name: str) -> str | None:
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
 
 
-def _environment() -> Dict[str, Any]:
+def _environment() -> dict[str, Any]:
     import ps3c
 
     return {
@@ -84,10 +84,10 @@ def _owner_of_ps3() -> str:
         return spec.origin
 
 
-def _engine() -> Dict[str, Any]:
+def _engine() -> dict[str, Any]:
     """What the compiled part says. Where it cannot be loaded: why."""
     names = ("level", "levels", "threads", "gpu", "cuda_library", "cuda", "engine_error")
-    report: Dict[str, Any] = dict.fromkeys(names)
+    report: dict[str, Any] = dict.fromkeys(names)
     try:
         torch = importlib.import_module("torch")
         core = importlib.import_module("ps3c._core")

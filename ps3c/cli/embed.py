@@ -11,7 +11,7 @@ Ctrl-C, a full disk or a crash --resume goes on with the images that are missing
 
 import dataclasses
 import time
-from typing import Any, Dict, List
+from typing import Any
 
 from . import _console, _errors, _inputs, _model, _options, _outputs
 
@@ -19,21 +19,30 @@ HELP = "images to vectors and features"
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("images", nargs="+", metavar="IMAGES",
-                        help="files; folders, searched at any depth; - reads names from stdin")
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGES", help="files; folders, searched at any depth; - reads names from stdin"
+    )
     _options.add_model(parser)
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="file or folder to write")
     parser.add_argument("--resume", action="store_true", help="keep what OUT holds, add the images that it lacks")
     _options.add_force(parser)
-    parser.add_argument("--tokens", action="store_true",
-                        help="the features of every token too, with scale, row and column (not in .parquet)")
-    parser.add_argument("--maps", action="store_true",
-                        help="how much each patch was wanted, and which were taken (not in .parquet)")
+    parser.add_argument(
+        "--tokens",
+        action="store_true",
+        help="the features of every token too, with scale, row and column (not in .parquet)",
+    )
+    parser.add_argument(
+        "--maps", action="store_true", help="how much each patch was wanted, and which were taken (not in .parquet)"
+    )
     _options.add_looks(parser, "0")
     parser.add_argument("--text", metavar="TEXT", help="what to look for; default: what is salient")
     parser.add_argument("--no-normalize", action="store_true", help="leave the vectors' lengths as they are")
-    parser.add_argument("--on-error", choices=("skip", "stop"), default="skip",
-                        help="at an image that cannot be used: list it and go on, or stop (default: skip)")
+    parser.add_argument(
+        "--on-error",
+        choices=("skip", "stop"),
+        default="skip",
+        help="at an image that cannot be used: list it and go on, or stop (default: skip)",
+    )
     _options.add_max_pixels(parser)
     _options.add_batch_size(parser)
     _options.add_json(parser)
@@ -58,10 +67,15 @@ def run(arguments) -> int:
         progress.close()
         output.write()
         report = {
-            "output": arguments.output, "images": progress.done - progress.failed, "failed": failures.count,
-            "found_there": done, "of": len(files), "seconds": time.monotonic() - begin,
-            "images_per_second": progress.rate, "errors": str(failures.path) if failures.count else None,
-        }  # fmt: skip
+            "output": arguments.output,
+            "images": progress.done - progress.failed,
+            "failed": failures.count,
+            "found_there": done,
+            "of": len(files),
+            "seconds": time.monotonic() - begin,
+            "images_per_second": progress.rate,
+            "errors": str(failures.path) if failures.count else None,
+        }
         _tell(report, arguments)
     return _errors.SOME_FAILED if failures.count else _errors.OK
 
@@ -71,14 +85,18 @@ def _check(arguments) -> None:
     if arguments.resume and arguments.force:
         raise _errors.UsageError("--resume, --force: got both, expected one: to keep OUT or to overwrite it")
     if (arguments.tokens or arguments.maps) and arguments.output.lower().endswith(".parquet"):
-        raise _errors.UsageError("-o: a .parquet file holds one vector an image; --tokens and --maps go into "
-                                 ".safetensors or .npz, or a folder")
+        raise _errors.UsageError(
+            "-o: a .parquet file holds one vector an image; --tokens and --maps go into "
+            ".safetensors or .npz, or a folder"
+        )
     if (looks or arguments.text is not None) and not (arguments.tokens or arguments.maps):
-        raise _errors.UsageError("--looks, --num-tokens and --text choose patches and do not change an image's one "
-                                 "vector; expected --tokens or --maps with them")
+        raise _errors.UsageError(
+            "--looks, --num-tokens and --text choose patches and do not change an image's one "
+            "vector; expected --tokens or --maps with them"
+        )
 
 
-def _embed(encoder, arguments, names: List[str], output, failures, progress) -> None:
+def _embed(encoder, arguments, names: list[str], output, failures, progress) -> None:
     """Encodes the images of `names` and hands over each batch as it comes."""
     for name in names:
         if not _inputs.has_plain_name(name):  # no file format here can hold it
@@ -118,7 +136,7 @@ def _failed(arguments, failures, name: str, reason: str) -> None:
         raise _errors.CommandError(message, _errors.SOME_FAILED)
 
 
-def _kind(encoder, arguments) -> Dict[str, Any]:
+def _kind(encoder, arguments) -> dict[str, Any]:
     """What the features of this run are like, for --resume to compare."""
     return {
         "channels": _model.channels(encoder),
@@ -129,7 +147,7 @@ def _kind(encoder, arguments) -> Dict[str, Any]:
     }
 
 
-def _tell(report: Dict[str, Any], arguments) -> None:
+def _tell(report: dict[str, Any], arguments) -> None:
     words = [f"{report['images']} of {report['of']} images"]
     if report["found_there"]:
         words.append(f"{report['found_there']} of them found there")

@@ -1,8 +1,9 @@
 """Say what is in a checkpoint folder: sizes, scales, parameters, quotas. The weights are not loaded."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any
 
 from . import _console, _errors, _options
 
@@ -23,7 +24,7 @@ def run(arguments) -> int:
     return _errors.OK
 
 
-def describe(folder: Path) -> Dict[str, Any]:
+def describe(folder: Path) -> dict[str, Any]:
     """What `ps3c info --json` prints.
 
     Raises:
@@ -68,7 +69,7 @@ def describe(folder: Path) -> Dict[str, Any]:
             "low_res_tokens": side[0] ** 2,
             "patches_of_scales": [one**2 for one in side[1:]],
             "quotas_of_one_look": quotas,
-            "looks_for_all": max(-(-one**2 // quota) for one, quota in zip(side[1:], quotas) if quota),
+            "looks_for_all": max(-(-(one**2) // quota) for one, quota in zip(side[1:], quotas) if quota),
             "radio": bool(vision.radio),
         },
         "text": _text(config.text_config) if checkpoint.has_text else None,
@@ -79,12 +80,12 @@ def describe(folder: Path) -> Dict[str, Any]:
     }
 
 
-def _text(config) -> Dict[str, Any]:
+def _text(config) -> dict[str, Any]:
     names = ("width", "layers", "heads", "output_dim", "prompt_proj_dim", "context_length", "vocab_size", "pool_type")
     return {name: getattr(config, name) for name in names}
 
 
-def _parameters(files: List[Path]) -> Iterator[Tuple[str, str, int]]:
+def _parameters(files: list[Path]) -> Iterator[tuple[str, str, int]]:
     """Name, dtype and number of elements of every parameter."""
     import torch
     from safetensors import safe_open
@@ -105,7 +106,7 @@ def _parameters(files: List[Path]) -> Iterator[Tuple[str, str, int]]:
                 yield name, str(tensor.dtype).removeprefix("torch."), tensor.numel()
 
 
-def _json(path: Path, names: Tuple[str, ...]) -> Any:
+def _json(path: Path, names: tuple[str, ...]) -> Any:
     """Some entries of a file of JSON; None where it is missing or broken."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -114,10 +115,10 @@ def _json(path: Path, names: Tuple[str, ...]) -> Any:
         return None
 
 
-def _print(report: Dict[str, Any]) -> None:
+def _print(report: dict[str, Any]) -> None:
     vision, text, counts = report["vision"], report["text"], report["parameters"]
     quotas = " + ".join(map(str, vision["quotas_of_one_look"]))
-    fields: Dict[str, Any] = {
+    fields: dict[str, Any] = {
         "folder": report["folder"],
         "weights": f"{report['weights']['bytes'] / 1e6:,.1f} MB in {len(report['weights']['files'])} file(s), "
         f"{', '.join(report['dtypes'])}",
@@ -133,8 +134,10 @@ def _print(report: Dict[str, Any]) -> None:
         "logit scale, bias": "none: no zero-shot scores",
     }
     if text is not None:
-        fields["text"] = (f"{counts['text'] / 1e6:,.1f} million parameters, {text['layers']} layers of "
-                          f"{text['width']}, {text['context_length']} tokens, vocabulary of {text['vocab_size']}")
+        fields["text"] = (
+            f"{counts['text'] / 1e6:,.1f} million parameters, {text['layers']} layers of "
+            f"{text['width']}, {text['context_length']} tokens, vocabulary of {text['vocab_size']}"
+        )
     else:
         fields["text"] = "none: no prompts, no search"
     if report["tokenizer"] is not None:

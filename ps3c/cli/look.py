@@ -1,11 +1,11 @@
 """Draw where the model looks in an image. Needs matplotlib: pip install 'ps3c[plot]'.
 
-  ps3c look dock.jpg -m PS3-4K-SigLIP2 -o overlay.png --text "a red boat"
+ps3c look dock.jpg -m PS3-4K-SigLIP2 -o overlay.png --text "a red boat"
 """
 
 import os
 import time
-from typing import Any, Dict, List
+from typing import Any
 
 from . import _console, _errors, _model, _options, _outputs
 
@@ -24,8 +24,12 @@ def add_arguments(parser) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="picture to write: .png, .pdf, .svg, ...")
     _options.add_force(parser)
     parser.add_argument("--text", metavar="TEXT", help="what to look for; default: what is salient")
-    parser.add_argument("--kind", choices=tuple(_KINDS), default="heat",
-                        help="; ".join(f"{name}: {what}" for name, what in _KINDS.items()))
+    parser.add_argument(
+        "--kind",
+        choices=tuple(_KINDS),
+        default="heat",
+        help="; ".join(f"{name}: {what}" for name, what in _KINDS.items()),
+    )
     parser.add_argument("--scale", type=_options.positive, metavar="N", help="heat: of the N-th high resolution alone")
     _options.add_looks(parser, "1")
     _options.add_max_pixels(parser)
@@ -47,8 +51,9 @@ def run(arguments) -> int:
     if looks is None and arguments.num_tokens is None:
         looks = 1
     begin = time.perf_counter()
-    result = encoder.embed_images([arguments.image], arguments.text, looks, arguments.num_tokens, maps=True,
-                                  max_pixels=arguments.max_pixels)
+    result = encoder.embed_images(
+        [arguments.image], arguments.text, looks, arguments.num_tokens, maps=True, max_pixels=arguments.max_pixels
+    )
     seconds = time.perf_counter() - begin
     with _outputs.replacing(arguments.output) as temporary:
         _draw(plot, result, arguments).savefig(temporary)
@@ -89,7 +94,7 @@ def _draw(plot, result, arguments) -> Any:
     return plot.overlay(None, result, scale=arguments.scale)
 
 
-def _taken(result) -> List[Dict[str, Any]]:
+def _taken(result) -> list[dict[str, Any]]:
     """Patches of each resolution, in pixels, that each look took; look 0 is the low resolution."""
     import torch
 

@@ -2,7 +2,7 @@
 
 Prints the cosine and the name of each, best first. --text may be given several times."""
 
-from typing import Any, Dict, List
+from typing import Any
 
 from . import _console, _errors, _inputs, _model, _options, _outputs
 
@@ -13,8 +13,9 @@ def add_arguments(parser) -> None:
     parser.add_argument("features", metavar="FEATURES", help="what `ps3c embed` wrote: a file, or a folder of them")
     _options.add_model(parser)
     parser.add_argument("--text", action="append", required=True, metavar="TEXT", help="what to look for")
-    parser.add_argument("-n", "--number", type=_options.positive, default=10, metavar="N",
-                        help="how many (default: 10)")
+    parser.add_argument(
+        "-n", "--number", type=_options.positive, default=10, metavar="N", help="how many (default: 10)"
+    )
     _options.add_json(parser)
 
 
@@ -27,11 +28,13 @@ def run(arguments) -> int:
     _model.need_text_tower(encoder)
     queries = encoder.embed_texts(texts).pooled.float()
     if queries.shape[1] != vectors.shape[1]:
-        raise _errors.CommandError(f"{arguments.features}: holds vectors of {vectors.shape[1]} channels, but "
-                                   f"{arguments.model} makes {queries.shape[1]}: of another model?")
+        raise _errors.CommandError(
+            f"{arguments.features}: holds vectors of {vectors.shape[1]} channels, but "
+            f"{arguments.model} makes {queries.shape[1]}: of another model?"
+        )
     cosines = torch.nn.functional.normalize(queries, dim=1) @ torch.nn.functional.normalize(vectors.float(), dim=1).T
     values, places = torch.sort(cosines, dim=1, descending=True, stable=True)
-    found: List[Dict[str, Any]] = []
+    found: list[dict[str, Any]] = []
     for text, row, at in zip(texts, values[:, : arguments.number].tolist(), places.tolist()):
         hits = [{"name": names[place], "cosine": cosine} for place, cosine in zip(at, row)]
         found.append({"text": text, "images": hits})

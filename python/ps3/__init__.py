@@ -7,7 +7,7 @@ the one that Python finds. If that is this one, importing it says so.
 import importlib.metadata
 import warnings
 
-from ps3c import *  # noqa: F401,F403
+from ps3c import *  # noqa: F403
 from ps3c import __all__, __version__
 
 from . import (

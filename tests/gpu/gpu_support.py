@@ -8,11 +8,10 @@ import functools
 import shutil
 from pathlib import Path
 
-import pytest
-import torch
-
 import models
+import pytest
 import reference
+import torch
 
 
 def missing() -> str:

@@ -7,10 +7,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import gpu_support
 import pytest
 import torch
-
-import gpu_support
 
 pytestmark = gpu_support.needs_gpu
 
@@ -26,8 +25,17 @@ def run(*command) -> str:
 
 def emulated(folder: Path) -> list:
     """Lines that layouts.cu prints on the CPU."""
-    options = ["-std=c++17", "-O1", "-ffp-contract=off", "-pthread", "-I", EMULATOR, "-isystem",
-               gpu_support.cuda_include(), "-Wno-unknown-pragmas"]  # fmt: skip
+    options = [
+        "-std=c++17",
+        "-O1",
+        "-ffp-contract=off",
+        "-pthread",
+        "-I",
+        EMULATOR,
+        "-isystem",
+        gpu_support.cuda_include(),
+        "-Wno-unknown-pragmas",
+    ]
     program = folder / "layouts.o"
     run("g++", *options, "-include", "cuda_on_cpu.h", "-x", "c++", "-c", SOURCE, "-o", program)
     runner = [EMULATOR / f"{name}.cpp" for name in ("cuda_on_cpu", "warp", "runtime")]

@@ -4,13 +4,12 @@ float32 (TF32 off) is compared with ps3-torch on the CPU. In float16 and bfloat1
 selection, in that dtype and, as the truth, in float32 on the rounded weights.
 """
 
-import pytest
-import torch
-
 import gpu_support
 import models
+import pytest
 import test_parity_text as text
 import test_parity_vision as vision
+import torch
 from cases import case
 from gpu_support import DEVICE, FLOAT32_ERROR, HALF_IDS, HALVES, on_gpu, ours, theirs
 
@@ -82,9 +81,11 @@ def test_vision_half(entry, dtype):
     vision.assert_same_form(mine, other)
     vision.assert_same_maps(mine, other)
     vision.assert_ratio(
-        *({name: tensor for name, tensor in vision.tensors(run).items() if "probs" not in name}
-          for run in (mine, other, exact))
-    )  # fmt: skip
+        *(
+            {name: tensor for name, tensor in vision.tensors(run).items() if "probs" not in name}
+            for run in (mine, other, exact)
+        )
+    )
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=HALF_IDS)
@@ -145,8 +146,11 @@ def test_text_float32(name, batch, length):
 def test_text_half(name, dtype):
     tokens = text.ids(96, 12, padding=models.text_config(name).get("pad_id", 0)).to(DEVICE)
     with torch.no_grad():
-        runs = [ours("text", name, dtype)(tokens), text.reference_run(theirs("text", name, dtype), tokens),
-                text.reference_run(theirs("text", name, torch.float32, dtype), tokens)]  # fmt: skip
+        runs = [
+            ours("text", name, dtype)(tokens),
+            text.reference_run(theirs("text", name, dtype), tokens),
+            text.reference_run(theirs("text", name, torch.float32, dtype), tokens),
+        ]
     vision.assert_ratio(*({field: getattr(run, field) for field in ("pooled_output", "prompt")} for run in runs))
 
 

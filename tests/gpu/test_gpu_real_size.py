@@ -2,13 +2,12 @@
 
 import gc
 
-import pytest
-import torch
-
 import gpu_support
 import models
+import pytest
 import reference
 import test_real_size as real
+import torch
 from gpu_support import DEVICE, FLOAT32_ERROR, HALF_RATIO
 
 SIZE = 16 << 30

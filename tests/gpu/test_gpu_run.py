@@ -4,11 +4,10 @@ import copy
 import gc
 import threading
 
-import pytest
-import torch
-
 import gpu_support
 import models
+import pytest
+import torch
 from gpu_support import DEVICE, EVERY, EVERY_IDS, FLOAT32_ERROR, assert_same_bits, ours
 
 pytestmark = gpu_support.needs_gpu

@@ -1,10 +1,9 @@
 """Passes in steps on a GPU: forward's bits, rows read from the device's workspace, no wait for the device."""
 
-import pytest
-import torch
-
 import gpu_support
 import models
+import pytest
+import torch
 from gpu_support import DEVICE, EVERY, EVERY_IDS
 
 pytestmark = gpu_support.needs_gpu

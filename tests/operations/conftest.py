@@ -1,8 +1,8 @@
 import os
 
+import emulated
 import pytest
 
-import emulated
 from ps3c import _core
 
 from .support import DTYPES, LEVELS

@@ -11,8 +11,18 @@ from .support import assert_same, generator
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 # Up, down, far down (many taps), one pixel to many and back, narrower than a vector, one side unchanged.
-SIZES = [((40, 50), (63, 77)), ((97, 201), (33, 48)), ((500, 700), (9, 17)), ((1, 1), (20, 30)), ((31, 29), (1, 1)),
-         ((20, 40), (28, 5)), ((64, 64), (64, 100)), ((64, 64), (100, 64)), ((3, 1000), (1000, 3)), ((7, 15), (16, 16))]  # fmt: skip
+SIZES = [
+    ((40, 50), (63, 77)),
+    ((97, 201), (33, 48)),
+    ((500, 700), (9, 17)),
+    ((1, 1), (20, 30)),
+    ((31, 29), (1, 1)),
+    ((20, 40), (28, 5)),
+    ((64, 64), (64, 100)),
+    ((64, 64), (100, 64)),
+    ((3, 1000), (1000, 3)),
+    ((7, 15), (16, 16)),
+]
 
 
 def noise(height, width, channels=3):

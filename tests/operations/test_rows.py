@@ -105,7 +105,9 @@ def test_activation_bytes(level):
         if level == "cuda":  # rows, each on 16 bytes, all of them on 256
             for dtype, size in (("float32", 4), ("float16", 2), ("bfloat16", 2)):
                 rows = segments * tokens * -(-channels // 8) * 8 * size
-                assert ops.activation_bytes(segments, tokens, channels, dtype=dtype, level=level) == -(-rows // 256) * 256
+                assert (
+                    ops.activation_bytes(segments, tokens, channels, dtype=dtype, level=level) == -(-rows // 256) * 256
+                )
             continue
         panels = -(-tokens // 48)
         assert ops.activation_bytes(segments, tokens, channels, level=level) == segments * panels * channels * 192

@@ -9,7 +9,6 @@ import sys
 import time
 
 import pytest
-
 from cli_support import environment, error_line, ps3c_main, run, spawn  # noqa: F401  (a fixture)
 
 SUBCOMMANDS = ["info", "embed", "text", "search", "look", "bench", "check", "doctor", "demo"]
@@ -61,7 +60,7 @@ def test_who_is_the_command(monkeypatch, argv, original, running):
     assert _command.is_running() is running
 
 
-def test_version(ps3c_main):  # noqa: F811
+def test_version(ps3c_main):
     import ps3c
 
     assert ps3c_main("--version") == (0, f"ps3c {ps3c.__version__}\n", "")
@@ -90,7 +89,7 @@ def test_version(ps3c_main):  # noqa: F811
         (["demo", "-m", "x", "--port", "70000"], "70000"),
     ],
 )
-def test_usage_errors(ps3c_main, arguments, words, tmp_path, monkeypatch):  # noqa: F811
+def test_usage_errors(ps3c_main, arguments, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, err = ps3c_main(*arguments)
     assert (code, out) == (2, "")
@@ -144,8 +143,18 @@ def test_interrupted(tiny_checkpoint, image_files, tmp_path):
         name.symlink_to(image_files[0])
     out_file = tmp_path / "out.npz"
     # A shell's background job has Ctrl-C ignored, and so would a child of a test run in one.
-    process = spawn("embed", tmp_path, "-m", tiny_checkpoint, "-o", out_file, "-v", "--batch-size", 1,
-                    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    process = spawn(
+        "embed",
+        tmp_path,
+        "-m",
+        tiny_checkpoint,
+        "-o",
+        out_file,
+        "-v",
+        "--batch-size",
+        1,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     line = process.stderr.readline()
     assert "loaded" in line, line + process.stderr.read()
     time.sleep(1)

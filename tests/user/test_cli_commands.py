@@ -7,11 +7,11 @@ import shutil
 import sys
 
 import pytest
+import reference
 import torch
+from cli_support import error_line, ps3c_main  # noqa: F401  (a fixture)
 
 import ps3c
-import reference
-from cli_support import error_line, ps3c_main  # noqa: F401  (a fixture)
 from ps3c import _core
 
 needs_matplotlib = pytest.mark.skipif(
@@ -38,7 +38,7 @@ def features(encoder, image_files, tmp_path):
 # ---- text -----------------------------------------------------------------------------------------------------------
 
 
-def test_text_to_stdout(ps3c_main, tiny_checkpoint, encoder):  # noqa: F811
+def test_text_to_stdout(ps3c_main, tiny_checkpoint, encoder):
     arguments = ("text", "a red boat", "a dog", "-m", tiny_checkpoint, "--dtype", "float32")
     code, out, err = ps3c_main(*arguments)
     assert (code, err) == (0, "")
@@ -51,7 +51,7 @@ def test_text_to_stdout(ps3c_main, tiny_checkpoint, encoder):  # noqa: F811
     torch.testing.assert_close(torch.tensor([row["prompt"] for row in rows]), want.prompt)
 
 
-def test_text_to_a_file(ps3c_main, tiny_checkpoint, encoder, tmp_path, monkeypatch):  # noqa: F811
+def test_text_to_a_file(ps3c_main, tiny_checkpoint, encoder, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("a red boat\n\na dog\n"))
     arguments = ("text", "-", "-m", tiny_checkpoint, "--dtype", "float32", "-o", tmp_path / "texts.npz")
     code, out, err = ps3c_main(*arguments)
@@ -63,9 +63,15 @@ def test_text_to_a_file(ps3c_main, tiny_checkpoint, encoder, tmp_path, monkeypat
     assert code == 1 and "exists" in error_line(err)
 
 
-@pytest.mark.parametrize("words", [["text", "a"], ["search", "FEATURES", "--text", "a"],
-                                   ["embed", "IMAGE", "-o", "OUT.npz", "--maps", "--text", "a"]])
-def test_no_text_tower(ps3c_main, vision_checkpoint, features, image_files, tmp_path, words):  # noqa: F811
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["text", "a"],
+        ["search", "FEATURES", "--text", "a"],
+        ["embed", "IMAGE", "-o", "OUT.npz", "--maps", "--text", "a"],
+    ],
+)
+def test_no_text_tower(ps3c_main, vision_checkpoint, features, image_files, tmp_path, words):
     places = {"FEATURES": features, "IMAGE": image_files[0], "OUT.npz": tmp_path / "out.npz"}
     code, out, err = ps3c_main(*[places.get(word, word) for word in words], "-m", vision_checkpoint)
     assert (code, out) == (4, "") and "no text tower" in error_line(err)
@@ -74,7 +80,7 @@ def test_no_text_tower(ps3c_main, vision_checkpoint, features, image_files, tmp_
 # ---- search ---------------------------------------------------------------------------------------------------------
 
 
-def test_search(ps3c_main, tiny_checkpoint, encoder, features):  # noqa: F811
+def test_search(ps3c_main, tiny_checkpoint, encoder, features):
     arguments = ("search", features, "-m", tiny_checkpoint, "--dtype", "float32", "--text", "a red boat")
     code, out, err = ps3c_main(*arguments, "--json")
     assert (code, err) == (0, "")
@@ -92,13 +98,18 @@ def test_search(ps3c_main, tiny_checkpoint, encoder, features):  # noqa: F811
     assert [line.startswith("# ") for line in out.splitlines()] == [True, False, False] * 2
 
 
-def test_search_elsewhere(ps3c_main, tiny_checkpoint, encoder, tmp_path):  # noqa: F811
+def test_search_elsewhere(ps3c_main, tiny_checkpoint, encoder, tmp_path):
     """Files that are no features of images, or of another model."""
     encoder.embed_texts(["a"]).save(tmp_path / "texts.npz")
     ps3c.ImageFeatures(["a"], [(1, 1)], torch.ones(1, 7), texts=[None]).save(tmp_path / "other.npz")
     (tmp_path / "empty").mkdir()
-    for name, words in [("texts.npz", "texts"), ("other.npz", "7 channels"), ("empty", "no features"),
-                        ("none.npz", "none.npz"), ("none.txt", "none.txt")]:
+    for name, words in [
+        ("texts.npz", "texts"),
+        ("other.npz", "7 channels"),
+        ("empty", "no features"),
+        ("none.npz", "none.npz"),
+        ("none.txt", "none.txt"),
+    ]:
         code, out, err = ps3c_main("search", tmp_path / name, "-m", tiny_checkpoint, "--text", "a")
         assert (code, out) == (1, "") and words in error_line(err)
 
@@ -107,10 +118,16 @@ def test_search_elsewhere(ps3c_main, tiny_checkpoint, encoder, tmp_path):  # noq
 
 
 @needs_matplotlib
-@pytest.mark.parametrize("options", [[], ["--scale", "2", "--text", "a red boat"],
-                                     ["--kind", "patches", "--looks", "2"],
-                                     ["--kind", "features", "--num-tokens", "30"]])
-def test_look(ps3c_main, tiny_checkpoint, image_files, tmp_path, options):  # noqa: F811
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--scale", "2", "--text", "a red boat"],
+        ["--kind", "patches", "--looks", "2"],
+        ["--kind", "features", "--num-tokens", "30"],
+    ],
+)
+def test_look(ps3c_main, tiny_checkpoint, image_files, tmp_path, options):
     out_file = tmp_path / "look.png"
     code, out, err = ps3c_main("look", image_files[0], "-m", tiny_checkpoint, "-o", out_file, "--json", *options)
     assert code == 0, err
@@ -125,7 +142,7 @@ def test_look(ps3c_main, tiny_checkpoint, image_files, tmp_path, options):  # no
 
 
 @needs_matplotlib
-def test_look_refusals(ps3c_main, tiny_checkpoint, image_files, tmp_path):  # noqa: F811
+def test_look_refusals(ps3c_main, tiny_checkpoint, image_files, tmp_path):
     bad, taken = tmp_path / "bad.jpg", tmp_path / "taken.png"
     bad.write_text("no image")
     taken.write_text("mine")
@@ -143,7 +160,7 @@ def test_look_refusals(ps3c_main, tiny_checkpoint, image_files, tmp_path):  # no
 
 
 @needs_matplotlib
-def test_look_without_matplotlib(ps3c_main, tiny_checkpoint, image_files, tmp_path, monkeypatch):  # noqa: F811
+def test_look_without_matplotlib(ps3c_main, tiny_checkpoint, image_files, tmp_path, monkeypatch):
     for name in list(sys.modules):
         if name.split(".")[0] == "matplotlib":
             monkeypatch.delitem(sys.modules, name)
@@ -155,7 +172,7 @@ def test_look_without_matplotlib(ps3c_main, tiny_checkpoint, image_files, tmp_pa
 # ---- info -----------------------------------------------------------------------------------------------------------
 
 
-def test_info(ps3c_main, tiny_checkpoint, vision_checkpoint, encoder):  # noqa: F811
+def test_info(ps3c_main, tiny_checkpoint, vision_checkpoint, encoder):
     code, out, err = ps3c_main("info", tiny_checkpoint, "--json")
     assert (code, err) == (0, "")
     report = json.loads(out)
@@ -184,7 +201,7 @@ def broken(folder, how):
 
 
 @pytest.mark.parametrize("how", ["no weights", "cut weights", "another model"])
-def test_unusable_models(ps3c_main, tiny_checkpoint, tmp_path, how):  # noqa: F811
+def test_unusable_models(ps3c_main, tiny_checkpoint, tmp_path, how):
     folder = tmp_path / "model"
     shutil.copytree(tiny_checkpoint, folder)
     broken(folder, how)
@@ -196,13 +213,13 @@ def test_unusable_models(ps3c_main, tiny_checkpoint, tmp_path, how):  # noqa: F8
 # ---- bench, demo, doctor --------------------------------------------------------------------------------------------
 
 
-def test_bench_table(ps3c_main, vision_checkpoint):  # noqa: F811
+def test_bench_table(ps3c_main, vision_checkpoint):
     code, out, err = ps3c_main("bench", "-m", vision_checkpoint, "--runs", 1, "--seconds", 0, "--batch-size", 2)
     assert code == 0 and "float32, cpu" in err
     assert [line.split("  ")[0] for line in out.splitlines()] == ["what", "low resolution", "1 look", "2 looks"]
 
 
-def test_demo(ps3c_main, tiny_checkpoint, monkeypatch):  # noqa: F811
+def test_demo(ps3c_main, tiny_checkpoint, monkeypatch):
     """The page gets the encoder and the options; Ctrl-C, its only end, is exit code 130. test_page tests the page."""
     pytest.importorskip("gradio", reason="ps3c demo needs the extra demo")
     from ps3c import page
@@ -219,14 +236,14 @@ def test_demo(ps3c_main, tiny_checkpoint, monkeypatch):  # noqa: F811
     assert calls == [(ps3c.Encoder, 0, False, 5)]
 
 
-def test_demo_without_gradio(ps3c_main, tiny_checkpoint, monkeypatch):  # noqa: F811
+def test_demo_without_gradio(ps3c_main, tiny_checkpoint, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     code, _, err = ps3c_main("demo", "-m", tiny_checkpoint, "--port", 0)
     assert code == 1 and "pip install 'ps3c[demo]'" in error_line(err)
 
 
-def test_doctor(ps3c_main, monkeypatch):  # noqa: F811
+def test_doctor(ps3c_main, monkeypatch):
     from ps3c.cli import doctor
 
     code, out, err = ps3c_main("doctor")
@@ -240,7 +257,7 @@ def test_doctor(ps3c_main, monkeypatch):  # noqa: F811
 # ---- check ----------------------------------------------------------------------------------------------------------
 
 
-def test_check_finds_a_wrong_kernel(ps3c_main, monkeypatch):  # noqa: F811
+def test_check_finds_a_wrong_kernel(ps3c_main, monkeypatch):
     """One value of one kernel at one level, wrong by a hundredth of the values' size."""
     from ps3c.cli import _selftest_operations
 
@@ -276,22 +293,25 @@ def test_differences():
     assert 0.4 < _difference(one + np.float32(1e-5), one, 1e-5) < 0.6
 
 
-def test_check_with_the_reference(ps3c_main, tiny_checkpoint, monkeypatch):  # noqa: F811
+def test_check_with_the_reference(ps3c_main, tiny_checkpoint, monkeypatch):
     try:
         folder = reference.folder()
     except RuntimeError as error:
         pytest.skip(str(error))
     reference.load()  # puts what ps3-torch needs on the path
-    code, out, err = ps3c_main("check", "-m", tiny_checkpoint, "--reference", folder.parent,
-                               "--threads", 1, "--json")
+    code, out, err = ps3c_main("check", "-m", tiny_checkpoint, "--reference", folder.parent, "--threads", 1, "--json")
     assert code == 0, err
     report = json.loads(out)
     compared = {entry["what"] for entry in report["results"]}
-    assert {"ps3-torch: small model, features", "ps3-torch: small model, text", "ps3-torch: the model, features",
-            "the model, low resolution"} <= compared
+    assert {
+        "ps3-torch: small model, features",
+        "ps3-torch: small model, text",
+        "ps3-torch: the model, features",
+        "the model, low resolution",
+    } <= compared
 
 
-def test_check_without_a_reference(ps3c_main, tmp_path):  # noqa: F811
+def test_check_without_a_reference(ps3c_main, tmp_path):
     arguments = ("check", "--threads", 1, "--reference", tmp_path)
     code, _, err = ps3c_main(*arguments)
     assert code == 1 and "--reference" in error_line(err)

@@ -9,13 +9,13 @@ import sys
 
 import pytest
 import torch
+from cli_support import error_line, ps3c_main  # noqa: F401  (a fixture)
 
 import ps3c
-from cli_support import error_line, ps3c_main  # noqa: F401  (a fixture)
 
 
 @pytest.fixture
-def embed(ps3c_main, tiny_checkpoint):  # noqa: F811
+def embed(ps3c_main, tiny_checkpoint):
     """`ps3c embed ... -m TINY --dtype float32` in this process."""
     return lambda *arguments: ps3c_main("embed", "-m", tiny_checkpoint, "--dtype", "float32", *arguments)
 
@@ -76,7 +76,7 @@ def test_unnormalised(embed, image_files, tmp_path):
     assert abs(float(other.norm()) - 1) > 0.01
 
 
-def test_folder_of_files(embed, ps3c_main, tiny_checkpoint, image_files, tmp_path, monkeypatch):  # noqa: F811
+def test_folder_of_files(embed, ps3c_main, tiny_checkpoint, image_files, tmp_path, monkeypatch):
     """Without an ending OUT is a folder; it grows by a file at a time, and is searched as one."""
     from ps3c.cli._outputs import FolderOutput
 
@@ -140,8 +140,11 @@ def test_bad_images_are_listed(embed, image_files, tmp_path):
     assert code == 3 and "4 failed" in err and "Traceback" not in err
     assert names_in(out) == [str(image_files[0])]
     assert {entry["name"] for entry in errors_of(out)} == {
-        str(missing), str(empty), str(cut), str(tmp_path / "\\udcff.jpg")
-    }  # fmt: skip
+        str(missing),
+        str(empty),
+        str(cut),
+        str(tmp_path / "\\udcff.jpg"),
+    }
     assert all(entry["error"] for entry in errors_of(out))
 
 
@@ -193,8 +196,11 @@ def test_resume_adds_what_is_missing(embed, image_files, tmp_path, monkeypatch):
     late.write_bytes(image_files[1].read_bytes())
     seen = []
     batches = ps3c.Encoder.embed_batches
-    monkeypatch.setattr(ps3c.Encoder, "embed_batches",
-                        lambda self, images, *rest, **more: seen.extend(images) or batches(self, images, *rest, **more))
+    monkeypatch.setattr(
+        ps3c.Encoder,
+        "embed_batches",
+        lambda self, images, *rest, **more: seen.extend(images) or batches(self, images, *rest, **more),
+    )
     code, stdout, err = embed(image_files[0], late, image_files[2], "-o", out, "--resume", "--json")
     assert code == 0, err
     assert seen == [str(late), str(image_files[2])]
@@ -207,8 +213,7 @@ def test_resume_adds_what_is_missing(embed, image_files, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "options, words",
-    [(["--tokens"], "tokens"), (["--maps"], "maps"), (["--maps", "--text", "a dog"], "maps")],
+    "options, words", [(["--tokens"], "tokens"), (["--maps"], "maps"), (["--maps", "--text", "a dog"], "maps")]
 )
 def test_resume_of_another_kind(embed, image_files, tmp_path, options, words):
     out = tmp_path / "out.npz"
@@ -309,8 +314,10 @@ def test_file_larger_than_allowed(embed, image_files, tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (30000, hard))
     try:
-        ended = [embed(image_files[0], "-o", tmp_path / name, "--tokens", "--looks", "all")
-                 for name in ("out.npz", "out.safetensors")]
+        ended = [
+            embed(image_files[0], "-o", tmp_path / name, "--tokens", "--looks", "all")
+            for name in ("out.npz", "out.safetensors")
+        ]
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     for code, out, err in ended:

@@ -8,11 +8,9 @@ import subprocess
 import sys
 import warnings
 from html.parser import HTMLParser
-from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-
 from conftest import ROOT, photograph
 
 DOCS = ROOT / "docs"
@@ -41,8 +39,20 @@ def site(tmp_path_factory):
     for package in ("sphinx", "furo", "myst_parser"):
         pytest.importorskip(package, reason=f"{package} is not installed (pip install -r docs/requirements.txt)")
     folder = tmp_path_factory.mktemp("docs")
-    command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-W", "--keep-going", "-d", str(folder / "doctrees"),
-               str(DOCS), str(folder / "html")]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-b",
+        "html",
+        "-q",
+        "-W",
+        "--keep-going",
+        "-d",
+        str(folder / "doctrees"),
+        str(DOCS),
+        str(folder / "html"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "NO_COLOR": "1"})
     assert done.returncode == 0, done.stderr
     return folder / "html"
@@ -106,8 +116,6 @@ def test_references_are_whole(site):
     functions = set(re.findall(r"^[a-z].*?\b(ps3c_\w+)\(", header, re.M))
     assert len(functions) > 20
     assert {f"c.{name}" for name in functions} <= Page(site / "reference" / "c.html").places
-    import ps3c
-
     import ps3c
 
     names = {f"ps3c.{name}" for name in ps3c.__all__}

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import photograph
 from PIL import Image
 
 import ps3c
-from conftest import photograph
 from ps3c import _reading
 from ps3c._progress import Reporter
 
@@ -65,7 +65,9 @@ def test_pooled_vectors(encoder, image_files, pixels):
 
 
 @pytest.mark.parametrize("text", [None, "a ship"])
-@pytest.mark.parametrize("request_", [dict(looks=0), dict(looks=2), dict(looks="all"), dict(tokens=100), dict(tokens="all")])
+@pytest.mark.parametrize(
+    "request_", [dict(looks=0), dict(looks=2), dict(looks="all"), dict(tokens=100), dict(tokens="all")]
+)
 def test_tokens_are_the_models(encoder, image_files, pixels, text, request_):
     prompt = None if text is None else encoder.prompt(text)
     arguments = {"looks": "num_look_close", "tokens": "num_token_look_close"}
@@ -97,8 +99,11 @@ def test_look_numbers(encoder, image_files):
         now = encoder.embed_images(image_files, looks=number, maps=True).selection_maps
         for image in range(3):
             here = features.positions[image][features.look[image] == number].tolist()
-            added = [[scale, *place] for scale, (a, b) in enumerate(zip(now, before), start=1)
-                     for place in (a[image] - b[image]).nonzero().tolist()]
+            added = [
+                [scale, *place]
+                for scale, (a, b) in enumerate(zip(now, before), start=1)
+                for place in (a[image] - b[image]).nonzero().tolist()
+            ]
             assert here == added
         before = now
 
@@ -130,7 +135,13 @@ def test_sources(encoder, image_files):
     """Paths, PIL images and arrays; one, a list or a generator."""
     expected = encoder.embed_images(image_files[0]).pooled
     image = Image.open(image_files[0])
-    for source in (str(image_files[0]), image, np.asarray(image), [np.asarray(image)], (one for one in [image_files[0]])):
+    for source in (
+        str(image_files[0]),
+        image,
+        np.asarray(image),
+        [np.asarray(image)],
+        (one for one in [image_files[0]]),
+    ):
         assert torch.equal(encoder.embed_images(source).pooled, expected)
     features = encoder.embed_images([photograph(), np.asarray(photograph()), image_files[0]])
     assert features.names == ["image 0", "image 1", str(image_files[0])]
@@ -171,11 +182,19 @@ BAD = {
     "progress": (dict(progress="yes"), TypeError, "progress: got 'yes', expected None, True, False or a function"),
     "pixels": (dict(max_pixels=0), ValueError, "max_pixels: got 0"),
     "text": (dict(text="a ship"), ValueError, "text: got one without looks, tokens or maps"),
-    "texts": (dict(text=["a"] * 2, looks=1), ValueError, "text: got 2 texts, expected one for all images, or one for each of 3"),
-    "text kind": (dict(text=[1, 2, 3], looks=1), TypeError, "text: got .*, expected a string, or a string or None for each"),
+    "texts": (
+        dict(text=["a"] * 2, looks=1),
+        ValueError,
+        "text: got 2 texts, expected one for all images, or one for each of 3",
+    ),
+    "text kind": (
+        dict(text=[1, 2, 3], looks=1),
+        TypeError,
+        "text: got .*, expected a string, or a string or None for each",
+    ),
     "no images": (dict(images=[]), ValueError, "images: got an empty list"),
     "number": (dict(images=3), TypeError, "images: got int, expected paths, PIL images or NumPy arrays"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BAD)
@@ -312,13 +331,16 @@ def test_a_look_is_computed_when_asked_for(encoder, image_files, engine_steps):
     assert len(list(encoder.looks(image_files[0], looks=2))) == 3 and len(engine_steps) == 6
 
 
-@pytest.mark.parametrize("arguments, numbers, taken", [
-    (dict(looks=0), [0], [16]),
-    (dict(looks=2), [0, 1, 2], [16, 80, 80]),
-    (dict(looks=99), [0, 1, 2, 3, 4], [16, 80, 80, 80, 80]),
-    (dict(tokens=100), [0, 1, 2], [16, 80, 20]),
-    (dict(tokens="all"), [0, 1, 2, 3, 4], [16, 80, 80, 80, 80]),
-])
+@pytest.mark.parametrize(
+    "arguments, numbers, taken",
+    [
+        (dict(looks=0), [0], [16]),
+        (dict(looks=2), [0, 1, 2], [16, 80, 80]),
+        (dict(looks=99), [0, 1, 2, 3, 4], [16, 80, 80, 80, 80]),
+        (dict(tokens=100), [0, 1, 2], [16, 80, 20]),
+        (dict(tokens="all"), [0, 1, 2, 3, 4], [16, 80, 80, 80, 80]),
+    ],
+)
 def test_how_many_looks(encoder, image_files, arguments, numbers, taken):
     looks = list(encoder.looks(image_files[0], **arguments))
     assert [look.number for look in looks] == numbers
@@ -427,11 +449,14 @@ def test_texts_are_the_models(encoder):
     assert torch.equal(parts.pooled, features.pooled) and torch.equal(parts.prompt, features.prompt)
 
 
-@pytest.mark.parametrize("texts, exception, message", [
-    ([], ValueError, "texts: got an empty list, expected one text or more"),
-    (3, TypeError, "texts: got int, expected a string or a list of strings"),
-    (["a"] * 70 + [3], TypeError, r"texts\[70\]: got int, expected a string"),
-])
+@pytest.mark.parametrize(
+    "texts, exception, message",
+    [
+        ([], ValueError, "texts: got an empty list, expected one text or more"),
+        (3, TypeError, "texts: got int, expected a string or a list of strings"),
+        (["a"] * 70 + [3], TypeError, r"texts\[70\]: got int, expected a string"),
+    ],
+)
 def test_bad_texts(encoder, texts, exception, message):
     with pytest.raises(exception, match=message):
         encoder.embed_texts(texts)
@@ -452,7 +477,9 @@ def test_prompts_are_made_once_a_batch(encoder, image_files, monkeypatch):
 def test_zero_shot_against_torch(encoder, image_files, pixels):
     labels = ["ship", "rope", "clock"]
     image = encoder.model.vision_model.forward_low_res(pixels)["x"].double()
-    text = encoder.model.encode_text(encoder.tokenizer([f"a photo of a {label}" for label in labels])).pooled_output.double()
+    text = encoder.model.encode_text(
+        encoder.tokenizer([f"a photo of a {label}" for label in labels])
+    ).pooled_output.double()
     cosines = torch.nn.functional.cosine_similarity(image[:, None], text[None], dim=-1)
     expected = torch.sigmoid(cosines * torch.exp(torch.tensor(4.0).double()) - 10.0)
     results = encoder.zero_shot(image_files, labels, "a photo of a {}")
@@ -463,13 +490,16 @@ def test_zero_shot_against_torch(encoder, image_files, pixels):
     assert encoder.zero_shot([photograph()], ("{x}",))[0].keys() == {"{x}"}
 
 
-@pytest.mark.parametrize("arguments, exception, message", [
-    (dict(labels="ship"), TypeError, "labels: got 'ship', expected a list of strings"),
-    (dict(labels=[1]), TypeError, r"labels: got \[1\], expected a list of strings"),
-    (dict(labels=[]), ValueError, r"labels: got \[\], expected one or more, each once"),
-    (dict(labels=["a", "a"]), ValueError, "labels: got .*, expected one or more, each once"),
-    (dict(labels=["a"], template="a photo"), ValueError, "template: got 'a photo', expected a text with {}"),
-])
+@pytest.mark.parametrize(
+    "arguments, exception, message",
+    [
+        (dict(labels="ship"), TypeError, "labels: got 'ship', expected a list of strings"),
+        (dict(labels=[1]), TypeError, r"labels: got \[1\], expected a list of strings"),
+        (dict(labels=[]), ValueError, r"labels: got \[\], expected one or more, each once"),
+        (dict(labels=["a", "a"]), ValueError, "labels: got .*, expected one or more, each once"),
+        (dict(labels=["a"], template="a photo"), ValueError, "template: got 'a photo', expected a text with {}"),
+    ],
+)
 def test_bad_arguments_of_zero_shot(encoder, arguments, exception, message):
     with pytest.raises(exception, match=message):
         encoder.zero_shot(photograph(), **arguments)

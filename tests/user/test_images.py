@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import photograph
 from PIL import Image
 
 import ps3c
-from conftest import photograph
 from ps3c.images import open_image, thumbnail
 
 
@@ -54,10 +54,18 @@ def test_result_shares_nothing_with_the_source():
     assert all(np.array_equal(image, one) for image, one in zip(images, before))
 
 
-@pytest.mark.parametrize("make", [
-    lambda p: p, lambda p: np.dstack([p, p[..., :1]]), lambda p: p.astype(np.uint16) * 257, lambda p: p / 255,
-    lambda p: (p / 255).astype(np.float32), lambda p: p[:, ::-1][:, ::-1], lambda p: np.asfortranarray(p),
-])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: p,
+        lambda p: np.dstack([p, p[..., :1]]),
+        lambda p: p.astype(np.uint16) * 257,
+        lambda p: p / 255,
+        lambda p: (p / 255).astype(np.float32),
+        lambda p: p[:, ::-1][:, ::-1],
+        lambda p: np.asfortranarray(p),
+    ],
+)
 def test_colour_arrays(make):
     pixels = np.asarray(photograph())
     assert np.array_equal(pixels_of(make(pixels)), pixels)
@@ -73,18 +81,21 @@ def test_half_floats():
     assert pixels_of(np.full((2, 2), 0.5, np.float16))[0, 0, 0] == 128
 
 
-@pytest.mark.parametrize("array, message", [
-    (np.zeros(5, np.uint8), r"has shape \(5,\), expected \(height, width\) or \(height, width, 3 or 4\)"),
-    (np.zeros((2, 2, 2), np.uint8), r"has shape \(2, 2, 2\)"),
-    (np.zeros((3, 20, 20), np.uint8), r"has shape \(3, 20, 20\)"),
-    (np.zeros((1, 4, 4, 3), np.uint8), r"has shape \(1, 4, 4, 3\)"),
-    (np.zeros((0, 4), np.uint8), r"has shape \(0, 4\)"),
-    (np.zeros((4, 4), np.int32), "has values of int32, expected uint8, uint16, or floats from 0 to 1"),
-    (np.zeros((4, 4), bool), "has values of bool"),
-    (np.full((4, 4), 255.0), "has values from 255.0 to 255.0, expected floats from 0 to 1"),
-    (np.full((4, 4), -0.1), "has values from -0.1"),
-    (np.array([[0.5, np.nan]]), "has values from nan to nan"),
-])
+@pytest.mark.parametrize(
+    "array, message",
+    [
+        (np.zeros(5, np.uint8), r"has shape \(5,\), expected \(height, width\) or \(height, width, 3 or 4\)"),
+        (np.zeros((2, 2, 2), np.uint8), r"has shape \(2, 2, 2\)"),
+        (np.zeros((3, 20, 20), np.uint8), r"has shape \(3, 20, 20\)"),
+        (np.zeros((1, 4, 4, 3), np.uint8), r"has shape \(1, 4, 4, 3\)"),
+        (np.zeros((0, 4), np.uint8), r"has shape \(0, 4\)"),
+        (np.zeros((4, 4), np.int32), "has values of int32, expected uint8, uint16, or floats from 0 to 1"),
+        (np.zeros((4, 4), bool), "has values of bool"),
+        (np.full((4, 4), 255.0), "has values from 255.0 to 255.0, expected floats from 0 to 1"),
+        (np.full((4, 4), -0.1), "has values from -0.1"),
+        (np.array([[0.5, np.nan]]), "has values from nan to nan"),
+    ],
+)
 def test_unusable_arrays(array, message):
     with pytest.raises(ps3c.ImageError, match=f"^image 4: {message}") as caught:
         open_image(array, name="image 4")
@@ -114,18 +125,20 @@ def test_exif_rotation(tmp_path):
 @pytest.mark.filterwarnings("ignore:.*EXIF")
 def test_damaged_exif(tmp_path):
     """No reason to refuse good pixels."""
-    for number, exif in enumerate([b"Exif\0\0garbage", b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01", b"Exif\0\0MM\0*\xff\xff\xff\xff"]):
+    for number, exif in enumerate(
+        [b"Exif\0\0garbage", b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01", b"Exif\0\0MM\0*\xff\xff\xff\xff"]
+    ):
         path = saved(tmp_path, photograph(), f"{number}.png", exif=exif)
         assert np.array_equal(pixels_of(path), photograph()), exif
 
 
-@pytest.mark.parametrize("name, options", [
-    ("moving.gif", {}), ("moving.png", {}), ("moving.webp", dict(lossless=True)), ("pages.tiff", {}),
-])
+@pytest.mark.parametrize(
+    "name, options", [("moving.gif", {}), ("moving.png", {}), ("moving.webp", dict(lossless=True)), ("pages.tiff", {})]
+)
 def test_first_frame(tmp_path, name, options):
     frames = [Image.new("RGB", (20, 10), colour) for colour in ("red", "green", "blue")]
     path = saved(tmp_path, frames[0], name, save_all=True, append_images=frames[1:], **options)
-    assert getattr(Image.open(path), "n_frames") == 3
+    assert Image.open(path).n_frames == 3
     assert np.array_equal(pixels_of(path), frames[0])
 
 

@@ -66,9 +66,15 @@ def test_auto_device_without_a_gpu(tiny_checkpoint):
     assert ps3c.load(str(tiny_checkpoint)).device.type == expected
 
 
-@pytest.mark.parametrize("dtype, expected", [
-    ("auto", torch.bfloat16), ("float32", torch.float32), (torch.float16, torch.float16), ("torch.bfloat16", torch.bfloat16),
-])
+@pytest.mark.parametrize(
+    "dtype, expected",
+    [
+        ("auto", torch.bfloat16),
+        ("float32", torch.float32),
+        (torch.float16, torch.float16),
+        ("torch.bfloat16", torch.bfloat16),
+    ],
+)
 def test_dtype(tiny_checkpoint, dtype, expected):
     encoder = ps3c.load(tiny_checkpoint, device="cpu", dtype=dtype)
     assert encoder.dtype == expected == encoder.model.text_model.prompt_proj.fc1.weight.dtype
@@ -191,16 +197,20 @@ BAD = {
     "no config": (without("config.json"), "has no config.json, so it is no checkpoint folder"),
     "config is not JSON": (write("config.json", "{"), "config.json cannot be read: Expecting property name"),
     "config is a list": (write("config.json", "[]"), "config.json holds a list, expected an object"),
-    "another model": (lambda f: edit_config(f, model_type="bert"),
-                      r"config.json is of another model \(model_type 'bert'\), expected 'ps3' or"),
+    "another model": (
+        lambda f: edit_config(f, model_type="bert"),
+        r"config.json is of another model \(model_type 'bert'\), expected 'ps3' or",
+    ),
     "no model type": (write("config.json", "{}"), r"another model \(model_type None\)"),
     "text alone": (lambda f: edit_config(f, model_type="ps3_text_model"), "config.json is of a text tower alone"),
     "bad config": (lambda f: edit_config(f, vision_config={"model_name": "resnet50"}), "model_name: got 'resnet50'"),
     "no weights": (without("model.safetensors"), "has no weights: neither model.safetensors nor pytorch_model.bin"),
     "empty weights": (write("model.safetensors", ""), "model.safetensors is truncated or damaged: "),
     "truncated": (truncate, "model.safetensors is truncated or damaged: "),
-    "lfs": (write("model.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"),
-            "model.safetensors is a pointer of Git LFS"),
+    "lfs": (
+        write("model.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"),
+        "model.safetensors is a pointer of Git LFS",
+    ),
     "part missing": (lack_a_part, "lacks model-00002-of-00002.safetensors, one of 2 files of its weights"),
     "part truncated": (truncate_a_part, "model-00001-of-00002.safetensors is truncated or damaged: "),
     "empty map": (empty_map, "model.safetensors.index.json has no weight_map"),
@@ -209,9 +219,11 @@ BAD = {
     "most missing": (most_missing, "its weights lack .* of the model's .* parameters"),
     "other shape": (other_shape, r"size mismatch|prior_prompt"),
     "no processor": (without("preprocessor_config.json"), "has no preprocessor_config.json"),
-    "bad processor": (lambda f: edit_config(f, "preprocessor_config.json", image_size="large"),
-                      "preprocessor_config.json: image_size: got 'large'"),
-}  # fmt: skip
+    "bad processor": (
+        lambda f: edit_config(f, "preprocessor_config.json", image_size="large"),
+        "preprocessor_config.json: image_size: got 'large'",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", BAD)
@@ -238,14 +250,17 @@ def test_no_folder(tmp_path):
         ps3c.load(3)
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (dict(device="gpu"), "device: got 'gpu', expected 'auto', 'cpu', 'cuda' or 'cuda:N'"),
-    (dict(device="meta"), "device: got 'meta'"),
-    (dict(device="cuda:97"), "device: got 'cuda:97', but torch .* finds .* GPUs"),
-    (dict(dtype="int8"), "dtype: got 'int8', expected 'auto', 'float32', 'float16', 'bfloat16'"),
-    (dict(dtype=torch.float64), "dtype: got torch.float64"),
-    (dict(dtype=None), "dtype: got None"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (dict(device="gpu"), "device: got 'gpu', expected 'auto', 'cpu', 'cuda' or 'cuda:N'"),
+        (dict(device="meta"), "device: got 'meta'"),
+        (dict(device="cuda:97"), "device: got 'cuda:97', but torch .* finds .* GPUs"),
+        (dict(dtype="int8"), "dtype: got 'int8', expected 'auto', 'float32', 'float16', 'bfloat16'"),
+        (dict(dtype=torch.float64), "dtype: got torch.float64"),
+        (dict(dtype=None), "dtype: got None"),
+    ],
+)
 def test_bad_arguments(tiny_checkpoint, arguments, message):
     with pytest.raises(ValueError, match=message):
         ps3c.load(tiny_checkpoint, **arguments)

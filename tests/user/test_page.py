@@ -165,8 +165,10 @@ class User:
 
     def picture(self, name: str, other_than: str = "") -> str:
         """The address of a picture, once it is there, is another one, and shows something."""
-        there = "([name, old]) => { const i = document.querySelector(`#${name} img`); " \
-                "return i && i.complete && i.naturalWidth > 100 && i.src !== old }"  # fmt: skip
+        there = (
+            "([name, old]) => { const i = document.querySelector(`#${name} img`); "
+            "return i && i.complete && i.naturalWidth > 100 && i.src !== old }"
+        )
         self.page.wait_for_function(there, arg=[name, other_than])
         return self.page.get_attribute(f"#{name} img", "src")
 

@@ -251,9 +251,7 @@ def test_feature_map_shows_components_and_leaves_the_rest_black(features):
 
 
 def test_feature_map_takes_maps_of_any_kind(encoder, output, features):
-    maps = encoder.model.vision_model.format_features_into_feature_maps(
-        output.last_hidden_state, output.selection_maps
-    )
+    maps = encoder.model.vision_model.format_features_into_feature_maps(output.last_hidden_state, output.selection_maps)
     listed = colours(plot.feature_map(maps))
     for one, other in zip(listed, colours(plot.feature_map(features))):
         np.testing.assert_allclose(one, other, atol=1e-3)
@@ -311,8 +309,11 @@ def test_long_texts_are_broken_into_lines(features):
 
 def test_without_matplotlib(features, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    for call in (lambda: plot.overlay(None, features), lambda: plot.looks(None, features),
-                 lambda: plot.feature_map(features)):  # fmt: skip
+    for call in (
+        lambda: plot.overlay(None, features),
+        lambda: plot.looks(None, features),
+        lambda: plot.feature_map(features),
+    ):
         with pytest.raises(ps3c.MissingExtraError) as caught:
             call()
         assert str(caught.value) == "matplotlib is needed for ps3c.plot: pip install 'ps3c[plot]'"
@@ -322,37 +323,44 @@ def test_without_matplotlib(features, monkeypatch):
 # ---- what is refused -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("call, error, words_", [
-    (lambda f: plot.overlay(None, f, 3), ValueError, "scale: got 3, expected 1 to 2"),
-    (lambda f: plot.overlay(None, f, 0), ValueError, "scale: got 0, expected 1 to 2"),
-    (lambda f: plot.overlay(None, f, "1"), TypeError, "scale: got '1', expected an integer"),
-    (lambda f: plot.overlay(None, f, index=2), ValueError, "index: got 2, expected 0 to 1"),
-    (lambda f: plot.overlay(None, f, index=[]), ValueError, "index: got no indices"),
-    (lambda f: plot.overlay([WIDE], f, index=[0, 1]), ValueError, "image: got 1 images, expected one, or"),
-    (lambda f: plot.overlay(None, torch.rand(4, 4)), ValueError, "image: got None, but a Tensor keeps no image"),
-    (lambda f: plot.overlay(None, 3), ValueError, "image: got None, but an int keeps no image"),
-    (lambda f: plot.overlay(WIDE, torch.rand(4)), ValueError, r"probabilities: got shape \(4,\), expected \(h, w\)"),
-    (lambda f: plot.overlay(WIDE, []), ValueError, "result: got no probability maps"),
-    (lambda f: plot.overlay(WIDE, "maps"), TypeError, "probabilities: got str, expected a tensor or an array"),
-    (lambda f: plot.overlay(WIDE, dropped(f, "selection_probs")), ValueError, "no selection_probs: .* maps=True"),
-    (lambda f: plot.overlay(3, f), TypeError, "image: got int"),
-    (lambda f: plot.looks(None, f, 5), ValueError, "index: got 5, expected 0 to 1"),
-    (lambda f: plot.looks(WIDE, []), TypeError, "result: got an empty list, expected the looks of one image"),
-    (lambda f: plot.looks(WIDE, [f]), TypeError, "result: got ImageFeatures, expected the looks of one image"),
-    (lambda f: plot.looks(None, dropped(f, "positions", "selection_maps")), ValueError, "ask for looks=1 or more"),
-    (lambda f: plot.feature_map(torch.rand(4)), ValueError, r"features: got shape \(4,\), expected \(C, h, w\)"),
-    (lambda f: plot.feature_map([]), ValueError, "features: got no maps"),
-    (lambda f: plot.feature_map("maps"), TypeError, "features: got str"),
-    (lambda f: plot.feature_map([torch.rand(3, 2, 2), torch.rand(4, 2, 2)]), ValueError, r"got \[3, 4\] channels"),
-    (lambda f: plot.feature_map(torch.rand(1, 3, 2, 2), 1), ValueError, "index: got 1, expected 0 to 0"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "call, error, words_",
+    [
+        (lambda f: plot.overlay(None, f, 3), ValueError, "scale: got 3, expected 1 to 2"),
+        (lambda f: plot.overlay(None, f, 0), ValueError, "scale: got 0, expected 1 to 2"),
+        (lambda f: plot.overlay(None, f, "1"), TypeError, "scale: got '1', expected an integer"),
+        (lambda f: plot.overlay(None, f, index=2), ValueError, "index: got 2, expected 0 to 1"),
+        (lambda f: plot.overlay(None, f, index=[]), ValueError, "index: got no indices"),
+        (lambda f: plot.overlay([WIDE], f, index=[0, 1]), ValueError, "image: got 1 images, expected one, or"),
+        (lambda f: plot.overlay(None, torch.rand(4, 4)), ValueError, "image: got None, but a Tensor keeps no image"),
+        (lambda f: plot.overlay(None, 3), ValueError, "image: got None, but an int keeps no image"),
+        (
+            lambda f: plot.overlay(WIDE, torch.rand(4)),
+            ValueError,
+            r"probabilities: got shape \(4,\), expected \(h, w\)",
+        ),
+        (lambda f: plot.overlay(WIDE, []), ValueError, "result: got no probability maps"),
+        (lambda f: plot.overlay(WIDE, "maps"), TypeError, "probabilities: got str, expected a tensor or an array"),
+        (lambda f: plot.overlay(WIDE, dropped(f, "selection_probs")), ValueError, "no selection_probs: .* maps=True"),
+        (lambda f: plot.overlay(3, f), TypeError, "image: got int"),
+        (lambda f: plot.looks(None, f, 5), ValueError, "index: got 5, expected 0 to 1"),
+        (lambda f: plot.looks(WIDE, []), TypeError, "result: got an empty list, expected the looks of one image"),
+        (lambda f: plot.looks(WIDE, [f]), TypeError, "result: got ImageFeatures, expected the looks of one image"),
+        (lambda f: plot.looks(None, dropped(f, "positions", "selection_maps")), ValueError, "ask for looks=1 or more"),
+        (lambda f: plot.feature_map(torch.rand(4)), ValueError, r"features: got shape \(4,\), expected \(C, h, w\)"),
+        (lambda f: plot.feature_map([]), ValueError, "features: got no maps"),
+        (lambda f: plot.feature_map("maps"), TypeError, "features: got str"),
+        (lambda f: plot.feature_map([torch.rand(3, 2, 2), torch.rand(4, 2, 2)]), ValueError, r"got \[3, 4\] channels"),
+        (lambda f: plot.feature_map(torch.rand(1, 3, 2, 2), 1), ValueError, "index: got 1, expected 0 to 0"),
+    ],
+)
 def test_refused(features, call, error, words_):
     with pytest.raises(error, match=words_):
         call(features)
 
 
 def dropped(features, *names):
-    return ps3c.ImageFeatures(**{**vars(features), **{name: None for name in names}})
+    return ps3c.ImageFeatures(**{**vars(features), **dict.fromkeys(names)})
 
 
 # ---- what users have -------------------------------------------------------------------------------------------------

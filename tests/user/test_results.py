@@ -12,9 +12,9 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
+from conftest import photograph
 
 import ps3c
-from conftest import photograph
 from ps3c import ImageFeatures, TextFeatures
 from ps3c.saving import replacing
 
@@ -41,7 +41,6 @@ def texts(encoder):
 def as_dtype(features, dtype):
     """features as an encoder of another dtype returns them."""
     return features._each_tensor(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
-
 
 
 def assert_same(a: ImageFeatures, b: ImageFeatures) -> None:
@@ -104,8 +103,9 @@ def test_feature_maps(features, encoder):
 
 
 def test_repr_is_short(features, texts):
-    assert repr(features) == ("<ImageFeatures: 3 images, pooled (3, 64) float32, tokens (3, 176, 64) float32, maps of 2 "
-                              "scales, 1 error>")
+    assert repr(features) == (
+        "<ImageFeatures: 3 images, pooled (3, 64) float32, tokens (3, 176, 64) float32, maps of 2 scales, 1 error>"
+    )
     assert repr(texts) == "<TextFeatures: 3 texts, pooled (3, 64) float32>"
     assert repr(texts[0]) == "<TextFeatures: 1 text, pooled (1, 64) float32>"
 
@@ -181,10 +181,15 @@ def test_layout_of_parquet(features, tmp_path):
 
     features.save(tmp_path / "a.parquet")
     table = parquet.read_table(tmp_path / "a.parquet")
-    assert table.schema.remove_metadata() == arrow.schema([
-        ("name", arrow.string()), ("width", arrow.int32()), ("height", arrow.int32()), ("text", arrow.string()),
-        ("vector", arrow.list_(arrow.float32(), 64)),
-    ])
+    assert table.schema.remove_metadata() == arrow.schema(
+        [
+            ("name", arrow.string()),
+            ("width", arrow.int32()),
+            ("height", arrow.int32()),
+            ("text", arrow.string()),
+            ("vector", arrow.list_(arrow.float32(), 64)),
+        ]
+    )
     assert table["name"].to_pylist() == features.names and table["text"].to_pylist() == features.texts
     assert list(zip(table["width"].to_pylist(), table["height"].to_pylist())) == features.sizes
     assert np.array_equal(np.array(table["vector"].to_pylist(), np.float32), features.pooled.numpy())
@@ -203,7 +208,11 @@ def test_vectors_come_back_from_parquet(features, texts, tmp_path, dtype):
     assert back.prompt.shape == (3, 0)
     images = ps3c.load_features(tmp_path / "i.parquet")
     assert (images.names, images.sizes, images.scales, images.patch_size) == (
-        features.names, features.sizes, features.scales, features.patch_size)
+        features.names,
+        features.sizes,
+        features.scales,
+        features.patch_size,
+    )
     assert images.tokens is None and images.thumbnails == []
 
 
@@ -215,7 +224,9 @@ def test_no_images_in_parquet(encoder, tmp_path):
 
 def test_parquet_without_pyarrow(features, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ps3c.MissingExtraError, match=r"pyarrow is needed for Parquet files: pip install 'ps3c\[parquet\]'"):
+    with pytest.raises(
+        ps3c.MissingExtraError, match=r"pyarrow is needed for Parquet files: pip install 'ps3c\[parquet\]'"
+    ):
         features.save(tmp_path / "a.parquet")
     assert os.listdir(tmp_path) == []
 

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import abi3info
 import pytest
-
 from conftest import ROOT, photograph
 
 HERE = "Pläne & Bilder 写真"  # in the path of all that is installed and run
@@ -30,8 +29,13 @@ pytestmark = pytest.mark.skipif(not (ROOT / "setup.py").exists(), reason="the so
 
 def run(command, **options) -> str:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    result = subprocess.run(list(map(str, command)), env={**environment, "PS3C_CUDA": "0", "PYTHONNOUSERSITE": "1"},
-                            capture_output=True, text=True, **options)  # fmt: skip
+    result = subprocess.run(
+        list(map(str, command)),
+        env={**environment, "PS3C_CUDA": "0", "PYTHONNOUSERSITE": "1"},
+        capture_output=True,
+        text=True,
+        **options,
+    )
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 
@@ -82,8 +86,12 @@ def test_wheel_has_the_package_and_no_more(wheel):
     information = wheel.name.split("-cp")[0] + ".dist-info/"
     (module,) = {name for name in names if name.endswith(".so")}
     assert re.fullmatch(r"ps3c/_core\.[\w-]+\.so", module)
-    sources = {path.relative_to(root).as_posix() for root in (ROOT, ROOT / "python") for pattern in PACKAGE_FILES
-               for path in root.glob(pattern)}  # fmt: skip
+    sources = {
+        path.relative_to(root).as_posix()
+        for root in (ROOT, ROOT / "python")
+        for pattern in PACKAGE_FILES
+        for path in root.glob(pattern)
+    }
     assert names == sources | {module} | {information + name for name in METADATA}
 
 
@@ -125,9 +133,13 @@ def test_module_asks_for_no_library_of_this_machine(module):
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="built for this Python alone")
 def test_module_keeps_to_the_limited_api(module):
-    symbols = {line.split()[-1].partition("@")[0] for line in run(["nm", "--dynamic", "--undefined-only", module]).splitlines()}
+    symbols = {
+        line.split()[-1].partition("@")[0] for line in run(["nm", "--dynamic", "--undefined-only", module]).splitlines()
+    }
     python = {name for name in symbols if name.startswith(("Py", "_Py"))}
-    stable = {symbol.name: item.added for table in (abi3info.FUNCTIONS, abi3info.DATAS) for symbol, item in table.items()}
+    stable = {
+        symbol.name: item.added for table in (abi3info.FUNCTIONS, abi3info.DATAS) for symbol, item in table.items()
+    }
     assert "PyModuleDef_Init" in python
     assert not {name for name in python if name not in stable or (stable[name].major, stable[name].minor) > (3, 11)}
 
@@ -141,8 +153,21 @@ def environment(wheel, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("somewhere") / HERE / "env"
     run([sys.executable, "-m", "venv", "--without-pip", folder])
     python = folder / "bin" / "python"
-    run([sys.executable, "-m", "pip", "--python", python, "install", "-q", "--disable-pip-version-check", "--no-index",
-         "--no-deps", wheel])  # fmt: skip
+    run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "--python",
+            python,
+            "install",
+            "-q",
+            "--disable-pip-version-check",
+            "--no-index",
+            "--no-deps",
+            wheel,
+        ]
+    )
     # A path in a .pth: its own .pth files, which would bring the editable ps3c, are not read.
     packages = run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]).strip()
     Path(packages, "rest.pth").write_text(f"{sysconfig.get_path('purelib')}\n{sysconfig.get_path('platlib')}\n")
