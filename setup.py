@@ -309,7 +309,7 @@ setup(
     ext_modules=[
         Extension(
             "ps3c._core",
-            sources=sources("csrc") + sources("csrc/binding") + sources("kernels/cpu"),
+            sources=[*sources("csrc/model"), *sources("csrc/run"), *sources("csrc/binding"), *sources("kernels/cpu")],
             py_limited_api=bool(LIMITED_API),
         )
     ],

@@ -6,6 +6,7 @@
  *
  * A whole program (examples/encode.c is this, with its files and its checks):
  *
+ *     ps3c_register_backend(PS3C_CPU, &ps3c_cpu_source);          // once a program
  *     ps3c_context *context = ps3c_context_create();
  *     ps3c_vision_config config = {...};                          // sizes of the model
  *     ps3c_vision_request request = {.batch = 1, .height = 1512, .width = 1512, .dtype = PS3C_FLOAT32,
@@ -98,6 +99,19 @@ typedef struct ps3c_tensor {
     int64_t strides[PS3C_MAX_DIMS];
 } ps3c_tensor;
 
+/* ---- backends: what computes ---------------------------------------------------------------------------- */
+
+/* Where the backend of a device type comes from (contract/backend.h). */
+typedef struct ps3c_backend_source ps3c_backend_source;
+
+/* The CPU kernels, and the CUDA library, which is opened when the first CUDA tensor comes. Static memory. */
+extern const ps3c_backend_source ps3c_cpu_source, ps3c_cuda_source;
+
+/* Makes a backend known to the engine, in the place of an earlier one of that type. The engine itself knows none: a
+ * program registers those that it links before its first context. Not to be called while another thread is in the
+ * engine. source must stay valid. */
+void ps3c_register_backend(ps3c_device_type type, const ps3c_backend_source *source);
+
 /* ---- context: error message, threads, instruction set, interruption ------------------------------------ */
 
 typedef struct ps3c_context ps3c_context;
@@ -114,7 +128,8 @@ ps3c_status ps3c_context_set_threads(ps3c_context *context, int threads);
  * for the baseline), "avx2", "avx512", "avx512bf16"; NULL: the best. ERROR_VALUE when unknown or not available. */
 ps3c_status ps3c_context_set_cpu_level(ps3c_context *context, const char *level);
 const char *ps3c_context_cpu_level(const ps3c_context *context);
-/* Levels that this processor can run, best first, NULL-terminated. Static memory. */
+/* Levels that this processor can run, best first, NULL-terminated; none before the CPU's backend is registered. Static
+ * memory. */
 const char *const *ps3c_cpu_levels(void);
 /* Asked between layers, on the thread that called run; non-zero stops the run with ERROR_INTERRUPTED. */
 void ps3c_context_set_interrupt(ps3c_context *context, int (*interrupt)(void *data), void *data);

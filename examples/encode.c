@@ -214,6 +214,7 @@ int main(int argc, char **argv)
     ps3c_vision_config config = {0};
     ps3c_vision_request request = {
         .batch = 1, .dtype = PS3C_FLOAT32, .num_token_look_close = PS3C_NONE, .hidden_states = 1};
+    ps3c_register_backend(PS3C_CPU, &ps3c_cpu_source);
     ps3c_context *context = ps3c_context_create();
     ps3c_tensor *weights = NULL;
     float *values = NULL, *image = NULL;

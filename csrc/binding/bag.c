@@ -1,7 +1,7 @@
 /* All tensors of one run: borrowed together, checked against what the plan wants, given back together. */
 #include "binding.h"
 
-#include "../cuda_library.h"
+#include "../run/cuda_library.h"
 
 int ps3c_bag_open(ps3c_bag *bag, ps3c_state *state, Py_ssize_t room)
 {

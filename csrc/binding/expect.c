@@ -1,6 +1,6 @@
 /* What a tensor must be, and the sentences that say what it is instead. */
 #include "binding.h"
-#include "../tensor.h"
+#include "../run/tensor.h"
 
 enum { PS3C_SHAPE_BYTES = 200 };
 

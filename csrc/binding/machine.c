@@ -1,7 +1,8 @@
 /* _core.cpu_levels, cpu_level, cuda_error: what this machine can compute with. */
 #include "binding.h"
 
-#include "../cuda_library.h"
+#include "../run/context.h"
+#include "../run/cuda_library.h"
 
 static PyObject *ps3c_cpu_levels_py(PyObject *module, PyObject *unused)
 {
@@ -39,7 +40,7 @@ static PyObject *ps3c_cuda_error_py(PyObject *module, PyObject *args)
     if (context == NULL)
         return PyErr_NoMemory();
     ps3c_status status;
-    Py_BEGIN_ALLOW_THREADS status = ps3c_cuda_backend(context, index, &backend);
+    Py_BEGIN_ALLOW_THREADS status = ps3c_context_backend(context, (ps3c_device){PS3C_CUDA, index}, &backend);
     Py_END_ALLOW_THREADS result =
         status == PS3C_OK ? Py_NewRef(Py_None) : PyUnicode_FromString(ps3c_context_message(context));
     ps3c_context_free(context);

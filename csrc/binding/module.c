@@ -29,6 +29,8 @@ static int ps3c_core_exec(PyObject *module)
         state->route = PS3C_ROUTE_MANAGED;
     else if (exchange != NULL && strcmp(exchange, "capsule") == 0)
         state->route = PS3C_ROUTE_CAPSULE;
+    ps3c_register_backend(PS3C_CPU, &ps3c_cpu_source);
+    ps3c_register_backend(PS3C_CUDA, &ps3c_cuda_source);
     if (ps3c_numpy_import() < 0)
         return -1;
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)

@@ -6,8 +6,8 @@
 #include <time.h>
 
 #include "../../kernels/cpu/cpu.h"
-#include "../context.h"
-#include "../cuda_library.h"
+#include "../run/context.h"
+#include "../run/cuda_library.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #define PS3C_GUARD 0

@@ -16,7 +16,7 @@
 #define PS3C_BINDING_OPERATIONS_H
 
 #include "arrays.h"
-#include "../backend.h"
+#include "../contract/backend.h"
 
 /* A buffer of the call; the list owns them all. */
 typedef struct ps3c_operation_block {

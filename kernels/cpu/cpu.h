@@ -17,8 +17,8 @@
 
 #include <string.h>
 
-#include "../../csrc/backend.h"
-#include "../../csrc/error.h"
+#include "../../csrc/contract/backend.h"
+#include "../../csrc/contract/error.h"
 
 /* From omp.h, which not every clang installation has. */
 #ifdef _OPENMP

@@ -78,12 +78,18 @@ static int best_level(void)
 #endif
 }
 
-const char *const *ps3c_cpu_levels(void) { return names + best_level(); }
+static const char *const *levels(void) { return names + best_level(); }
 
-const ps3c_backend *ps3c_cpu_backend(const char *level)
+static ps3c_status find_backend(ps3c_context *context, int32_t device_index, const char *level,
+                                const ps3c_backend **backend)
 {
+    (void)device_index;
     for (int i = best_level(); backends[i]; i++)
-        if (!level || !strcmp(level, backends[i]->name))
-            return backends[i];
-    return NULL;
+        if (!level || !strcmp(level, backends[i]->name)) {
+            *backend = backends[i];
+            return PS3C_OK;
+        }
+    return ps3c_fail(context, PS3C_ERROR_RUNTIME, "level: got '%s', expected one of this processor's", level);
 }
+
+const ps3c_backend_source ps3c_cpu_source = {.find = find_backend, .levels = levels};

@@ -1,7 +1,7 @@
 /* Resizing of decoded images in two passes, columns first, bytes in between: Pillow's way, so that its results come out.
  *
  * Source: Pillow's ImagingResample for 8-bit images: weights in fixed point, each pass rounded and clipped to a byte.
- * The weights are made in csrc/preprocess.c. */
+ * The weights are made in csrc/run/preprocess.c. */
 #include "cpu.h"
 
 static uint8_t to_byte(int32_t sum)

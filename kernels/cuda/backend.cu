@@ -197,7 +197,7 @@ constexpr ps3c_backend make_backend()
     backend.activation_bytes = activation_bytes;
     backend.scratch_bytes = scratch_bytes;
 #define FIELD(op) backend.op = ps3c_##op##_cuda;
-    PS3C_CUDA_OPERATIONS(FIELD)
+    PS3C_OPERATIONS(FIELD)
 #undef FIELD
     return backend;
 }

@@ -6,7 +6,7 @@
  * channels of a 14 x 14 patch become 592, without which Hopper takes a slow kernel). Attention values have no layout
  * of their own here: gemm's values_from means nothing.
  *
- * An operation X of csrc/backend.h is `ps3c_status ps3c_X_cuda(const ps3c_run *, const ps3c_X_args *)` in the file that
+ * An operation X of csrc/contract/backend.h is `ps3c_status ps3c_X_cuda(const ps3c_run *, const ps3c_X_args *)` in the file that
  * bears its concept's name. It checks nothing the engine checked, enqueues kernels on run->stream, and returns; it
  * never waits, allocates, or copies between host and device. Host arrays travel in kernel parameters (upload.cuh).
  *
@@ -26,8 +26,8 @@
 #include <cuda_fp16.h>
 
 extern "C" {
-#include "../../csrc/backend.h"
-#include "../../csrc/error.h"
+#include "../../csrc/contract/backend.h"
+#include "../../csrc/contract/error.h"
 }
 
 /* ---- layout ------------------------------------------------------------------------------------------------ */
@@ -130,16 +130,10 @@ __device__ __forceinline__ float ps3c_warp_sum(float x)
 
 /* ---- operations ----------------------------------------------------------------------------------------------------- */
 
-/* clang-format off */
-#define PS3C_CUDA_OPERATIONS(OP) \
-    OP(gemm) OP(layernorm) OP(attention) OP(patch_gather) OP(position_add) OP(depthwise) OP(cosine) OP(max_pool) \
-    OP(probability) OP(expand) OP(rank) OP(assign_looks) OP(to_rows) OP(from_rows) OP(copy_channels) \
-    OP(token_embedding) OP(pool_tokens) OP(l2_normalize) OP(class_mask) OP(gt_mask) OP(attention_pool) OP(blend)
-/* clang-format on */
-
+/* ps3c_X_cuda of every operation X of csrc/contract/backend.h. */
 extern "C" {
 #define PS3C_CUDA_DECLARE(op) ps3c_status ps3c_##op##_cuda(const ps3c_run *run, const ps3c_##op##_args *args);
-PS3C_CUDA_OPERATIONS(PS3C_CUDA_DECLARE)
+PS3C_OPERATIONS(PS3C_CUDA_DECLARE)
 #undef PS3C_CUDA_DECLARE
 }
 

@@ -4,10 +4,8 @@
  * that comes in, a step that runs once a look instead of once a group, or an allocation changes a number here. */
 #include "check.h"
 
-#include "../../csrc/cuda_library.h"
-
 /* clang-format off */
-#define OPERATIONS(OP) PS3C_CPU_FAST_OPERATIONS(OP) PS3C_CPU_PLAIN_OPERATIONS(OP)
+#define OPERATIONS(OP) PS3C_OPERATIONS(OP) PS3C_HOST_OPERATIONS(OP)
 /* clang-format on */
 
 enum {
@@ -71,14 +69,15 @@ COUNT_VALUES(to_rows)
 COUNT_VALUES(from_rows)
 COUNT_VALUES(copy_channels)
 
-const ps3c_backend *ps3c_cpu_backend(const char *level)
+static ps3c_status find_backend(ps3c_context *context, int32_t device_index, const char *level,
+                                const ps3c_backend **found)
 {
 #define COUNTED(op) .op = count_##op,
     static ps3c_backend backend = {.name = "counting",
                                    .activation_bytes = ps3c_cpu_activation_bytes,
                                    .scratch_bytes = ps3c_cpu_scratch_bytes,
                                    OPERATIONS(COUNTED)};
-    (void)level;
+    (void)context, (void)device_index, (void)level;
     backend.gemm = counted_gemm;
     backend.layernorm = counted_layernorm;
     backend.attention = counted_attention;
@@ -88,21 +87,11 @@ const ps3c_backend *ps3c_cpu_backend(const char *level)
     backend.to_rows = counted_to_rows;
     backend.from_rows = counted_from_rows;
     backend.copy_channels = counted_copy_channels;
-    return &backend;
+    *found = &backend;
+    return PS3C_OK;
 }
 
-const char *const *ps3c_cpu_levels(void)
-{
-    static const char *const levels[] = {"counting", NULL};
-    return levels;
-}
-
-ps3c_status ps3c_cuda_backend(ps3c_context *context, int32_t device_index, const ps3c_backend **backend)
-{
-    (void)device_index, (void)backend;
-    return ps3c_fail(context, PS3C_ERROR_RUNTIME, "no CUDA here");
-}
-bool ps3c_cuda_on_host(void) { return false; }
+static const ps3c_backend_source counting = {.find = find_backend};
 
 /* The linker sends the engine's and the kernels' allocations here (--wrap). */
 void *__real_malloc(size_t bytes);
@@ -295,6 +284,7 @@ static void test_more_looks(void)
 
 int main(void)
 {
+    ps3c_register_backend(PS3C_CPU, &counting);
     test_two_looks();
     test_batch();
     test_more_looks();

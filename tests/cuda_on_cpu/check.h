@@ -212,7 +212,11 @@ inline const ps3c_cuda_library *cuda_library()
 }
 inline const ps3c_backend *backend_of(side s)
 {
-    return s == CUDA ? cuda_library()->backend : ps3c_cpu_backend("naive");
+    const ps3c_backend *backend = nullptr;
+    if (s == CUDA)
+        return cuda_library()->backend;
+    ps3c_cpu_source.find(nullptr, 0, "naive", &backend);
+    return backend;
 }
 
 /* A run on each backend: activations of up to `tokens` tokens in all, of up to `channels` channels, and rank calls of up

@@ -2,8 +2,8 @@
 #ifndef PS3C_LAYERS_H
 #define PS3C_LAYERS_H
 
-#include "backend.h"
-#include "error.h"
+#include "../contract/backend.h"
+#include "../contract/error.h"
 
 /* A run on its backend. */
 typedef struct ps3c_pass {

@@ -2,7 +2,7 @@
 #ifndef PS3C_WEIGHTS_H
 #define PS3C_WEIGHTS_H
 
-#include "ps3c.h"
+#include "../ps3c.h"
 
 /* Weights of one transformer block, from its first index on. The order is the same for vision and text; text with
  * layer scale has ls_1 and ls_2 after them. */

@@ -1,5 +1,5 @@
 /* Checks of configurations: every size that later code divides by, indexes with or multiplies. */
-#include "error.h"
+#include "../contract/error.h"
 
 /* Sizes that no model has: products of three of them stay within int64. */
 enum { MOST = 1 << 20 };

@@ -5,9 +5,9 @@
  * look takes the next patches of one stable ranking, and looks see the low-res tokens but not each other. */
 #include <stdint.h>
 
-#include "context.h"
+#include "../run/context.h"
 #include "layers.h"
-#include "tensor.h"
+#include "../run/tensor.h"
 #include "vision_plan.h"
 
 enum { PRIOR, PROMPT, KINDS };

@@ -19,7 +19,7 @@
 #ifndef PS3C_BACKEND_H
 #define PS3C_BACKEND_H
 
-#include "ps3c.h"
+#include "../ps3c.h"
 
 /* What every operation receives. */
 typedef struct ps3c_run {
@@ -308,6 +308,19 @@ typedef struct ps3c_resize_rows_args {
     float *out;              /* (3, taps->outputs, width) */
 } ps3c_resize_rows_args;
 
+/* ---- the backend --------------------------------------------------------------------------------------------------- */
+
+/* The one list of operations: the struct below and the tables of all backends are made from it. Operation X takes a
+ * ps3c_X_args. A backend that lacks one does not link. */
+/* clang-format off */
+#define PS3C_OPERATIONS(OP) \
+    OP(gemm) OP(layernorm) OP(attention) OP(patch_gather) OP(position_add) OP(depthwise) OP(cosine) OP(max_pool) \
+    OP(probability) OP(expand) OP(rank) OP(assign_looks) OP(to_rows) OP(from_rows) OP(copy_channels) \
+    OP(token_embedding) OP(pool_tokens) OP(l2_normalize) OP(class_mask) OP(gt_mask) OP(attention_pool) OP(blend)
+/* Resizing of decoded images: the CPU's alone. */
+#define PS3C_HOST_OPERATIONS(OP) OP(resize_columns) OP(resize_rows)
+/* clang-format on */
+
 typedef struct ps3c_backend {
     const char *name;
     /* (optional) Around the operations of a run, on the calling thread: makes the run's device current, and the caller's
@@ -323,31 +336,10 @@ typedef struct ps3c_backend {
      * channels: the widest; positions: the most patches one rank call orders, all its images together. */
     size_t (*scratch_bytes)(ps3c_dtype dtype, int threads, int64_t tokens, int64_t channels, int64_t positions);
 
-    ps3c_status (*gemm)(const ps3c_run *run, const ps3c_gemm_args *args);
-    ps3c_status (*layernorm)(const ps3c_run *run, const ps3c_layernorm_args *args);
-    ps3c_status (*attention)(const ps3c_run *run, const ps3c_attention_args *args);
-    ps3c_status (*patch_gather)(const ps3c_run *run, const ps3c_patch_gather_args *args);
-    ps3c_status (*position_add)(const ps3c_run *run, const ps3c_position_add_args *args);
-    ps3c_status (*depthwise)(const ps3c_run *run, const ps3c_depthwise_args *args);
-    ps3c_status (*cosine)(const ps3c_run *run, const ps3c_cosine_args *args);
-    ps3c_status (*max_pool)(const ps3c_run *run, const ps3c_max_pool_args *args);
-    ps3c_status (*probability)(const ps3c_run *run, const ps3c_probability_args *args);
-    ps3c_status (*expand)(const ps3c_run *run, const ps3c_expand_args *args);
-    ps3c_status (*rank)(const ps3c_run *run, const ps3c_rank_args *args);
-    ps3c_status (*assign_looks)(const ps3c_run *run, const ps3c_assign_looks_args *args);
-    ps3c_status (*to_rows)(const ps3c_run *run, const ps3c_to_rows_args *args);
-    ps3c_status (*from_rows)(const ps3c_run *run, const ps3c_from_rows_args *args);
-    ps3c_status (*copy_channels)(const ps3c_run *run, const ps3c_copy_channels_args *args);
-    ps3c_status (*token_embedding)(const ps3c_run *run, const ps3c_token_embedding_args *args);
-    ps3c_status (*pool_tokens)(const ps3c_run *run, const ps3c_pool_tokens_args *args);
-    ps3c_status (*l2_normalize)(const ps3c_run *run, const ps3c_l2_normalize_args *args);
-    ps3c_status (*class_mask)(const ps3c_run *run, const ps3c_class_mask_args *args);
-    ps3c_status (*gt_mask)(const ps3c_run *run, const ps3c_gt_mask_args *args);
-    ps3c_status (*attention_pool)(const ps3c_run *run, const ps3c_attention_pool_args *args);
-    ps3c_status (*blend)(const ps3c_run *run, const ps3c_blend_args *args);
-    /* The CPU's alone; NULL in other backends. */
-    ps3c_status (*resize_columns)(const ps3c_run *run, const ps3c_resize_columns_args *args);
-    ps3c_status (*resize_rows)(const ps3c_run *run, const ps3c_resize_rows_args *args);
+#define PS3C_OPERATION_FIELD(name) ps3c_status (*name)(const ps3c_run *run, const ps3c_##name##_args *args);
+    PS3C_OPERATIONS(PS3C_OPERATION_FIELD)
+    PS3C_HOST_OPERATIONS(PS3C_OPERATION_FIELD) /* NULL in other backends than the CPU's */
+#undef PS3C_OPERATION_FIELD
 } ps3c_backend;
 
 /* ---- the CUDA backend, a library of its own ------------------------------------------------------------------------ */
@@ -378,8 +370,15 @@ typedef struct ps3c_cuda_library {
 /* The library's one exported symbol, "ps3c_cuda_open". NULL: the host is of another build. Static memory. */
 typedef const ps3c_cuda_library *ps3c_cuda_open_function(const ps3c_cuda_host *host);
 
-/* The CPU backend at a level ("naive", "portable", "avx2", "avx512", "avx512bf16"; NULL: the best this processor has).
- * NULL when the level is unknown, not built, or not available here. Static memory. */
-const ps3c_backend *ps3c_cpu_backend(const char *level);
+/* ---- where backends come from -------------------------------------------------------------------------------------- */
+
+/* The backend of a device type; ps3c_register_backend (ps3c.h) makes it known to the engine. */
+struct ps3c_backend_source {
+    /* The backend for a device of this type, static memory. level: one of levels(), NULL: the best; always NULL where
+     * there are no levels. RUNTIME error that says what is missing. */
+    ps3c_status (*find)(ps3c_context *context, int32_t device_index, const char *level, const ps3c_backend **backend);
+    /* (optional) Names of the levels that this machine can run, best first, NULL-terminated; static memory. */
+    const char *const *(*levels)(void);
+};
 
 #endif

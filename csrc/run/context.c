@@ -1,6 +1,6 @@
 /* Contexts: where a call's error message, threads, instruction set and interruption live. */
 #include "context.h"
-#include "cuda_library.h"
+#include "registry.h"
 
 #include <ctype.h>
 #include <stdarg.h>
@@ -109,7 +109,8 @@ ps3c_status ps3c_context_set_cpu_level(ps3c_context *context, const char *level)
 
 const char *ps3c_context_cpu_level(const ps3c_context *context)
 {
-    return context->level ? context->level : ps3c_cpu_levels()[0];
+    const char *best = ps3c_cpu_levels()[0];
+    return context->level ? context->level : best ? best : "";
 }
 
 void ps3c_context_set_interrupt(ps3c_context *context, int (*interrupt)(void *data), void *data)
@@ -140,15 +141,15 @@ int ps3c_context_threads(const ps3c_context *context, int limit)
 
 ps3c_status ps3c_context_backend(ps3c_context *context, ps3c_device device, const ps3c_backend **backend)
 {
-    if (device.type == PS3C_CUDA)
-        return ps3c_cuda_backend(context, device.index, backend);
+    const ps3c_backend_source *source = ps3c_registered_source(device.type);
+    if (!source)
+        return ps3c_fail(context, PS3C_ERROR_RUNTIME, "device: got %s, expected a device whose backend is registered",
+                         ps3c_device_name(device.type));
+    if (!source->levels)
+        return source->find(context, device.index, NULL, backend);
     if (context->unknown_level[0])
         return unknown_level(context, "environment variable PS3C_CPU_LEVEL", context->unknown_level);
-    *backend = ps3c_cpu_backend(context->level);
-    if (!*backend)
-        return ps3c_fail(context, PS3C_ERROR_RUNTIME, "the CPU backend has no level '%s'",
-                         ps3c_context_cpu_level(context));
-    return PS3C_OK;
+    return source->find(context, device.index, context->level, backend);
 }
 
 ps3c_status ps3c_context_poll(ps3c_context *context)

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "context.h"
+#include "../run/context.h"
 #include "layers.h"
 #include "selection.h"
 

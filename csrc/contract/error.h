@@ -2,7 +2,7 @@
 #ifndef PS3C_ERROR_H
 #define PS3C_ERROR_H
 
-#include "ps3c.h"
+#include "../ps3c.h"
 
 /* Leaves the sentence in the context (truncated to its buffer) and returns status. context may be NULL. */
 ps3c_status ps3c_fail(ps3c_context *context, ps3c_status status, const char *format, ...)

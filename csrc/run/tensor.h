@@ -2,7 +2,7 @@
 #ifndef PS3C_TENSOR_H
 #define PS3C_TENSOR_H
 
-#include "error.h"
+#include "../contract/error.h"
 
 bool ps3c_tensor_is_contiguous(const ps3c_tensor *tensor);
 /* Checks rank, shape (-1: any), dtype and device; VALUE or TYPE error that names the argument. */

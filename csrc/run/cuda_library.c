@@ -82,11 +82,15 @@ bool ps3c_cuda_on_host(void)
     return on_host;
 }
 
-ps3c_status ps3c_cuda_backend(ps3c_context *context, int32_t device_index, const ps3c_backend **backend)
+static ps3c_status find_backend(ps3c_context *context, int32_t device_index, const char *level,
+                                const ps3c_backend **backend)
 {
     const ps3c_cuda_library *library;
+    (void)level;
     PS3C_TRY(ps3c_cuda_library_find(context, &library));
     PS3C_TRY(library->check_device(context, device_index));
     *backend = library->backend;
     return PS3C_OK;
 }
+
+const ps3c_backend_source ps3c_cuda_source = {.find = find_backend};

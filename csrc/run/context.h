@@ -2,8 +2,8 @@
 #ifndef PS3C_CONTEXT_H
 #define PS3C_CONTEXT_H
 
-#include "backend.h"
-#include "error.h"
+#include "../contract/backend.h"
+#include "../contract/error.h"
 
 struct ps3c_context {
     char message[1024];

@@ -2,7 +2,7 @@
 #ifndef PS3C_VISION_PLAN_H
 #define PS3C_VISION_PLAN_H
 
-#include "backend.h"
+#include "../contract/backend.h"
 #include "weights.h"
 
 /* Where things lie in the workspace: offsets in bytes. Activations of one phase share memory with those of another.

@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "error.h"
+#include "../contract/error.h"
 
 typedef struct walk {
     int64_t next;   /* number of the next weight */

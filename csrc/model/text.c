@@ -5,9 +5,9 @@
  * one token, so the final norm, which acts on tokens alone, is applied after it. */
 #include <stdlib.h>
 
-#include "context.h"
+#include "../run/context.h"
 #include "layers.h"
-#include "tensor.h"
+#include "../run/tensor.h"
 #include "weights.h"
 
 enum { TOGETHER = 4096 };                   /* tokens that run together: see vision_plan.c */

@@ -1,7 +1,7 @@
 /* Linear layers, norms and transformer blocks over a backend's operations. */
 #include "layers.h"
 
-#include "context.h"
+#include "../run/context.h"
 #include "weights.h"
 
 ps3c_status ps3c_pass_begin(ps3c_pass *pass)

@@ -2,17 +2,14 @@
 #ifndef PS3C_CUDA_LIBRARY_H
 #define PS3C_CUDA_LIBRARY_H
 
-#include "backend.h"
-#include "error.h"
+#include "../contract/backend.h"
+#include "../contract/error.h"
 
 /* The library: what the environment variable PS3C_CUDA_LIBRARY names, else libps3c_cuda.so beside the module or program
  * that holds the engine, else on the loader's path. RUNTIME error that says what is missing. It stays open. */
 ps3c_status ps3c_cuda_library_find(ps3c_context *context, const ps3c_cuda_library **library);
 
-/* Was a library opened whose device memory is the host's? Then a tensor on the CPU is one on its device. */
+/* True if the CPU emulator is loaded: then a tensor on the CPU is one on its device. */
 bool ps3c_cuda_on_host(void);
-
-/* The backend, for a device that can be used. */
-ps3c_status ps3c_cuda_backend(ps3c_context *context, int32_t device_index, const ps3c_backend **backend);
 
 #endif

@@ -2,8 +2,8 @@
 #ifndef PS3C_SELECTION_H
 #define PS3C_SELECTION_H
 
-#include "backend.h"
-#include "error.h"
+#include "../contract/backend.h"
+#include "../contract/error.h"
 
 /* Scale `index` of an image of height x width pixels; first is left 0. */
 ps3c_scale ps3c_scale_of(const ps3c_vision_config *config, int64_t height, int64_t width, int64_t index);

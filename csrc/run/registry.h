@@ -1,0 +1,13 @@
+/* Which backend computes for a device type: what the program registered. */
+#ifndef PS3C_REGISTRY_H
+#define PS3C_REGISTRY_H
+
+#include "../contract/backend.h"
+#include "../contract/error.h"
+
+/* The source registered for a device type, or NULL. */
+const ps3c_backend_source *ps3c_registered_source(ps3c_device_type type);
+/* "cpu", "cuda"; "unknown" for a value outside the enumeration. */
+const char *ps3c_device_name(ps3c_device_type type);
+
+#endif
