@@ -221,8 +221,7 @@ ps3c_status ps3c_vision_plan_create(ps3c_context *context, const ps3c_vision_con
 void ps3c_vision_plan_free(ps3c_vision_plan *plan);
 
 typedef struct ps3c_vision_plan_info {
-    size_t workspace_bytes; /* aligned to 64 bytes by the caller, or any: the run aligns */
-    int64_t hidden_states;  /* layers that a run writes */
+    size_t workspace_bytes; /* whatever the alignment: the run aligns */
     int64_t low_res_tokens;
     int64_t selected_tokens; /* an image, all looks */
     int64_t looks;
@@ -231,7 +230,8 @@ typedef struct ps3c_vision_plan_info {
     int64_t num_high_scales;                /* S */
     int64_t image_size[PS3C_MAX_SCALES][2]; /* pixels (H, W) of each scale, scale 0 first */
     int64_t grid[PS3C_MAX_SCALES][2];       /* patches (h, w) of each scale */
-    bool selection_maps;                    /* false: a run writes none (no looks) */
+    /* How many tensors of each output a run writes: layers, and S or 0 maps. */
+    int64_t hidden_states, selection_maps, selection_probs, bottomup_probs, topdown_probs;
 } ps3c_vision_plan_info;
 
 void ps3c_vision_plan_describe(const ps3c_vision_plan *plan, ps3c_vision_plan_info *info);
@@ -289,8 +289,8 @@ ps3c_vision_step ps3c_vision_plan_step(const ps3c_vision_plan *plan, int64_t ind
  *
  * After the first step of a chunk, its looks may run in any order, again (after ERROR_INTERRUPTED, say) or not at all.
  * Chunks share nothing but the workspace. Undefined: a step of looks on a workspace where the first step of its chunk
- * did not run, failed, or was followed by another chunk's; the step takes from there where to write. To notice that
- * would mean waiting for the device.
+ * did not run, failed, or was followed by another chunk's. The step reads its output rows from that workspace;
+ * checking it would need a device synchronisation.
  *
  * ERROR_VALUE when step is outside [0, steps). */
 ps3c_status ps3c_vision_run_step(ps3c_context *context, const ps3c_vision_plan *plan, const ps3c_vision_io *io,
@@ -328,18 +328,32 @@ ps3c_status ps3c_text_weight_info(ps3c_context *context, const ps3c_text_config 
 
 typedef struct ps3c_text_plan ps3c_text_plan;
 
-/* batch >= 1, 1 <= length <= context_length. workspace_limit as in ps3c_vision_request. */
-ps3c_status ps3c_text_plan_create(ps3c_context *context, const ps3c_text_config *config, int64_t batch, int64_t length,
-                                  ps3c_dtype dtype, ps3c_device device, size_t workspace_limit, ps3c_text_plan **plan);
+typedef struct ps3c_text_request {
+    int64_t batch, length; /* of ids; 1 <= length <= context_length */
+    ps3c_dtype dtype;      /* of weights and outputs: float32, float16 or bfloat16 */
+    ps3c_device device;
+    size_t workspace_limit; /* as in ps3c_vision_request */
+} ps3c_text_request;
+
+ps3c_status ps3c_text_plan_create(ps3c_context *context, const ps3c_text_config *config,
+                                  const ps3c_text_request *request, ps3c_text_plan **plan);
 void ps3c_text_plan_free(ps3c_text_plan *plan);
+
+typedef struct ps3c_text_plan_info {
+    size_t workspace_bytes; /* whatever the alignment: the run aligns */
+    bool every_token;       /* outputs are (B, length, dim), one vector a token; else (B, dim) */
+    int64_t pooled_tokens;  /* vectors of a text: length with every_token, else 1 */
+} ps3c_text_plan_info;
+
+void ps3c_text_plan_describe(const ps3c_text_plan *plan, ps3c_text_plan_info *info);
+/* Two fields of it. */
 size_t ps3c_text_plan_workspace_bytes(const ps3c_text_plan *plan);
-/* Tokens a text has in pooled and prompt: 1, or length with POOL_NONE. */
 int64_t ps3c_text_plan_pooled_tokens(const ps3c_text_plan *plan);
 
 typedef struct ps3c_text_io {
     const ps3c_tensor *ids;     /* (B, length) int64; ERROR_VALUE on the CPU for an id outside the vocabulary */
     const ps3c_tensor *weights; /* [ps3c_text_weight_count], contiguous */
-    ps3c_tensor *pooled;        /* (B, output_dim), or (B, length, output_dim) with POOL_NONE */
+    ps3c_tensor *pooled;        /* (B, output_dim), or (B, length, output_dim) with info.every_token */
     ps3c_tensor *prompt;        /* (B, prompt_dim), or (B, length, prompt_dim) */
     void *workspace;
     size_t workspace_bytes;

@@ -64,95 +64,95 @@ def item(name, index, value):
 
 # change, exception, message: what came and what was expected
 VISION_FAULTS = {
-    "weights missing": (
-        assigned("weights", lambda w: w[:-1]),
-        ValueError,
-        "argument weights: expected .* tensors, got",
-    ),
-    "weights not a list": (
-        assigned("weights", 3),
-        TypeError,
-        "argument weights: expected a sequence of tensors, got int",
-    ),
+    "weights missing": (assigned("weights", lambda w: w[:-1]), ValueError, r"weights: got \d+ tensors, expected \d+"),
+    "weights not a list": (assigned("weights", 3), TypeError, "weights: got int, expected a sequence of tensors"),
     "weight shape": (
         replaced(0, lambda w: w[:, 1:]),
         ValueError,
-        r"weight trunk.pos_embed: expected shape \(1, 16, 32\), got \(1, 15, 32\)",
+        r"weight trunk.pos_embed: got shape \(1, 15, 32\), expected \(1, 16, 32\)",
     ),
-    "weight rank": (replaced(0, lambda w: w[0]), ValueError, r"weight trunk.pos_embed: .*got \(16, 32\)"),
+    "weight rank": (replaced(0, lambda w: w[0]), ValueError, r"weight trunk.pos_embed: got shape \(16, 32\)"),
     "weight dtype": (
         replaced(0, lambda w: w.half()),
         TypeError,
-        "weight trunk.pos_embed: expected dtype float32, got float16",
+        "weight trunk.pos_embed: got float16, expected float32",
     ),
     "weight device": (replaced(0, lambda w: w.to("meta")), TypeError, "weight trunk.pos_embed: .*meta"),
     "weight strides": (
         replaced(0, lambda w: w.transpose(1, 2).contiguous().transpose(1, 2)),
         TypeError,
-        "weight trunk.pos_embed: expected a contiguous tensor, got strides",
+        "weight trunk.pos_embed: got strides .*, expected a contiguous tensor",
     ),
     "weight kind": (
         replaced(0, lambda w: None),
         TypeError,
-        "weight trunk.pos_embed: expected a torch.Tensor, got None",
+        "weight trunk.pos_embed: got NoneType, expected a torch.Tensor",
     ),
     "pixels rank": (
         assigned("pixel_values", lambda x: x[0]),
         ValueError,
-        r"argument pixel_values: expected shape \(2, 3, 128, 128\), got \(3, 128, 128\)",
+        r"pixel_values: got shape \(3, 128, 128\), expected \(2, 3, 128, 128\)",
     ),
-    "pixels channels": (assigned("pixel_values", lambda x: x[:, :1]), ValueError, r"got \(2, 1, 128, 128\)"),
+    "pixels channels": (assigned("pixel_values", lambda x: x[:, :1]), ValueError, r"got shape \(2, 1, 128, 128\)"),
     "pixels dtype": (
         assigned("pixel_values", lambda x: x.bfloat16()),
         TypeError,
-        "argument pixel_values: expected dtype float32, got bfloat16",
+        "pixel_values: got bfloat16, expected float32",
     ),
-    "pixels meta": (assigned("pixel_values", lambda x: x.to("meta")), TypeError, "argument pixel_values: .*meta"),
-    "prompt missing": (assigned("prompt", None), ValueError, "argument prompt: expected a tensor"),
+    "pixels meta": (assigned("pixel_values", lambda x: x.to("meta")), TypeError, "pixel_values: .*meta"),
+    "prompt missing": (assigned("prompt", None), ValueError, "prompt: got no tensor, expected one"),
     "prompt width": (
         assigned("prompt", lambda x: x[:, :31]),
         ValueError,
-        r"argument prompt: expected shape \(2, 32\), got \(2, 31\)",
+        r"prompt: got shape \(2, 31\), expected \(2, 32\)",
     ),
-    "prompt list": (assigned("prompt", [[1.0]]), TypeError, "argument prompt: expected a torch.Tensor, got list"),
-    "gt rank": (assigned("gt_maps", lambda x: x[0]), ValueError, r"argument gt_maps: .*any.*got \(6, 5\)"),
-    "gt complex": (assigned("gt_maps", lambda x: x.to(torch.complex64)), TypeError, "argument gt_maps: .*complex"),
-    "global text": (assigned("global_text", torch.zeros(2, 1)), ValueError, "argument global_text: expected None"),
+    "prompt list": (assigned("prompt", [[1.0]]), TypeError, "prompt: got list, expected a torch.Tensor"),
+    "gt rank": (
+        assigned("gt_maps", lambda x: x[0]),
+        ValueError,
+        r"gt_maps: got shape \(6, 5\), expected \(2, any, any\)",
+    ),
+    "gt complex": (assigned("gt_maps", lambda x: x.to(torch.complex64)), TypeError, "gt_maps: .*complex"),
+    "global text": (assigned("global_text", torch.zeros(2, 1)), ValueError, "global_text: got a tensor, expected none"),
     "hidden count": (
         assigned("hidden_states", lambda x: x[:1]),
         ValueError,
-        "argument hidden_states: expected 2 tensors, got 1",
+        "hidden_states: got 1 tensors, expected 2",
     ),
-    "hidden shape": (item("hidden_states", 1, lambda x: x[:, 1:]), ValueError, r"argument hidden_states\[1\]: .*shape"),
+    "hidden shape": (item("hidden_states", 1, lambda x: x[:, 1:]), ValueError, r"hidden_states\[1\]: got shape"),
     "hidden strides": (
         item("hidden_states", 1, lambda x: x.transpose(0, 1).contiguous().transpose(0, 1)),
         TypeError,
-        r"argument hidden_states\[1\]: expected a contiguous tensor",
+        r"hidden_states\[1\]: got strides .*, expected a contiguous tensor",
     ),
-    "maps none": (assigned("selection_maps", None), ValueError, "argument selection_maps: expected 2 tensors, got 0"),
-    "maps swapped": (
-        assigned("selection_maps", lambda x: x[::-1]),
-        ValueError,
-        r"argument selection_maps\[0\]: .*shape",
-    ),
+    "maps none": (assigned("selection_maps", None), ValueError, "selection_maps: got 0 tensors, expected 2"),
+    "maps swapped": (assigned("selection_maps", lambda x: x[::-1]), ValueError, r"selection_maps\[0\]: got shape"),
     "probs dtype": (
         item("selection_probs", 0, lambda x: x.double()),
         TypeError,
-        r"argument selection_probs\[0\]: .*float64",
+        r"selection_probs\[0\]: got float64, expected float32",
     ),
     "probs of the other mode": (
         assigned("bottomup_probs", lambda x: [torch.zeros(2, 8, 8)]),
         ValueError,
-        "argument bottomup_probs: expected 0 tensors, got 1",
+        "bottomup_probs: got 1 tensors, expected 0",
     ),
-    "pooled unwanted": (assigned("pooled", lambda x: torch.zeros(2, 32)), ValueError, "argument pooled: expected None"),
-    "workspace small": (assigned("workspace", lambda x: x[:-1]), ValueError, "argument workspace: expected at least"),
+    "pooled unwanted": (
+        assigned("pooled", lambda x: torch.zeros(2, 32)),
+        ValueError,
+        "pooled: got a tensor, expected none",
+    ),
+    "workspace small": (
+        assigned("workspace", lambda x: x[:-1]),
+        ValueError,
+        r"workspace: got \d+ bytes, expected \d+ or more",
+    ),
     "workspace dtype": (
         assigned("workspace", lambda x: x.view(torch.int8)),
         TypeError,
-        "workspace: expected dtype uint8",
+        "workspace: got int8, expected uint8",
     ),
-    "threads": (assigned("threads", -1), ValueError, "argument threads: expected 0 or more, got -1"),
+    "threads": (assigned("threads", -1), ValueError, "threads: got -1, expected 0 to"),
     "level": (assigned("level", "sse9"), ValueError, "sse9"),
 }
 
@@ -170,17 +170,13 @@ def test_vision_faults(core, fault):
 
 
 TEXT_FAULTS = {
-    "ids dtype": (assigned("ids", lambda x: x.int()), TypeError, "argument ids: expected dtype int64, got int32"),
-    "ids shape": (
-        assigned("ids", lambda x: x[:, 1:]),
-        ValueError,
-        r"argument ids: expected shape \(3, 8\), got \(3, 7\)",
-    ),
+    "ids dtype": (assigned("ids", lambda x: x.int()), TypeError, "ids: got int32, expected int64"),
+    "ids shape": (assigned("ids", lambda x: x[:, 1:]), ValueError, r"ids: got shape \(3, 7\), expected \(3, 8\)"),
     "ids range": (assigned("ids", lambda x: x + 40), ValueError, "ids"),
     "ids negative": (assigned("ids", lambda x: x - 1), ValueError, "ids"),
-    "pooled shape": (assigned("pooled", lambda x: x[:1]), ValueError, r"argument pooled: expected shape \(3, 24\)"),
-    "prompt dtype": (assigned("prompt", lambda x: x.half()), TypeError, "argument prompt: expected dtype float32"),
-    "weight": (replaced(-1, lambda w: w[:1]), ValueError, "weight .*expected shape"),
+    "pooled shape": (assigned("pooled", lambda x: x[:1]), ValueError, r"pooled: got shape .*, expected \(3, 24\)"),
+    "prompt dtype": (assigned("prompt", lambda x: x.half()), TypeError, "prompt: got float16, expected float32"),
+    "weight": (replaced(-1, lambda w: w[:1]), ValueError, r"weight prompt_proj.fc2.bias: got shape \(1,\), expected \(32,\)"),
 }
 
 
@@ -312,21 +308,25 @@ def test_interrupt():
 @pytest.mark.parametrize(
     "change, exception, message",
     [
-        ({"width": None}, TypeError, r"config\['width'\]: expected an integer, got NoneType"),
-        ({"width": 32.0}, TypeError, r"config\['width'\]: expected an integer, got float"),
-        ({"width": 1 << 70}, ValueError, r"config\['width'\]: expected an integer of 64 bits"),
-        ({"norm_eps": "x"}, TypeError, r"config\['norm_eps'\]: expected a number, got str"),
-        ({"scales": 3}, TypeError, r"config\['scales'\]: expected a list of integers, got int"),
-        ({"scales": list(range(17))}, ValueError, r"config\['scales'\]: expected at most 16 entries, got 17"),
+        ({"width": None}, TypeError, r"config\['width'\]: got NoneType, expected an integer"),
+        ({"width": 32.0}, TypeError, r"config\['width'\]: got float, expected an integer"),
+        (
+            {"width": 1 << 70},
+            ValueError,
+            r"config\['width'\]: got 1180591620717411303424, expected an integer of 64 bits",
+        ),
+        ({"norm_eps": "x"}, TypeError, r"config\['norm_eps'\]: got str, expected a number"),
+        ({"scales": 3}, TypeError, r"config\['scales'\]: got int, expected a list of integers"),
+        ({"scales": list(range(17))}, ValueError, r"config\['scales'\]: got 17 entries, expected at most 16"),
         (
             {"max_select_num": [1]},
             ValueError,
-            r"config\['max_select_num'\]: expected an entry for each of the 2 scales",
+            r"config\['max_select_num'\]: got 1 entries, expected 2, one for each scale",
         ),
-        ({"adapter": "v3"}, ValueError, r"config\['adapter'\]: expected one of 'none', 'v1', 'v2', got 'v3'"),
-        ({"adapter": 1}, TypeError, r"config\['adapter'\]: expected a str, got int"),
-        ({"num_scales": 2}, ValueError, r"config\['num_scales'\]: got 2, but the list has 3 entries"),
-        ({"colour": 1}, ValueError, "argument config: unknown key 'colour'"),
+        ({"adapter": "v3"}, ValueError, r"config\['adapter'\]: got 'v3', expected one of 'none', 'v1', 'v2'"),
+        ({"adapter": 1}, TypeError, r"config\['adapter'\]: got int, expected a str"),
+        ({"num_scales": 2}, ValueError, r"config\['num_scales'\]: got 2, expected 3, the length of the list"),
+        ({"colour": 1}, ValueError, "config: got unknown name 'colour'"),
         ({"heads": 5}, ValueError, "heads"),
     ],
 )
@@ -336,34 +336,30 @@ def test_config_faults(change, exception, message):
 
 
 def test_config_missing_key():
-    with pytest.raises(ValueError, match="argument config: key 'depth' is missing"):
+    with pytest.raises(ValueError, match="config: missing required argument 'depth'"):
         installed.VisionModel({key: value for key, value in VISION.items() if key != "depth"})
-    with pytest.raises(TypeError, match="argument config: expected a dict, got list"):
+    with pytest.raises(TypeError, match="config: got list, expected a dict"):
         installed.TextModel([])
 
 
 @pytest.mark.parametrize(
     "change, exception, message",
     [
-        ({"num_look_close": -1}, ValueError, "argument num_look_close: .*got -1"),
-        ({"num_look_close": -2}, ValueError, "argument num_look_close: .*got -2"),
-        ({"num_look_close": 1.5}, TypeError, "argument num_look_close: expected None, 'all' or an integer, got float"),
-        ({"num_look_close": "some"}, ValueError, "argument num_look_close: .*got 'some'"),
-        ({"num_token_look_close": [3]}, TypeError, "argument num_token_look_close: .*got list"),
-        (
-            {"first_n_scales": [1]},
-            ValueError,
-            "argument first_n_scales: expected an entry for each of the 2 images, got 1",
-        ),
-        ({"first_n_scales": 1}, TypeError, "argument first_n_scales"),
-        ({"first_n_scales": [1, 9]}, ValueError, "first_n_scale"),
-        ({"dtype": "int8"}, ValueError, "argument dtype: expected one of 'float32', 'float16', 'bfloat16', got 'int8'"),
-        ({"device": ("tpu", 0)}, ValueError, "argument device: expected one of 'cpu', 'cuda', got 'tpu'"),
-        ({"device": "cpu"}, TypeError, "argument device: expected a tuple"),
-        ({"device": ("cpu", 1)}, ValueError, "argument device: no device"),
-        ({"mode": "train"}, ValueError, "argument mode: expected one of"),
-        ({"workspace_limit": -1}, ValueError, "argument workspace_limit: expected 0 or more, got -1"),
-        ({"hidden_states": 9}, ValueError, "num_hidden_layers_to_return: got 9, expected 1 to 2"),
+        ({"num_look_close": -1}, ValueError, "num_look_close: got -1, expected None"),
+        ({"num_look_close": -2}, ValueError, "num_look_close: got -2, expected None"),
+        ({"num_look_close": 1.5}, TypeError, "num_look_close: got float, expected None, 'all' or an integer"),
+        ({"num_look_close": "some"}, ValueError, "num_look_close: got 'some', expected None"),
+        ({"num_token_look_close": [3]}, TypeError, "num_token_look_close: got list, expected None"),
+        ({"first_n_scales": [1]}, ValueError, "first_n_scales: got 1 entries, expected 2, one for each"),
+        ({"first_n_scales": 1}, TypeError, "first_n_scales: got int, expected None or a sequence"),
+        ({"first_n_scales": [1, 9]}, ValueError, "first_n_scales: got 9, expected 1 to 2"),
+        ({"dtype": "int8"}, ValueError, "dtype: got 'int8', expected one of 'float32', 'float16', 'bfloat16'"),
+        ({"device": ("tpu", 0)}, ValueError, "device: got 'tpu', expected one of 'cpu', 'cuda'"),
+        ({"device": "cpu"}, TypeError, "device: got 'cpu', expected a tuple"),
+        ({"device": ("cpu", 1)}, ValueError, r"device: got \('cpu', 1\), expected"),
+        ({"mode": "train"}, ValueError, "mode: got 'train', expected one of"),
+        ({"workspace_limit": -1}, ValueError, "workspace_limit: got -1, expected 0 to"),
+        ({"hidden_states": 9}, ValueError, "hidden_states: got 9, expected 1 to 2"),
     ],
 )
 def test_plan_faults(change, exception, message):
@@ -451,11 +447,11 @@ def test_parameters_missing():
         module.first, module.inner = small_module().first, small_module().inner
         assert same_objects(parameters.collect(), module)
     module.first.weight = None
-    with pytest.raises(TypeError, match="parameter 'first.weight' of Module: expected a tensor, got None"):
+    with pytest.raises(TypeError, match="parameter 'first.weight' of Module: got None, expected a tensor"):
         parameters.collect()
     with pytest.raises(AttributeError, match="no parameter 'first.colour'"):
         installed.Parameters(module, ["first.colour"]).collect()
-    with pytest.raises(TypeError, match="argument names: expected str, got int at 0"):
+    with pytest.raises(TypeError, match="names: got int at 0, expected str"):
         installed.Parameters(module, [1])
     with pytest.raises((TypeError, AttributeError)):
         installed.Parameters(3, NAMES)
@@ -526,19 +522,19 @@ def test_image_normalize(shape):
 @pytest.mark.parametrize(
     "arguments, exception, message",
     [
-        ((np.zeros((4, 4, 3), np.float32), [0] * 3, [1] * 3), TypeError, "argument pixels: expected uint8 array"),
-        ((np.zeros((4, 4), np.uint8), [0] * 3, [1] * 3), ValueError, "argument pixels: expected shape"),
-        ((np.zeros((4, 4, 2), np.uint8), [0] * 3, [1] * 3), ValueError, "argument pixels: expected shape"),
-        ((np.zeros((4, 8, 3), np.uint8)[:, ::2], [0] * 3, [1] * 3), TypeError, "argument pixels: expected rows"),
-        (([[1]], [0] * 3, [1] * 3), TypeError, "argument pixels: expected a numpy.ndarray, got list"),
-        ((np.zeros((4, 4, 3), np.uint8), [0] * 2, [1] * 3), ValueError, "argument mean: expected 3 numbers"),
-        ((np.zeros((4, 4, 3), np.uint8), [0] * 3, 1), ValueError, "argument std: expected 3 numbers"),
         (
-            (np.zeros((4, 4, 3), np.uint8), [0] * 3, [1] * 3, np.zeros((3, 4, 5), np.float32)),
-            ValueError,
-            "argument out",
+            (np.zeros((4, 4, 3), np.float32), [0] * 3, [1] * 3),
+            TypeError,
+            "pixels: got dtype float32, expected uint8 array",
         ),
-        ((np.zeros((4, 4, 3), np.uint8), [0] * 3, [1] * 3, np.zeros((3, 4, 4))), TypeError, "argument out"),
+        ((np.zeros((4, 4), np.uint8), [0] * 3, [1] * 3), ValueError, "pixels: got shape"),
+        ((np.zeros((4, 4, 2), np.uint8), [0] * 3, [1] * 3), ValueError, "pixels: got shape"),
+        ((np.zeros((4, 8, 3), np.uint8)[:, ::2], [0] * 3, [1] * 3), TypeError, "pixels: got strides .*, expected rows"),
+        (([[1]], [0] * 3, [1] * 3), TypeError, "pixels: got list, expected a numpy.ndarray"),
+        ((np.zeros((4, 4, 3), np.uint8), [0] * 2, [1] * 3), ValueError, r"mean: got \[0, 0\], expected 3 numbers"),
+        ((np.zeros((4, 4, 3), np.uint8), [0] * 3, 1), ValueError, "std: got 1, expected 3 numbers"),
+        ((np.zeros((4, 4, 3), np.uint8), [0] * 3, [1] * 3, np.zeros((3, 4, 5), np.float32)), ValueError, "out: got"),
+        ((np.zeros((4, 4, 3), np.uint8), [0] * 3, [1] * 3, np.zeros((3, 4, 4))), TypeError, "out: got"),
     ],
 )
 def test_image_normalize_faults(arguments, exception, message):

@@ -193,7 +193,7 @@ def test_takes_of_looks(request):
             plan()
         return
     except Unequal:
-        with pytest.raises(ValueError, match="only_select_first_n_scale"):
+        with pytest.raises(ValueError, match="first_n_scales"):
             plan()
         return
     except (RuntimeError, ZeroDivisionError) as error:  # a quota below 0, or no quota to share
@@ -216,8 +216,8 @@ def assert_sound(request, plan) -> None:
     try:
         made = plan()
     except ValueError as error:
-        both = looks is not None and tokens is not None and "num_look_close and num_token_look_close" in str(error)
-        assert both or ("only_select_first_n_scale" in str(error) and batch > 1)
+        both = looks is not None and tokens is not None and "num_look_close, num_token_look_close" in str(error)
+        assert both or ("first_n_scales" in str(error) and batch > 1)
         return
     sizes = [rows * columns for rows, columns in made.grids[1:]]
     for per_image in made.takes:

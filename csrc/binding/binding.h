@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "../ps3c.h"
+#include "../run/tensor.h"
 #include "dlpack.h"
 
 /* ---- what the limited API lacks ---------------------------------------------------------------------------- */
@@ -121,29 +122,17 @@ int ps3c_loan_take(ps3c_state *state, const ps3c_label *label, PyObject *object,
 /* Accepts a zeroed loan. */
 void ps3c_loan_return(ps3c_loan *loan);
 
-/* ---- expect.c: what a tensor must be ------------------------------------------------------------------------ */
+/* ---- expect.c ----------------------------------------------------------------------------------------------- */
 
-enum { PS3C_ANY = -1 }; /* a dimension of any size */
+/* The engine's check (run/tensor.h) of a tensor that the binding reads itself: 0, or -1 with its exception. */
+int ps3c_expect(const char *name, const ps3c_tensor *tensor, const ps3c_tensor_rule *rule);
 
-typedef struct ps3c_expectation {
-    int dtype; /* a ps3c_dtype, or PS3C_ANY */
-    ps3c_device device;
-    int ndim;
-    const int64_t *shape; /* [ndim], PS3C_ANY allowed */
-    bool contiguous;
-} ps3c_expectation;
+/* ---- parse.c: Python values; `name` is the argument's, for messages ------------------------------------------ */
 
-/* ValueError for the shape, TypeError for dtype, device and strides. */
-int ps3c_expect(const ps3c_label *label, const ps3c_tensor *tensor, const ps3c_expectation *expectation);
-
-/* ---- parse.c: Python values ---------------------------------------------------------------------------------- */
-
-/* "float32", "float16", "bfloat16" and the rest of ps3c_dtype_name. */
-int ps3c_parse_dtype(PyObject *object, ps3c_dtype *dtype);
 /* ("cpu" | "cuda", index) */
-int ps3c_parse_device(PyObject *object, ps3c_device *device);
-/* A sequence as a tuple (strong); TypeError with the message where the object is none. */
-PyObject *ps3c_sequence(PyObject *object, const char *message);
+int ps3c_parse_device(const char *name, PyObject *object, ps3c_device *device);
+/* A sequence as a tuple (strong); TypeError where the object is none. expected: "a list of integers". */
+PyObject *ps3c_sequence(const char *name, PyObject *object, const char *expected);
 /* An integer (anything with __index__). */
 int ps3c_parse_int64(const char *name, PyObject *object, int64_t *value);
 /* None, "all", or an integer >= 0: PS3C_NONE, PS3C_ALL, or it. */
@@ -160,34 +149,48 @@ int ps3c_parse_text_config(PyObject *dict, ps3c_text_config *config);
 
 typedef struct ps3c_bag {
     ps3c_state *state;
-    bool cuda_on_host; /* ps3c_cuda_on_host */
+    ps3c_device device; /* of the run */
+    bool emulated;      /* the run's CUDA device has the host's memory: tensors on the CPU count as on it */
     Py_ssize_t count, room;
     ps3c_loan *loans;     /* [count] */
     ps3c_tensor *tensors; /* [count]; stays in place until closed */
 } ps3c_bag;
 
-int ps3c_bag_open(ps3c_bag *bag, ps3c_state *state, Py_ssize_t room);
+int ps3c_bag_open(ps3c_bag *bag, ps3c_state *state, ps3c_device device, Py_ssize_t room);
 /* Gives everything back. Accepts a zeroed bag. */
 void ps3c_bag_close(ps3c_bag *bag);
-/* Borrows object and checks it; NULL with an exception. */
-ps3c_tensor *ps3c_bag_take(ps3c_bag *bag, const ps3c_label *label, PyObject *object,
-                           const ps3c_expectation *expectation);
-/* Borrows an argument that a plan wants or does not: *tensor becomes NULL where neither. ValueError where one is
- * there and the other isn't. */
-int ps3c_bag_take_optional(ps3c_bag *bag, const char *argument, PyObject *object, bool wanted,
-                           const ps3c_expectation *expectation, ps3c_tensor **tensor);
+/* Borrows a tensor; shape and the rest are the engine's to check. */
+int ps3c_bag_take(ps3c_bag *bag, const char *argument, PyObject *object, const ps3c_tensor **tensor);
 /* Borrows a sequence of exactly count tensors (None: of none), next to each other in the bag: *first is NULL for
- * none. Tensor i has shape expectation->shape + i * step. */
-int ps3c_bag_take_many(ps3c_bag *bag, const char *argument, PyObject *sequence, int64_t count,
-                       const ps3c_expectation *expectation, int step, ps3c_tensor **first);
-/* Borrows weights, each contiguous and as its info says. */
+ * none. */
+int ps3c_bag_take_many(ps3c_bag *bag, const char *argument, PyObject *sequence, int64_t count, ps3c_tensor **first);
+/* The same for weights, whose names are in infos. */
 int ps3c_bag_take_weights(ps3c_bag *bag, PyObject *sequence, const ps3c_weight_info *infos, int64_t count,
-                          ps3c_dtype dtype, ps3c_device device, ps3c_tensor **first);
-/* Borrows the workspace: uint8, contiguous, at least `bytes` long. */
-ps3c_tensor *ps3c_bag_take_workspace(ps3c_bag *bag, PyObject *object, ps3c_device device, size_t bytes);
+                          const ps3c_tensor **first);
+/* Borrows a contiguous one-dimensional tensor of uint8; NULL with an exception. */
+const ps3c_tensor *ps3c_bag_take_workspace(ps3c_bag *bag, const char *argument, PyObject *object);
 
-/* List of (name, shape). */
-PyObject *ps3c_weights_list(const ps3c_weight_info *infos, int64_t count);
+/* ---- model.c: what VisionModel and TextModel share -------------------------------------------------------------- */
+
+/* Name and shape of weight `index` of a tower's configuration. */
+typedef ps3c_status ps3c_weight_info_function(ps3c_context *context, const void *config, int64_t index,
+                                              ps3c_weight_info *info);
+
+typedef struct ps3c_model {
+    PyObject base;
+    union {
+        ps3c_vision_config vision;
+        ps3c_text_config text;
+    } config;
+    int64_t weight_count;
+    ps3c_weight_info *weight_infos; /* [weight_count] */
+} ps3c_model;
+
+/* Lists the weights of self->config once it is checked: sets weight_count and weight_infos. */
+int ps3c_model_list_weights(ps3c_model *self, ps3c_context *context, int64_t count, ps3c_weight_info_function *info);
+void ps3c_model_dealloc(PyObject *self);
+/* [(name, shape), ...] */
+PyObject *ps3c_model_weights(PyObject *self, void *unused);
 
 /* ---- types and method tables, for module.c ------------------------------------------------------------------------ */
 

@@ -36,10 +36,6 @@ int ps3c_call_begin(ps3c_call *call, int threads, const char *level)
         return -1;
     }
     ps3c_status status = PS3C_OK;
-    if (threads < 0) {
-        PyErr_Format(PyExc_ValueError, "argument threads: expected 0 or more, got %d", threads);
-        goto fail;
-    }
     if (threads > 0)
         status = ps3c_context_set_threads(call->context, threads);
     if (status == PS3C_OK && level != NULL)

@@ -94,7 +94,7 @@ static bool ps3c_tensor_flag(PyObject *object, const char *name)
     return truth > 0;
 }
 
-/* Sets TypeError "argument x: <what> cannot be read (<object.detail>)". Returns -1. */
+/* Sets TypeError "x: got <what> (<detail> <its value>), expected ...". Returns -1. */
 static int ps3c_refuse(const ps3c_label *label, PyObject *object, const char *what, const char *detail)
 {
     char name[PS3C_LABEL_BYTES];
@@ -102,7 +102,7 @@ static int ps3c_refuse(const ps3c_label *label, PyObject *object, const char *wh
     PyObject *value = PyObject_GetAttrString(object, detail);
     if (value == NULL)
         PyErr_Clear();
-    PyErr_Format(PyExc_TypeError, "%s: expected a dense floating or integer tensor, got %s (%s %S)",
+    PyErr_Format(PyExc_TypeError, "%s: got %s (%s %S), expected a dense floating or integer tensor",
                  ps3c_label_text(label, name, sizeof name), what, detail, value != NULL ? value : Py_None);
     Py_XDECREF(value);
     return -1;
@@ -138,7 +138,7 @@ static int ps3c_refuse_kind(const ps3c_label *label, PyObject *object)
     else if (ps3c_tensor_flag(object, "is_quantized"))
         ps3c_refuse(label, object, "a quantised tensor", "dtype");
     else
-        PyErr_Format(PyExc_TypeError, "%s: this %.100s has no memory that can be read: %S",
+        PyErr_Format(PyExc_TypeError, "%s: got a %.100s without memory that can be read (%S), expected a dense tensor",
                      ps3c_label_text(label, name, sizeof name), ps3c_type_name(object),
                      value != NULL ? value : Py_None);
     Py_XDECREF(type);
@@ -188,12 +188,12 @@ static int ps3c_view_dl(const ps3c_label *label, PyObject *object, const ps3c_dl
                            ps3c_tensor_flag(object, "is_conj") ? "a conjugate complex tensor" : "a complex tensor",
                            "dtype");
     if (dtype < 0)
-        return ps3c_refuse(label, object, "a dtype that ps3c does not use", "dtype");
+        return ps3c_refuse(label, object, "a dtype that ps3c does not read", "dtype");
     if (dl->device.type != PS3C_DL_CPU && dl->device.type != PS3C_DL_CUDA)
-        return ps3c_refuse(label, object, "a tensor on a device that ps3c does not use", "device");
+        return ps3c_refuse(label, object, "a tensor on a device that ps3c cannot read", "device");
     if (dl->ndim > PS3C_MAX_DIMS) {
-        PyErr_Format(PyExc_ValueError, "%s: expected at most %d dimensions, got %d",
-                     ps3c_label_text(label, name, sizeof name), PS3C_MAX_DIMS, (int)dl->ndim);
+        PyErr_Format(PyExc_ValueError, "%s: got %d dimensions, expected at most %d",
+                     ps3c_label_text(label, name, sizeof name), (int)dl->ndim, PS3C_MAX_DIMS);
         return -1;
     }
     bool on_cpu = dl->device.type == PS3C_DL_CPU;
@@ -260,8 +260,8 @@ static int ps3c_loan_ask(ps3c_state *state, const ps3c_label *label, const ps3c_
     }
     if (loan->versioned->version.major != 1) {
         char name[PS3C_LABEL_BYTES];
-        PyErr_Format(PyExc_TypeError, "%s: lent by DLPack %u, expected 1", ps3c_label_text(label, name, sizeof name),
-                     (unsigned)loan->versioned->version.major);
+        PyErr_Format(PyExc_TypeError, "%s: got a tensor lent by DLPack %u, expected DLPack 1",
+                     ps3c_label_text(label, name, sizeof name), (unsigned)loan->versioned->version.major);
         return -1;
     }
     *dl = loan->versioned->tensor;
@@ -289,7 +289,7 @@ int ps3c_loan_take(ps3c_state *state, const ps3c_label *label, PyObject *object,
     int is_tensor = ps3c_tensor_kind(state, object, &exchange);
     if (is_tensor <= 0) {
         if (is_tensor == 0)
-            PyErr_Format(PyExc_TypeError, "%s: expected a torch.Tensor, got %.200s",
+            PyErr_Format(PyExc_TypeError, "%s: got %.200s, expected a torch.Tensor",
                          ps3c_label_text(label, name, sizeof name), ps3c_type_name(object));
         return -1;
     }

@@ -3,10 +3,10 @@
 
 static int ps3c_read_channels(const char *name, PyObject *object, float values[3])
 {
-    PyObject *tuple = ps3c_sequence(object, "");
+    PyObject *tuple = ps3c_sequence(name, object, "3 numbers");
     if (tuple == NULL || PyTuple_Size(tuple) != 3) {
         if (tuple != NULL || PyErr_ExceptionMatches(PyExc_TypeError))
-            PyErr_Format(PyExc_ValueError, "argument %s: expected 3 numbers, got %R", name, object);
+            PyErr_Format(PyExc_ValueError, "%s: got %R, expected 3 numbers", name, object);
         Py_XDECREF(tuple);
         return -1;
     }
@@ -19,17 +19,17 @@ static int ps3c_read_channels(const char *name, PyObject *object, float values[3
 /* (H, W, 3 or 4) uint8, the pixels of a row next to each other, rows any number of bytes apart. */
 static int ps3c_pixels_view(PyObject *object, ps3c_tensor *pixels)
 {
+    char shape[PS3C_SHAPE_BYTES];
     if (ps3c_array_view("pixels", object, PS3C_UINT8, false, pixels) < 0)
         return -1;
     if (pixels->ndim != 3 || (pixels->shape[2] != 3 && pixels->shape[2] != 4)) {
-        PyErr_Format(PyExc_ValueError, "argument pixels: expected shape (height, width, 3 or 4), got %d dimensions%s",
-                     (int)pixels->ndim, pixels->ndim == 3 ? " with another number of channels" : "");
+        PyErr_Format(PyExc_ValueError, "pixels: got shape %s, expected (height, width, 3 or 4)",
+                     ps3c_shape_text(pixels->ndim, pixels->shape, shape));
         return -1;
     }
     if (pixels->strides[2] != 1 || (pixels->shape[1] > 1 && pixels->strides[1] != pixels->shape[2])) {
-        PyErr_Format(PyExc_TypeError,
-                     "argument pixels: expected rows of contiguous pixels, got strides (%lld, %lld, %lld)",
-                     (long long)pixels->strides[0], (long long)pixels->strides[1], (long long)pixels->strides[2]);
+        PyErr_Format(PyExc_TypeError, "pixels: got strides %s, expected rows of contiguous pixels",
+                     ps3c_shape_text(pixels->ndim, pixels->strides, shape));
         return -1;
     }
     return 0;
@@ -83,7 +83,7 @@ static int ps3c_read_filter(const char *name)
         return PS3C_BICUBIC;
     if (strcmp(name, "bilinear") == 0)
         return PS3C_BILINEAR;
-    PyErr_Format(PyExc_ValueError, "argument filter: expected 'bilinear' or 'bicubic', got '%.40s'", name);
+    PyErr_Format(PyExc_ValueError, "filter: got '%.40s', expected 'bilinear' or 'bicubic'", name);
     return -1;
 }
 
@@ -134,7 +134,7 @@ static PyObject *ps3c_image_resize_rows_py(PyObject *module, PyObject *args, PyO
         ps3c_read_channels("mean", mean_object, mean) < 0 || ps3c_read_channels("std", std_object, std) < 0)
         return NULL;
     if (height < 1 || height > 1 << 30)
-        return PyErr_Format(PyExc_ValueError, "argument height: expected 1 to 2^30, got %lld", height);
+        return PyErr_Format(PyExc_ValueError, "height: got %lld, expected 1 to 2^30", height);
     result = ps3c_array_new(PS3C_FLOAT32, 3, (int64_t[]){3, height, pixels.shape[1]}, &out);
     if (result == NULL)
         return NULL;

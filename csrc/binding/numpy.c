@@ -58,8 +58,7 @@ static int ps3c_array_dtype(PyArrayObject *array)
 int ps3c_array_view(const char *name, PyObject *object, int dtype, bool write, ps3c_tensor *tensor)
 {
     if (!PyArray_Check(object)) {
-        PyErr_Format(PyExc_TypeError, "argument %s: expected a numpy.ndarray, got %.200s", name,
-                     ps3c_type_name(object));
+        PyErr_Format(PyExc_TypeError, "%s: got %.200s, expected a numpy.ndarray", name, ps3c_type_name(object));
         return -1;
     }
     PyArrayObject *array = (PyArrayObject *)object;
@@ -68,20 +67,19 @@ int ps3c_array_view(const char *name, PyObject *object, int dtype, bool write, p
         const char *wanted = dtype == PS3C_ANY        ? "a bool, integer or floating"
                              : dtype == PS3C_BFLOAT16 ? "uint16 (bfloat16 bits)"
                                                       : ps3c_dtype_name((ps3c_dtype)dtype);
-        PyErr_Format(PyExc_TypeError, "argument %s: expected %s array, got dtype %S", name, wanted,
-                     PyArray_DESCR(array));
+        PyErr_Format(PyExc_TypeError, "%s: got dtype %S, expected %s array", name, PyArray_DESCR(array), wanted);
         return -1;
     }
     if (!PyArray_ISBEHAVED_RO(array) || (write && !PyArray_ISWRITEABLE(array))) {
         const char *fault = !PyArray_ISNOTSWAPPED(array) ? "of foreign byte order"
                             : !PyArray_ISALIGNED(array)  ? "that is not aligned"
                                                          : "that is read-only";
-        PyErr_Format(PyExc_TypeError, "argument %s: got an array %s", name, fault);
+        PyErr_Format(PyExc_TypeError, "%s: got an array %s, expected an ordinary one", name, fault);
         return -1;
     }
     if (PyArray_NDIM(array) > PS3C_MAX_DIMS) {
-        PyErr_Format(PyExc_ValueError, "argument %s: expected at most %d dimensions, got %d", name, PS3C_MAX_DIMS,
-                     PyArray_NDIM(array));
+        PyErr_Format(PyExc_ValueError, "%s: got %d dimensions, expected at most %d", name, PyArray_NDIM(array),
+                     PS3C_MAX_DIMS);
         return -1;
     }
     *tensor = (ps3c_tensor){.data = PyArray_DATA(array), .dtype = (ps3c_dtype)held, .ndim = PyArray_NDIM(array)};
@@ -91,7 +89,7 @@ int ps3c_array_view(const char *name, PyObject *object, int dtype, bool write, p
         tensor->shape[d] = PyArray_DIM(array, d);
         tensor->strides[d] = stride / item;
         if (stride % item != 0 && tensor->shape[d] > 1) {
-            PyErr_Format(PyExc_TypeError, "argument %s: stride of %zd bytes is not a multiple of the item's %zd", name,
+            PyErr_Format(PyExc_TypeError, "%s: got a stride of %zd bytes, expected a multiple of the item's %zd", name,
                          (Py_ssize_t)stride, (Py_ssize_t)item);
             return -1;
         }
@@ -102,11 +100,10 @@ int ps3c_array_view(const char *name, PyObject *object, int dtype, bool write, p
 int ps3c_array_contiguous(const char *name, PyObject *object, int dtype, bool write, int ndim, const int64_t *shape,
                           ps3c_tensor *tensor)
 {
-    ps3c_label label = ps3c_argument(name);
+    const ps3c_tensor_rule rule = {.dtype = PS3C_ANY, .ndim = ndim, .shape = shape, .contiguous = true};
     if (ps3c_array_view(name, object, dtype, write, tensor) < 0)
         return -1;
-    return ps3c_expect(&label, tensor,
-                       &(ps3c_expectation){.dtype = PS3C_ANY, .ndim = ndim, .shape = shape, .contiguous = true});
+    return ps3c_expect(name, tensor, &rule);
 }
 
 PyObject *ps3c_array_new(ps3c_dtype dtype, int ndim, const int64_t *shape, ps3c_tensor *tensor)

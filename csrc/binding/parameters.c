@@ -64,8 +64,8 @@ static PyObject *ps3c_module_dict(PyObject *module, const char *name)
 {
     PyObject *dict = PyObject_GetAttrString(module, name);
     if (dict != NULL && !PyDict_Check(dict)) {
-        PyErr_Format(PyExc_TypeError, "argument module: expected a torch.nn.Module, but %s of %.200s is a %.200s", name,
-                     ps3c_type_name(module), ps3c_type_name(dict));
+        PyErr_Format(PyExc_TypeError, "module: got a %.200s whose %s is a %.200s, expected a torch.nn.Module",
+                     ps3c_type_name(module), name, ps3c_type_name(dict));
         Py_CLEAR(dict);
     }
     return dict;
@@ -244,7 +244,7 @@ static PyObject *ps3c_parameters_collect(PyObject *object, PyObject *unused)
         if (value == NULL && !PyErr_Occurred())
             value = ps3c_parametrized(self, node, key, PyTuple_GetItem(self->names, i));
         if (value == Py_None) {
-            PyErr_Format(PyExc_TypeError, "parameter '%U' of %.200s: expected a tensor, got None",
+            PyErr_Format(PyExc_TypeError, "parameter '%U' of %.200s: got None, expected a tensor",
                          PyTuple_GetItem(self->names, i), ps3c_type_name(self->module));
             Py_CLEAR(value);
         }
@@ -268,7 +268,7 @@ static PyObject *ps3c_parameters_new(PyTypeObject *type, PyObject *args, PyObjec
     names = PySequence_Tuple(names);
     for (Py_ssize_t i = 0; names != NULL && i < PyTuple_Size(names); i++)
         if (!PyUnicode_Check(PyTuple_GetItem(names, i))) {
-            PyErr_Format(PyExc_TypeError, "argument names: expected str, got %.200s at %zd",
+            PyErr_Format(PyExc_TypeError, "names: got %.200s at %zd, expected str",
                          ps3c_type_name(PyTuple_GetItem(names, i)), i);
             Py_CLEAR(names);
         }

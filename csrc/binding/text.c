@@ -1,38 +1,71 @@
 /* TextModel and TextPlan: the text tower of ps3c.h for Python. */
-#include "binding.h"
-
-typedef struct ps3c_text_model {
-    PyObject base;
-    ps3c_text_config config;
-    int64_t weight_count;
-    ps3c_weight_info *weight_infos; /* [weight_count] */
-} ps3c_text_model;
+#include "fields.h"
 
 typedef struct ps3c_text_plan_object {
     PyObject base;
-    ps3c_text_model *model; /* strong */
+    ps3c_model *model; /* strong */
     ps3c_text_plan *plan;
-    int64_t batch, length;
-    ps3c_dtype dtype;
-    ps3c_device device;
+    ps3c_text_request request;
+    ps3c_text_plan_info info;
 } ps3c_text_plan_object;
+
+/* ---- arguments ------------------------------------------------------------------------------------------------- */
+
+static const char *const ps3c_dtypes[] = {"float32", "float16", "bfloat16", NULL};
+
+/* Of TextModel.plan. */
+#define PS3C_R(field) offsetof(ps3c_text_request, field)
+static const ps3c_field ps3c_text_request_fields[] = {
+    {"batch", PS3C_FIELD_INT, PS3C_R(batch), .required = true},
+    {"length", PS3C_FIELD_INT, PS3C_R(length), .required = true},
+    {"dtype", PS3C_FIELD_CHOICE, PS3C_R(dtype), .choices = ps3c_dtypes},
+    {"device", PS3C_FIELD_DEVICE, PS3C_R(device), .required = false},
+    {"workspace_limit", PS3C_FIELD_SIZE, PS3C_R(workspace_limit), .required = false},
+    {.name = NULL},
+};
+
+typedef struct ps3c_text_run_args {
+    ps3c_text_io io;
+    int threads;
+    const char *level;
+} ps3c_text_run_args;
+
+/* Of TextPlan.run. */
+#define PS3C_A(field) offsetof(ps3c_text_run_args, field)
+static const ps3c_field ps3c_text_run_fields[] = {
+    {"weights", PS3C_FIELD_WEIGHTS, PS3C_A(io.weights), .required = true},
+    {"ids", PS3C_FIELD_TENSOR, PS3C_A(io.ids), .required = true},
+    {"pooled", PS3C_FIELD_TENSOR, PS3C_A(io.pooled), .required = true},
+    {"prompt", PS3C_FIELD_TENSOR, PS3C_A(io.prompt), .required = true},
+    {"workspace", PS3C_FIELD_WORKSPACE, PS3C_A(io.workspace), .required = true, .other = PS3C_A(io.workspace_bytes)},
+    {"threads", PS3C_FIELD_THREADS, PS3C_A(threads), .required = false},
+    {"level", PS3C_FIELD_NAME, PS3C_A(level), .required = false},
+    {"stream", PS3C_FIELD_POINTER, PS3C_A(io.stream), .required = false},
+    {"tf32", PS3C_FIELD_BOOL, PS3C_A(io.tf32), .required = false},
+    {.name = NULL},
+};
 
 /* ---- TextModel ------------------------------------------------------------------------------------------------- */
 
-static int ps3c_text_model_describe(ps3c_text_model *self, ps3c_context *context)
+static ps3c_status ps3c_text_info(ps3c_context *context, const void *config, int64_t index, ps3c_weight_info *info)
 {
-    ps3c_status status = ps3c_text_config_check(context, &self->config);
-    if (status == PS3C_OK) {
-        self->weight_count = ps3c_text_weight_count(&self->config);
-        self->weight_infos = PyMem_New(ps3c_weight_info, self->weight_count);
-        if (self->weight_infos == NULL)
-            status = PS3C_ERROR_MEMORY;
-    }
-    for (int64_t i = 0; i < self->weight_count && status == PS3C_OK; i++)
-        status = ps3c_text_weight_info(context, &self->config, i, &self->weight_infos[i]);
-    if (status != PS3C_OK)
-        ps3c_python_error(context, status);
-    return status == PS3C_OK ? 0 : -1;
+    return ps3c_text_weight_info(context, config, index, info);
+}
+
+static int ps3c_text_model_fill(ps3c_model *self, PyObject *config)
+{
+    ps3c_text_config *text = &self->config.text;
+    ps3c_call call = {0};
+    if (ps3c_parse_text_config(config, text) < 0 || ps3c_call_begin(&call, 0, NULL) < 0)
+        return -1;
+    ps3c_status status = ps3c_text_config_check(call.context, text);
+    int failed = status != PS3C_OK;
+    if (failed)
+        ps3c_python_error(call.context, status);
+    else
+        failed = ps3c_model_list_weights(self, call.context, ps3c_text_weight_count(text), ps3c_text_info);
+    ps3c_call_end(&call);
+    return failed ? -1 : 0;
 }
 
 static PyObject *ps3c_text_model_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
@@ -41,68 +74,38 @@ static PyObject *ps3c_text_model_new(PyTypeObject *type, PyObject *args, PyObjec
     PyObject *config;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O:TextModel", keywords, &config))
         return NULL;
-    ps3c_text_model *self = (ps3c_text_model *)PyType_GenericAlloc(type, 0);
-    ps3c_call call = {0};
-    if (self == NULL || ps3c_parse_text_config(config, &self->config) < 0 || ps3c_call_begin(&call, 0, NULL) < 0 ||
-        ps3c_text_model_describe(self, call.context) < 0)
+    ps3c_model *self = (ps3c_model *)PyType_GenericAlloc(type, 0);
+    if (self != NULL && ps3c_text_model_fill(self, config) < 0)
         Py_CLEAR(self);
-    ps3c_call_end(&call);
     return (PyObject *)self;
-}
-
-static void ps3c_text_model_dealloc(PyObject *object)
-{
-    PyTypeObject *type = Py_TYPE(object);
-    PyMem_Free(((ps3c_text_model *)object)->weight_infos);
-    PyObject_Free(object);
-    Py_DECREF(type);
-}
-
-static PyObject *ps3c_text_model_weights(PyObject *object, void *unused)
-{
-    (void)unused;
-    ps3c_text_model *self = (ps3c_text_model *)object;
-    return ps3c_weights_list(self->weight_infos, self->weight_count);
 }
 
 static PyObject *ps3c_text_model_plan(PyObject *object, PyObject *args, PyObject *kwargs)
 {
-    static char *keywords[] = {"batch", "length", "dtype", "device", "workspace_limit", NULL};
-    ps3c_text_model *self = (ps3c_text_model *)object;
-    PyTypeObject *type = ps3c_state_of_instance(object)->text_plan;
+    ps3c_model *self = (ps3c_model *)object;
     ps3c_text_plan_object *result = NULL;
-    PyObject *dtype_name = NULL, *device_name = NULL;
-    ps3c_dtype dtype = PS3C_FLOAT32;
-    ps3c_device device = {PS3C_CPU, 0};
-    long long batch, length;
-    Py_ssize_t limit = 0;
+    ps3c_text_request request = {0};
+    ps3c_reader reader = {.fields = ps3c_text_request_fields,
+                          .target = &request,
+                          .format = "%s",
+                          .whole = "plan()",
+                          .call = true,
+                          .positional = 2};
     ps3c_call call = {0};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "LL|$OOn:plan", keywords, &batch, &length, &dtype_name, &device_name,
-                                     &limit))
-        return NULL;
-    if (limit < 0) {
-        PyErr_Format(PyExc_ValueError, "argument workspace_limit: expected 0 or more, got %zd", limit);
-        return NULL;
-    }
-    if ((dtype_name != NULL && ps3c_parse_dtype(dtype_name, &dtype) < 0) ||
-        (device_name != NULL && ps3c_parse_device(device_name, &device) < 0) || ps3c_call_begin(&call, 0, NULL) < 0)
-        return NULL;
-    result = (ps3c_text_plan_object *)PyType_GenericAlloc(type, 0);
+    if (ps3c_read_arguments(&reader, args, kwargs) < 0 || ps3c_call_begin(&call, 0, NULL) < 0)
+        goto cleanup;
+    result = (ps3c_text_plan_object *)PyType_GenericAlloc(ps3c_state_of_instance(object)->text_plan, 0);
     if (result == NULL)
         goto cleanup;
-    ps3c_status status =
-        ps3c_text_plan_create(call.context, &self->config, batch, length, dtype, device, (size_t)limit, &result->plan);
+    ps3c_status status = ps3c_text_plan_create(call.context, &self->config.text, &request, &result->plan);
     if (status != PS3C_OK) {
-        result->plan = NULL;
         ps3c_python_error(call.context, status);
         Py_CLEAR(result);
         goto cleanup;
     }
-    result->model = (ps3c_text_model *)Py_NewRef(object);
-    result->batch = batch;
-    result->length = length;
-    result->dtype = dtype;
-    result->device = device;
+    result->model = (ps3c_model *)Py_NewRef(object);
+    result->request = request;
+    ps3c_text_plan_describe(result->plan, &result->info);
 cleanup:
     ps3c_call_end(&call);
     return (PyObject *)result;
@@ -116,14 +119,14 @@ static PyMethodDef ps3c_text_model_methods[] = {
 };
 
 static PyGetSetDef ps3c_text_model_getset[] = {
-    {"weights", ps3c_text_model_weights, NULL, "List of (name, shape), in the order that run wants.", NULL},
+    {"weights", ps3c_model_weights, NULL, "List of (name, shape), in the order that run wants.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyType_Slot ps3c_text_model_slots[] = {
     {Py_tp_doc, "TextModel(config)\n--\n\nA text tower's sizes, checked; holds no weights. Immutable."},
     {Py_tp_new, ps3c_text_model_new},
-    {Py_tp_dealloc, ps3c_text_model_dealloc},
+    {Py_tp_dealloc, ps3c_model_dealloc},
     {Py_tp_methods, ps3c_text_model_methods},
     {Py_tp_getset, ps3c_text_model_getset},
     {0, NULL},
@@ -131,91 +134,34 @@ static PyType_Slot ps3c_text_model_slots[] = {
 
 PyType_Spec ps3c_text_model_spec = {
     .name = "ps3c._core.TextModel",
-    .basicsize = sizeof(ps3c_text_model),
+    .basicsize = sizeof(ps3c_model),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = ps3c_text_model_slots,
 };
 
 /* ---- TextPlan ---------------------------------------------------------------------------------------------------- */
 
-typedef struct ps3c_text_run_args {
-    PyObject *weights, *ids, *pooled, *prompt, *workspace;
-    int threads;
-    const char *level;
-    unsigned long long stream; /* cudaStream_t */
-    int tf32;
-} ps3c_text_run_args;
-
-static int ps3c_text_parse_run(PyObject *args, PyObject *kwargs, ps3c_text_run_args *a)
-{
-    static char *keywords[] = {"weights", "ids",   "pooled", "prompt", "workspace",
-                               "threads", "level", "stream", "tf32",   NULL};
-    *a = (ps3c_text_run_args){0};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$OOOizKp:run", keywords, &a->weights, &a->ids, &a->pooled,
-                                     &a->prompt, &a->workspace, &a->threads, &a->level, &a->stream, &a->tf32))
-        return -1;
-    const char *missing = a->pooled == NULL ? "pooled" : a->prompt == NULL ? "prompt" : "workspace";
-    if (a->pooled == NULL || a->prompt == NULL || a->workspace == NULL) {
-        PyErr_Format(PyExc_TypeError, "run() missing required argument '%s'", missing);
-        return -1;
-    }
-    return 0;
-}
-
-/* Sizes of an output: (B, width), or (B, length, width) when every token has one. */
-static ps3c_expectation ps3c_text_output(const ps3c_text_plan_object *self, int64_t width, int64_t shape[3])
-{
-    bool pooled = self->model->config.pool != PS3C_POOL_NONE || self->model->config.class_token;
-    shape[0] = self->batch;
-    shape[1] = pooled ? width : ps3c_text_plan_pooled_tokens(self->plan);
-    shape[2] = width;
-    return (ps3c_expectation){(int)self->dtype, self->device, pooled ? 2 : 3, shape, true};
-}
-
-static int ps3c_text_take(ps3c_text_plan_object *self, const ps3c_text_run_args *a, ps3c_bag *bag, ps3c_text_io *io)
-{
-    const ps3c_text_model *model = self->model;
-    const int64_t ids_shape[] = {self->batch, self->length};
-    int64_t pooled_shape[3], prompt_shape[3];
-    const ps3c_expectation ids = {PS3C_INT64, self->device, 2, ids_shape, false};
-    const ps3c_expectation pooled = ps3c_text_output(self, model->config.output_dim, pooled_shape);
-    const ps3c_expectation prompt = ps3c_text_output(self, model->config.prompt_dim, prompt_shape);
-    const ps3c_label ids_label = ps3c_argument("ids"), pooled_label = ps3c_argument("pooled"),
-                     prompt_label = ps3c_argument("prompt");
-    ps3c_tensor *weights, *workspace;
-    io->ids = ps3c_bag_take(bag, &ids_label, a->ids, &ids);
-    if (io->ids == NULL || ps3c_bag_take_weights(bag, a->weights, model->weight_infos, model->weight_count, self->dtype,
-                                                 self->device, &weights) < 0)
-        return -1;
-    io->weights = weights;
-    if ((io->pooled = ps3c_bag_take(bag, &pooled_label, a->pooled, &pooled)) == NULL ||
-        (io->prompt = ps3c_bag_take(bag, &prompt_label, a->prompt, &prompt)) == NULL)
-        return -1;
-    workspace = ps3c_bag_take_workspace(bag, a->workspace, self->device, ps3c_text_plan_workspace_bytes(self->plan));
-    if (workspace == NULL)
-        return -1;
-    io->workspace = workspace->data;
-    io->workspace_bytes = (size_t)workspace->shape[0];
-    return 0;
-}
-
 static PyObject *ps3c_text_plan_run(PyObject *object, PyObject *args, PyObject *kwargs)
 {
     ps3c_text_plan_object *self = (ps3c_text_plan_object *)object;
-    ps3c_text_run_args a;
-    ps3c_text_io io = {0};
+    ps3c_text_run_args a = {0};
     ps3c_bag bag = {0};
+    ps3c_reader reader = {.fields = ps3c_text_run_fields,
+                          .target = &a,
+                          .format = "%s",
+                          .whole = "run()",
+                          .call = true,
+                          .positional = 2,
+                          .bag = &bag,
+                          .model = self->model};
     ps3c_call call = {0};
     PyObject *result = NULL;
     ps3c_status status;
-    if (ps3c_text_parse_run(args, kwargs, &a) < 0 ||
-        ps3c_bag_open(&bag, ps3c_state_of_instance(object), self->model->weight_count + 4) < 0 ||
-        ps3c_text_take(self, &a, &bag, &io) < 0 || ps3c_call_begin(&call, a.threads, a.level) < 0)
+    if (ps3c_bag_open(&bag, ps3c_state_of_instance(object), self->request.device, self->model->weight_count + 4) < 0 ||
+        ps3c_read_arguments(&reader, args, kwargs) < 0 || ps3c_call_begin(&call, a.threads, a.level) < 0)
         goto cleanup;
-    io.stream = (void *)(uintptr_t)a.stream;
-    io.tf32 = a.tf32;
     PS3C_ENGINE_BEGIN(call)
-    status = ps3c_text_run(call.context, self->plan, &io);
+    status = ps3c_text_run(call.context, self->plan, &a.io);
     PS3C_ENGINE_END(call)
     result = status == PS3C_OK ? Py_NewRef(Py_None) : ps3c_python_error(call.context, status);
 cleanup:
@@ -237,13 +183,19 @@ static void ps3c_text_plan_dealloc(PyObject *object)
 static PyObject *ps3c_text_plan_workspace(PyObject *object, void *unused)
 {
     (void)unused;
-    return PyLong_FromSize_t(ps3c_text_plan_workspace_bytes(((ps3c_text_plan_object *)object)->plan));
+    return PyLong_FromSize_t(((ps3c_text_plan_object *)object)->info.workspace_bytes);
 }
 
 static PyObject *ps3c_text_plan_tokens(PyObject *object, void *unused)
 {
     (void)unused;
-    return PyLong_FromLongLong(ps3c_text_plan_pooled_tokens(((ps3c_text_plan_object *)object)->plan));
+    return PyLong_FromLongLong(((ps3c_text_plan_object *)object)->info.pooled_tokens);
+}
+
+static PyObject *ps3c_text_plan_every_token(PyObject *object, void *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(((ps3c_text_plan_object *)object)->info.every_token);
 }
 
 static PyMethodDef ps3c_text_plan_methods[] = {
@@ -255,6 +207,7 @@ static PyMethodDef ps3c_text_plan_methods[] = {
 
 static PyGetSetDef ps3c_text_plan_getset[] = {
     {"workspace_bytes", ps3c_text_plan_workspace, NULL, "Bytes of workspace a run needs.", NULL},
+    {"every_token", ps3c_text_plan_every_token, NULL, "Do outputs hold a vector for each token?", NULL},
     {"pooled_tokens", ps3c_text_plan_tokens, NULL, "Tokens a text has in the outputs: 1, or all.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

@@ -1,37 +1,98 @@
 /* VisionModel and VisionPlan: the vision encoder of ps3c.h for Python. */
-#include "binding.h"
-
-typedef struct ps3c_vision_model {
-    PyObject base;
-    ps3c_vision_config config;
-    int64_t weight_count;
-    ps3c_weight_info *weight_infos; /* [weight_count] */
-} ps3c_vision_model;
+#include "fields.h"
 
 typedef struct ps3c_vision_plan_object {
     PyObject base;
-    ps3c_vision_model *model; /* strong */
+    ps3c_model *model; /* strong */
     ps3c_vision_plan *plan;
     ps3c_vision_request request; /* first_n_scales: NULL, the plan has its copy */
     ps3c_vision_plan_info info;
 } ps3c_vision_plan_object;
 
+/* ---- arguments ------------------------------------------------------------------------------------------------- */
+
+static const char *const ps3c_modes[] = {"features", "pretrain", "low_res", NULL};
+static const char *const ps3c_dtypes[] = {"float32", "float16", "bfloat16", NULL};
+_Static_assert(sizeof(ps3c_vision_mode) == sizeof(int) && sizeof(ps3c_dtype) == sizeof(int), "choices are ints");
+
+/* Of VisionModel.plan. */
+#define PS3C_R(field) offsetof(ps3c_vision_request, field)
+static const ps3c_field ps3c_vision_request_fields[] = {
+    {"batch", PS3C_FIELD_INT, PS3C_R(batch), .required = true},
+    {"height", PS3C_FIELD_INT, PS3C_R(height), .required = true},
+    {"width", PS3C_FIELD_INT, PS3C_R(width), .required = true},
+    {"dtype", PS3C_FIELD_CHOICE, PS3C_R(dtype), .choices = ps3c_dtypes},
+    {"device", PS3C_FIELD_DEVICE, PS3C_R(device), .required = false},
+    {"mode", PS3C_FIELD_CHOICE, PS3C_R(mode), .choices = ps3c_modes},
+    {"num_look_close", PS3C_FIELD_LOOKS, PS3C_R(num_look_close), .required = false},
+    {"num_token_look_close", PS3C_FIELD_LOOKS, PS3C_R(num_token_look_close), .required = false},
+    {"first_n_scales", PS3C_FIELD_EACH, PS3C_R(first_n_scales), .other = PS3C_R(batch)},
+    {"prompt", PS3C_FIELD_BOOL, PS3C_R(prompt), .required = false},
+    {"gt_maps", PS3C_FIELD_BOOL, PS3C_R(gt_maps), .required = false},
+    {"smooth", PS3C_FIELD_BOOL, PS3C_R(smooth), .required = false},
+    {"pool_gt_only", PS3C_FIELD_BOOL, PS3C_R(pool_gt_only), .required = false},
+    {"global_text", PS3C_FIELD_BOOL, PS3C_R(global_text), .required = false},
+    {"hidden_states", PS3C_FIELD_INT, PS3C_R(hidden_states), .required = false},
+    {"workspace_limit", PS3C_FIELD_SIZE, PS3C_R(workspace_limit), .required = false},
+    {"pooled", PS3C_FIELD_BOOL, PS3C_R(pooled), .required = false},
+    {"looks_per_step", PS3C_FIELD_INT, PS3C_R(looks_per_step), .required = false},
+    {.name = NULL},
+};
+
+typedef struct ps3c_vision_run_args {
+    ps3c_vision_io io;
+    int threads;
+    const char *level;
+    int64_t step; /* PS3C_ALL_STEPS: the whole run */
+} ps3c_vision_run_args;
+
+#define PS3C_ALL_STEPS INT64_MIN
+
+/* Of VisionPlan.run. */
+#define PS3C_A(field) offsetof(ps3c_vision_run_args, field)
+#define PS3C_COUNT(field) offsetof(ps3c_vision_plan_info, field)
+static const ps3c_field ps3c_vision_run_fields[] = {
+    {"weights", PS3C_FIELD_WEIGHTS, PS3C_A(io.weights), .required = true},
+    {"pixel_values", PS3C_FIELD_TENSOR, PS3C_A(io.pixel_values), .required = true},
+    {"prompt", PS3C_FIELD_TENSOR, PS3C_A(io.prompt), .required = false},
+    {"gt_maps", PS3C_FIELD_TENSOR, PS3C_A(io.gt_maps), .required = false},
+    {"global_text", PS3C_FIELD_TENSOR, PS3C_A(io.global_text), .required = false},
+    {"hidden_states", PS3C_FIELD_TENSORS, PS3C_A(io.hidden_states), .other = PS3C_COUNT(hidden_states)},
+    {"selection_maps", PS3C_FIELD_TENSORS, PS3C_A(io.selection_maps), .other = PS3C_COUNT(selection_maps)},
+    {"selection_probs", PS3C_FIELD_TENSORS, PS3C_A(io.selection_probs), .other = PS3C_COUNT(selection_probs)},
+    {"bottomup_probs", PS3C_FIELD_TENSORS, PS3C_A(io.bottomup_probs), .other = PS3C_COUNT(bottomup_probs)},
+    {"topdown_probs", PS3C_FIELD_TENSORS, PS3C_A(io.topdown_probs), .other = PS3C_COUNT(topdown_probs)},
+    {"pooled", PS3C_FIELD_TENSOR, PS3C_A(io.pooled), .required = false},
+    {"workspace", PS3C_FIELD_WORKSPACE, PS3C_A(io.workspace), .required = true, .other = PS3C_A(io.workspace_bytes)},
+    {"threads", PS3C_FIELD_THREADS, PS3C_A(threads), .required = false},
+    {"level", PS3C_FIELD_NAME, PS3C_A(level), .required = false},
+    {"stream", PS3C_FIELD_POINTER, PS3C_A(io.stream), .required = false},
+    {"tf32", PS3C_FIELD_BOOL, PS3C_A(io.tf32), .required = false},
+    {"step", PS3C_FIELD_INT_OR_NONE, PS3C_A(step), .required = false},
+    {.name = NULL},
+};
+
 /* ---- VisionModel --------------------------------------------------------------------------------------------- */
 
-static int ps3c_vision_model_describe(ps3c_vision_model *self, ps3c_context *context)
+static ps3c_status ps3c_vision_info(ps3c_context *context, const void *config, int64_t index, ps3c_weight_info *info)
 {
-    ps3c_status status = ps3c_vision_config_check(context, &self->config);
-    if (status == PS3C_OK) {
-        self->weight_count = ps3c_vision_weight_count(&self->config);
-        self->weight_infos = PyMem_New(ps3c_weight_info, self->weight_count);
-        if (self->weight_infos == NULL)
-            status = PS3C_ERROR_MEMORY;
-    }
-    for (int64_t i = 0; i < self->weight_count && status == PS3C_OK; i++)
-        status = ps3c_vision_weight_info(context, &self->config, i, &self->weight_infos[i]);
-    if (status != PS3C_OK)
-        ps3c_python_error(context, status);
-    return status == PS3C_OK ? 0 : -1;
+    return ps3c_vision_weight_info(context, config, index, info);
+}
+
+static int ps3c_vision_model_fill(ps3c_model *self, PyObject *config)
+{
+    ps3c_vision_config *vision = &self->config.vision;
+    ps3c_call call = {0};
+    if (ps3c_parse_vision_config(config, vision) < 0 || ps3c_call_begin(&call, 0, NULL) < 0)
+        return -1;
+    ps3c_status status = ps3c_vision_config_check(call.context, vision);
+    int failed = status != PS3C_OK;
+    if (failed)
+        ps3c_python_error(call.context, status);
+    else
+        failed = ps3c_model_list_weights(self, call.context, ps3c_vision_weight_count(vision), ps3c_vision_info);
+    ps3c_call_end(&call);
+    return failed ? -1 : 0;
 }
 
 static PyObject *ps3c_vision_model_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
@@ -40,140 +101,42 @@ static PyObject *ps3c_vision_model_new(PyTypeObject *type, PyObject *args, PyObj
     PyObject *config;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O:VisionModel", keywords, &config))
         return NULL;
-    ps3c_vision_model *self = (ps3c_vision_model *)PyType_GenericAlloc(type, 0);
-    ps3c_call call = {0};
-    if (self == NULL || ps3c_parse_vision_config(config, &self->config) < 0 || ps3c_call_begin(&call, 0, NULL) < 0 ||
-        ps3c_vision_model_describe(self, call.context) < 0)
+    ps3c_model *self = (ps3c_model *)PyType_GenericAlloc(type, 0);
+    if (self != NULL && ps3c_vision_model_fill(self, config) < 0)
         Py_CLEAR(self);
-    ps3c_call_end(&call);
     return (PyObject *)self;
-}
-
-static void ps3c_vision_model_dealloc(PyObject *object)
-{
-    PyTypeObject *type = Py_TYPE(object);
-    PyMem_Free(((ps3c_vision_model *)object)->weight_infos);
-    PyObject_Free(object);
-    Py_DECREF(type);
-}
-
-static PyObject *ps3c_vision_model_weights(PyObject *object, void *unused)
-{
-    (void)unused;
-    ps3c_vision_model *self = (ps3c_vision_model *)object;
-    return ps3c_weights_list(self->weight_infos, self->weight_count);
-}
-
-/* first_n_scales: one integer an image. *list is the caller's to PyMem_Free. */
-static int ps3c_parse_first_n(PyObject *object, int64_t batch, int64_t **list)
-{
-    static const char *name = "argument first_n_scales";
-    *list = NULL;
-    if (object == Py_None)
-        return 0;
-    PyObject *tuple = ps3c_sequence(object, "argument first_n_scales: expected None or a sequence of integers");
-    if (tuple == NULL)
-        return -1;
-    bool failed = PyTuple_Size(tuple) != batch;
-    if (failed)
-        PyErr_Format(PyExc_ValueError, "%s: expected an entry for each of the %lld images, got %zd", name,
-                     (long long)batch, PyTuple_Size(tuple));
-    else if ((*list = PyMem_New(int64_t, batch)) == NULL) {
-        failed = true;
-        PyErr_NoMemory();
-    }
-    for (Py_ssize_t i = 0; i < batch && !failed; i++)
-        failed = ps3c_parse_int64(name, PyTuple_GetItem(tuple, i), &(*list)[i]) < 0;
-    Py_DECREF(tuple);
-    return failed ? -1 : 0;
-}
-
-static int ps3c_vision_parse_request(PyObject *args, PyObject *kwargs, ps3c_vision_request *request, int64_t **first_n)
-{
-    static char *keywords[] = {"batch",
-                               "height",
-                               "width",
-                               "dtype",
-                               "device",
-                               "mode",
-                               "num_look_close",
-                               "num_token_look_close",
-                               "first_n_scales",
-                               "prompt",
-                               "gt_maps",
-                               "smooth",
-                               "pool_gt_only",
-                               "global_text",
-                               "hidden_states",
-                               "workspace_limit",
-                               "pooled",
-                               "looks_per_step",
-                               NULL};
-    static const char *const modes[] = {"features", "pretrain", "low_res", NULL};
-    PyObject *dtype = NULL, *device = NULL, *mode = NULL, *looks = Py_None, *tokens = Py_None, *first = Py_None;
-    int prompt = 0, gt_maps = 0, smooth = 0, pool_gt_only = 0, global_text = 0, pooled = 0;
-    int chosen = PS3C_VISION_FEATURES;
-    long long batch, height, width, hidden_states = 1, looks_per_step = 0;
-    Py_ssize_t limit = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "LLL|$OOOOOOpppppLnpL:plan", keywords, &batch, &height, &width,
-                                     &dtype, &device, &mode, &looks, &tokens, &first, &prompt, &gt_maps, &smooth,
-                                     &pool_gt_only, &global_text, &hidden_states, &limit, &pooled, &looks_per_step))
-        return -1;
-    if (limit < 0) {
-        PyErr_Format(PyExc_ValueError, "argument workspace_limit: expected 0 or more, got %zd", limit);
-        return -1;
-    }
-    *request = (ps3c_vision_request){.batch = batch,
-                                     .height = height,
-                                     .width = width,
-                                     .prompt = prompt,
-                                     .gt_maps = gt_maps,
-                                     .smooth = smooth,
-                                     .pool_gt_only = pool_gt_only,
-                                     .global_text = global_text,
-                                     .pooled = pooled,
-                                     .hidden_states = hidden_states,
-                                     .looks_per_step = looks_per_step,
-                                     .workspace_limit = (size_t)limit};
-    if ((dtype != NULL && ps3c_parse_dtype(dtype, &request->dtype) < 0) ||
-        (device != NULL && ps3c_parse_device(device, &request->device) < 0) ||
-        (mode != NULL && ps3c_parse_choice("argument mode", mode, modes, &chosen) < 0) ||
-        ps3c_parse_looks("num_look_close", looks, &request->num_look_close) < 0 ||
-        ps3c_parse_looks("num_token_look_close", tokens, &request->num_token_look_close) < 0 ||
-        ps3c_parse_first_n(first, batch, first_n) < 0)
-        return -1;
-    request->mode = (ps3c_vision_mode)chosen;
-    request->first_n_scales = *first_n;
-    return 0;
 }
 
 static PyObject *ps3c_vision_model_plan(PyObject *object, PyObject *args, PyObject *kwargs)
 {
-    ps3c_vision_model *self = (ps3c_vision_model *)object;
-    PyTypeObject *type = ps3c_state_of_instance(object)->vision_plan;
+    ps3c_model *self = (ps3c_model *)object;
     ps3c_vision_plan_object *result = NULL;
-    ps3c_vision_request request;
+    ps3c_vision_request request = {.num_look_close = PS3C_NONE, .num_token_look_close = PS3C_NONE, .hidden_states = 1};
+    ps3c_reader reader = {.fields = ps3c_vision_request_fields,
+                          .target = &request,
+                          .format = "%s",
+                          .whole = "plan()",
+                          .call = true,
+                          .positional = 3};
     ps3c_call call = {0};
-    int64_t *first_n = NULL;
-    if (ps3c_vision_parse_request(args, kwargs, &request, &first_n) < 0 || ps3c_call_begin(&call, 0, NULL) < 0)
+    if (ps3c_read_arguments(&reader, args, kwargs) < 0 || ps3c_call_begin(&call, 0, NULL) < 0)
         goto cleanup;
-    result = (ps3c_vision_plan_object *)PyType_GenericAlloc(type, 0);
+    result = (ps3c_vision_plan_object *)PyType_GenericAlloc(ps3c_state_of_instance(object)->vision_plan, 0);
     if (result == NULL)
         goto cleanup;
-    ps3c_status status = ps3c_vision_plan_create(call.context, &self->config, &request, &result->plan);
+    ps3c_status status = ps3c_vision_plan_create(call.context, &self->config.vision, &request, &result->plan);
     if (status != PS3C_OK) {
-        result->plan = NULL;
         ps3c_python_error(call.context, status);
         Py_CLEAR(result);
         goto cleanup;
     }
-    result->model = (ps3c_vision_model *)Py_NewRef(object);
+    result->model = (ps3c_model *)Py_NewRef(object);
     result->request = request;
     result->request.first_n_scales = NULL;
     ps3c_vision_plan_describe(result->plan, &result->info);
 cleanup:
     ps3c_call_end(&call);
-    PyMem_Free(first_n);
+    ps3c_reader_close(&reader);
     return (PyObject *)result;
 }
 
@@ -188,14 +151,14 @@ static PyMethodDef ps3c_vision_model_methods[] = {
 };
 
 static PyGetSetDef ps3c_vision_model_getset[] = {
-    {"weights", ps3c_vision_model_weights, NULL, "List of (name, shape), in the order that run wants.", NULL},
+    {"weights", ps3c_model_weights, NULL, "List of (name, shape), in the order that run wants.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyType_Slot ps3c_vision_model_slots[] = {
     {Py_tp_doc, "VisionModel(config)\n--\n\nA vision encoder's sizes, checked; holds no weights. Immutable."},
     {Py_tp_new, ps3c_vision_model_new},
-    {Py_tp_dealloc, ps3c_vision_model_dealloc},
+    {Py_tp_dealloc, ps3c_model_dealloc},
     {Py_tp_methods, ps3c_vision_model_methods},
     {Py_tp_getset, ps3c_vision_model_getset},
     {0, NULL},
@@ -203,133 +166,38 @@ static PyType_Slot ps3c_vision_model_slots[] = {
 
 PyType_Spec ps3c_vision_model_spec = {
     .name = "ps3c._core.VisionModel",
-    .basicsize = sizeof(ps3c_vision_model),
+    .basicsize = sizeof(ps3c_model),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = ps3c_vision_model_slots,
 };
 
 /* ---- VisionPlan: run ------------------------------------------------------------------------------------------- */
 
-typedef struct ps3c_vision_run_args {
-    PyObject *weights, *pixel_values, *prompt, *gt_maps, *global_text;
-    PyObject *hidden_states, *selection_maps, *selection_probs, *bottomup_probs, *topdown_probs, *pooled, *workspace;
-    int threads;
-    const char *level;
-    unsigned long long stream; /* cudaStream_t */
-    int tf32;
-    PyObject *step;
-} ps3c_vision_run_args;
-
-static int ps3c_vision_parse_run(PyObject *args, PyObject *kwargs, ps3c_vision_run_args *a)
-{
-    static char *keywords[] = {
-        "weights",        "pixel_values",    "prompt",         "gt_maps",       "global_text", "hidden_states",
-        "selection_maps", "selection_probs", "bottomup_probs", "topdown_probs", "pooled",      "workspace",
-        "threads",        "level",           "stream",         "tf32",          "step",        NULL};
-    *a = (ps3c_vision_run_args){.prompt = Py_None, .gt_maps = Py_None, .global_text = Py_None};
-    a->hidden_states = a->selection_maps = a->selection_probs = Py_None;
-    a->bottomup_probs = a->topdown_probs = a->pooled = a->step = Py_None;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$OOOOOOOOOOizKpO:run", keywords, &a->weights, &a->pixel_values,
-                                     &a->prompt, &a->gt_maps, &a->global_text, &a->hidden_states, &a->selection_maps,
-                                     &a->selection_probs, &a->bottomup_probs, &a->topdown_probs, &a->pooled,
-                                     &a->workspace, &a->threads, &a->level, &a->stream, &a->tf32, &a->step))
-        return -1;
-    if (a->workspace == NULL) {
-        PyErr_SetString(PyExc_TypeError, "run() missing required argument 'workspace'");
-        return -1;
-    }
-    return 0;
-}
-
-static int ps3c_vision_take_inputs(ps3c_vision_plan_object *self, const ps3c_vision_run_args *a, ps3c_bag *bag,
-                                   ps3c_vision_io *io)
-{
-    const ps3c_vision_request *request = &self->request;
-    const ps3c_vision_model *model = self->model;
-    const int64_t batch = request->batch;
-    const int64_t pixels[] = {batch, 3, request->height, request->width}, prompt[] = {batch, model->config.width};
-    const int64_t maps[] = {batch, PS3C_ANY, PS3C_ANY}, flags[] = {batch, 1};
-    const ps3c_label label = ps3c_argument("pixel_values");
-    ps3c_tensor *weights, *prompts, *gt, *global;
-    io->pixel_values = ps3c_bag_take(bag, &label, a->pixel_values,
-                                     &(ps3c_expectation){(int)request->dtype, request->device, 4, pixels, false});
-    if (io->pixel_values == NULL ||
-        ps3c_bag_take_optional(bag, "prompt", a->prompt, request->prompt,
-                               &(ps3c_expectation){(int)request->dtype, request->device, 2, prompt, false},
-                               &prompts) < 0 ||
-        ps3c_bag_take_optional(bag, "gt_maps", a->gt_maps, request->gt_maps,
-                               &(ps3c_expectation){PS3C_ANY, request->device, 3, maps, false}, &gt) < 0 ||
-        ps3c_bag_take_optional(bag, "global_text", a->global_text, request->global_text,
-                               &(ps3c_expectation){PS3C_FLOAT32, request->device, 2, flags, false}, &global) < 0 ||
-        ps3c_bag_take_weights(bag, a->weights, model->weight_infos, model->weight_count, request->dtype,
-                              request->device, &weights) < 0)
-        return -1;
-    io->prompt = prompts;
-    io->gt_maps = gt;
-    io->global_text = global;
-    io->weights = weights;
-    return 0;
-}
-
-static int ps3c_vision_take_outputs(ps3c_vision_plan_object *self, const ps3c_vision_run_args *a, ps3c_bag *bag,
-                                    ps3c_vision_io *io)
-{
-    const ps3c_vision_request *request = &self->request;
-    const ps3c_vision_plan_info *info = &self->info;
-    const int64_t batch = request->batch, scales = info->num_high_scales;
-    const int64_t hidden[] = {batch, info->low_res_tokens + info->selected_tokens, self->model->config.width};
-    const int64_t pooled[] = {batch, info->pooled_width};
-    const bool pretrain = request->mode == PS3C_VISION_PRETRAIN, low_res = request->mode == PS3C_VISION_LOW_RES;
-    int64_t grids[PS3C_MAX_SCALES][3];
-    for (int64_t s = 0; s < scales; s++)
-        memcpy(grids[s], (int64_t[]){batch, info->grid[s + 1][0], info->grid[s + 1][1]}, sizeof grids[s]);
-    const ps3c_expectation states = {(int)request->dtype, request->device, 3, hidden, true};
-    const ps3c_expectation maps = {(int)request->dtype, request->device, 3, grids[0], true};
-    const ps3c_expectation pool = {(int)request->dtype, request->device, 2, pooled, true};
-    ps3c_tensor *workspace;
-    if (ps3c_bag_take_many(bag, "hidden_states", a->hidden_states, info->hidden_states, &states, 0,
-                           &io->hidden_states) < 0 ||
-        ps3c_bag_take_many(bag, "selection_maps", a->selection_maps, info->selection_maps ? scales : 0, &maps, 3,
-                           &io->selection_maps) < 0 ||
-        ps3c_bag_take_many(bag, "selection_probs", a->selection_probs, low_res ? 0 : scales, &maps, 3,
-                           &io->selection_probs) < 0 ||
-        ps3c_bag_take_many(bag, "bottomup_probs", a->bottomup_probs, pretrain ? scales : 0, &maps, 3,
-                           &io->bottomup_probs) < 0 ||
-        ps3c_bag_take_many(bag, "topdown_probs", a->topdown_probs, pretrain && request->prompt ? scales : 0, &maps, 3,
-                           &io->topdown_probs) < 0 ||
-        ps3c_bag_take_optional(bag, "pooled", a->pooled, info->pooled_width > 0, &pool, &io->pooled) < 0)
-        return -1;
-    workspace = ps3c_bag_take_workspace(bag, a->workspace, request->device, info->workspace_bytes);
-    if (workspace == NULL)
-        return -1;
-    io->workspace = workspace->data;
-    io->workspace_bytes = (size_t)workspace->shape[0];
-    return 0;
-}
-
 static PyObject *ps3c_vision_plan_run(PyObject *object, PyObject *args, PyObject *kwargs)
 {
     ps3c_vision_plan_object *self = (ps3c_vision_plan_object *)object;
     const ps3c_vision_plan_info *info = &self->info;
     Py_ssize_t room = self->model->weight_count + info->hidden_states + 4 * info->num_high_scales + 6;
-    ps3c_vision_run_args a;
-    ps3c_vision_io io = {0};
+    ps3c_vision_run_args a = {.step = PS3C_ALL_STEPS};
     ps3c_bag bag = {0};
+    ps3c_reader reader = {.fields = ps3c_vision_run_fields,
+                          .target = &a,
+                          .format = "%s",
+                          .whole = "run()",
+                          .call = true,
+                          .positional = 2,
+                          .bag = &bag,
+                          .model = self->model,
+                          .counts = info};
     ps3c_call call = {0};
     PyObject *result = NULL;
     ps3c_status status;
-    int64_t step = 0;
-    if (ps3c_vision_parse_run(args, kwargs, &a) < 0 ||
-        (a.step != Py_None && ps3c_parse_int64("argument step", a.step, &step) < 0) ||
-        ps3c_bag_open(&bag, ps3c_state_of_instance(object), room) < 0 ||
-        ps3c_vision_take_inputs(self, &a, &bag, &io) < 0 || ps3c_vision_take_outputs(self, &a, &bag, &io) < 0 ||
-        ps3c_call_begin(&call, a.threads, a.level) < 0)
+    if (ps3c_bag_open(&bag, ps3c_state_of_instance(object), self->request.device, room) < 0 ||
+        ps3c_read_arguments(&reader, args, kwargs) < 0 || ps3c_call_begin(&call, a.threads, a.level) < 0)
         goto cleanup;
-    io.stream = (void *)(uintptr_t)a.stream;
-    io.tf32 = a.tf32;
     PS3C_ENGINE_BEGIN(call)
-    status = a.step == Py_None ? ps3c_vision_run(call.context, self->plan, &io)
-                               : ps3c_vision_run_step(call.context, self->plan, &io, step);
+    status = a.step == PS3C_ALL_STEPS ? ps3c_vision_run(call.context, self->plan, &a.io)
+                                      : ps3c_vision_run_step(call.context, self->plan, &a.io, a.step);
     PS3C_ENGINE_END(call)
     result = status == PS3C_OK ? Py_NewRef(Py_None) : ps3c_python_error(call.context, status);
 cleanup:
@@ -379,7 +247,7 @@ static PyObject *ps3c_vision_plan_grids(PyObject *object, void *unused)
 }
 
 /* The patches that one look takes of one image, scale by scale. */
-static PyObject *ps3c_look_takes(const ps3c_vision_plan_object *self, int64_t image, int64_t look)
+static PyObject *ps3c_takes_of_look(const ps3c_vision_plan_object *self, int64_t image, int64_t look)
 {
     PyObject *takes = PyList_New(self->info.num_high_scales);
     for (Py_ssize_t s = 0; takes != NULL && s < PyList_Size(takes); s++) {
@@ -401,7 +269,7 @@ static PyObject *ps3c_vision_plan_takes(PyObject *object, void *unused)
         PyObject *looks = PyList_New(0);
         bool failed = looks == NULL || PyList_Append(images, looks) < 0;
         for (int64_t look = 0; !failed && look < self->info.looks; look++) {
-            PyObject *takes = ps3c_look_takes(self, image, look);
+            PyObject *takes = ps3c_takes_of_look(self, image, look);
             failed = takes == NULL || PyList_Append(looks, takes) < 0;
             Py_XDECREF(takes);
         }
@@ -438,7 +306,7 @@ static PyObject *ps3c_vision_plan_rows_of(PyObject *object, PyObject *args)
     const ps3c_vision_step step = ps3c_vision_plan_step(self->plan, index);
     const int32_t *rows = ps3c_vision_plan_rows(self->plan, index, (const void *)(uintptr_t)address);
     if (rows == NULL)
-        return PyErr_Format(PyExc_ValueError, "step: got %lld, expected one that has looks", index);
+        return PyErr_Format(PyExc_ValueError, "step: got %lld, expected a step of looks", index);
     return Py_BuildValue("(L(LLL))", (long long)((uintptr_t)rows - (uintptr_t)address), (long long)step.looks,
                          (long long)step.images, (long long)step.tokens);
 }
@@ -458,7 +326,7 @@ static PyObject *ps3c_vision_plan_workspace(PyObject *object, void *unused)
 static PyObject *ps3c_vision_plan_maps(PyObject *object, void *unused)
 {
     (void)unused;
-    return PyBool_FromLong(((ps3c_vision_plan_object *)object)->info.selection_maps);
+    return PyBool_FromLong(((ps3c_vision_plan_object *)object)->info.selection_maps > 0);
 }
 
 static PyMethodDef ps3c_vision_plan_methods[] = {

@@ -4,17 +4,6 @@
 #include "../run/context.h"
 #include "weights.h"
 
-ps3c_status ps3c_pass_begin(ps3c_pass *pass)
-{
-    return pass->backend->begin ? pass->backend->begin(&pass->run) : PS3C_OK;
-}
-
-void ps3c_pass_end(ps3c_pass *pass)
-{
-    if (pass->backend->end)
-        pass->backend->end(&pass->run);
-}
-
 static ps3c_status linear(const ps3c_pass *pass, int64_t weight, ps3c_gemm_args *args)
 {
     args->weight = pass->weights[weight].data;
@@ -103,24 +92,4 @@ ps3c_status ps3c_block(const ps3c_pass *pass, const ps3c_block_args *a)
     PS3C_TRY(ps3c_norm(pass, w + PS3C_NORM2_WEIGHT, a->eps, PS3C_ACT_NONE, a->x, &normed));
     PS3C_TRY(ps3c_linear(pass, w + PS3C_FC1_WEIGHT, a->hidden, a->act, &normed, &hidden));
     return ps3c_linear_residual(pass, w + PS3C_FC2_WEIGHT, width, scale2, &hidden, a->x, a->x);
-}
-
-size_t ps3c_bytes_product(int64_t a, int64_t b)
-{
-    size_t product;
-    if (a < 0 || b < 0 || __builtin_mul_overflow((size_t)a, (size_t)b, &product))
-        return SIZE_MAX;
-    return product;
-}
-
-size_t ps3c_arena_take(ps3c_arena *arena, size_t bytes)
-{
-    const size_t offset = arena->used;
-    if (bytes > SIZE_MAX / 2 || offset > SIZE_MAX / 2 - bytes - 256)
-        arena->used = SIZE_MAX;
-    else
-        arena->used = offset + (bytes + 255) / 256 * 256;
-    if (arena->used > arena->peak)
-        arena->peak = arena->used;
-    return offset;
 }

@@ -2,19 +2,7 @@
 #ifndef PS3C_LAYERS_H
 #define PS3C_LAYERS_H
 
-#include "../contract/backend.h"
-#include "../contract/error.h"
-
-/* A run on its backend. */
-typedef struct ps3c_pass {
-    const ps3c_backend *backend;
-    ps3c_run run;
-    const ps3c_tensor *weights; /* all of the model's */
-} ps3c_pass;
-
-/* Before a pass's first operation and, where that was OK, after its last. */
-ps3c_status ps3c_pass_begin(ps3c_pass *pass);
-void ps3c_pass_end(ps3c_pass *pass);
+#include "../run/pass.h"
 
 /* y = act(x W^T + b): weight number `weight`, (n, x->channels), bias the next number. */
 ps3c_status ps3c_linear(const ps3c_pass *pass, int64_t weight, int64_t n, ps3c_activation_function act,
@@ -50,15 +38,5 @@ static inline ps3c_activation ps3c_activation_like(const ps3c_activation *x, voi
 {
     return (ps3c_activation){data, x->segments, x->tokens, channels};
 }
-
-/* Workspace by offsets: a stack, whose highest mark is what to allocate. Sizes saturate at SIZE_MAX. */
-typedef struct ps3c_arena {
-    size_t used, peak;
-} ps3c_arena;
-
-/* Offset of `bytes` new bytes, 256-byte aligned. */
-size_t ps3c_arena_take(ps3c_arena *arena, size_t bytes);
-/* a * b, SIZE_MAX on overflow or when either is negative. */
-size_t ps3c_bytes_product(int64_t a, int64_t b);
 
 #endif

@@ -62,8 +62,8 @@ static void keep_first_scales(const ps3c_vision_config *config, int64_t first_n,
         takes[i] = grown[i];
 }
 
-void ps3c_look_takes(const ps3c_vision_config *config, int64_t tokens, int64_t first_n, int64_t *free_patches,
-                     int64_t *takes)
+void ps3c_patches_of_look(const ps3c_vision_config *config, int64_t tokens, int64_t first_n, int64_t *free_patches,
+                          int64_t *takes)
 {
     const int64_t scales = config->num_scales - 1, quota = sum(config->max_select_num, scales);
     for (int64_t i = 0; i < scales; i++)
@@ -85,14 +85,14 @@ void ps3c_look_takes(const ps3c_vision_config *config, int64_t tokens, int64_t f
 /* Both numbers given, and more than one look: the reference fails there, having no rule for the last look. */
 static ps3c_status one_of_two(ps3c_context *context, const ps3c_vision_request *request, int64_t looks)
 {
-    char asked[24] = "'all'";
+    char asked[24] = "PS3C_ALL";
     if (request->num_look_close != PS3C_ALL)
         snprintf(asked, sizeof asked, "%lld", (long long)request->num_look_close);
-    return ps3c_fail(context, PS3C_ERROR_VALUE,
-                     "num_look_close and num_token_look_close: got %s and %lld, which make %lld looks; expected one "
-                     "of the two (leave num_look_close at None to encode %lld patches)",
-                     asked, (long long)request->num_token_look_close, (long long)looks,
-                     (long long)request->num_token_look_close);
+    return ps3c_fail(
+        context, PS3C_ERROR_VALUE,
+        "num_look_close, num_token_look_close: got %s and %lld, which make %lld looks, expected one of the two "
+        "(num_token_look_close alone encodes %lld patches)",
+        asked, (long long)request->num_token_look_close, (long long)looks, (long long)request->num_token_look_close);
 }
 
 ps3c_status ps3c_looks_of(ps3c_context *context, const ps3c_vision_config *config, const ps3c_vision_request *request,
@@ -104,7 +104,7 @@ ps3c_status ps3c_looks_of(ps3c_context *context, const ps3c_vision_config *confi
     if (request->mode == PS3C_VISION_PRETRAIN)
         return PS3C_OK;
     if (asked < PS3C_ALL || tokens < PS3C_ALL)
-        return ps3c_fail(context, PS3C_ERROR_VALUE, "%s: got %lld, expected 'all' or a number from 0 on",
+        return ps3c_fail(context, PS3C_ERROR_VALUE, "%s: got %lld, expected PS3C_NONE, PS3C_ALL or 0 and more",
                          asked < PS3C_ALL ? "num_look_close" : "num_token_look_close",
                          (long long)(asked < PS3C_ALL ? asked : tokens));
     if (request->mode == PS3C_VISION_LOW_RES || asked == 0 || tokens == 0) {
@@ -113,7 +113,7 @@ ps3c_status ps3c_looks_of(ps3c_context *context, const ps3c_vision_config *confi
     }
     if (asked == PS3C_NONE && tokens == PS3C_NONE)
         return ps3c_fail(context, PS3C_ERROR_VALUE,
-                         "num_look_close and num_token_look_close: got neither, expected one of them");
+                         "num_look_close, num_token_look_close: got neither, expected one of the two");
     if (asked == PS3C_NONE && tokens > 0) {
         const int64_t all = smallest(tokens, patches);
         looks->count = (all + quota - 1) / quota;

@@ -11,8 +11,8 @@ ps3c_scale ps3c_scale_of(const ps3c_vision_config *config, int64_t height, int64
 /* Patches one look takes of each high-res scale, [num_scales - 1].
  * tokens: num_select_token of a look that takes fewer than its quota, or PS3C_NONE.
  * first_n: only_select_first_n_scale, or PS3C_NONE. free_patches: not taken yet, in and out. */
-void ps3c_look_takes(const ps3c_vision_config *config, int64_t tokens, int64_t first_n, int64_t *free_patches,
-                     int64_t *takes);
+void ps3c_patches_of_look(const ps3c_vision_config *config, int64_t tokens, int64_t first_n, int64_t *free_patches,
+                          int64_t *takes);
 
 typedef struct ps3c_looks {
     int64_t count;

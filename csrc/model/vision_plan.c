@@ -1,6 +1,7 @@
 /* Plans: everything of a vision pass that follows from sizes and arguments, its workspace included. */
 #include "vision_plan.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,9 +9,6 @@
 #include "layers.h"
 #include "selection.h"
 
-/* Tokens that run together where there is a choice: enough for every thread's vectors to be full, few enough for the
- * activations to stay near the caches. */
-enum { TOGETHER = 4096 };
 #define MOST_OUTPUT ((size_t)1 << 42)  /* values */
 #define MOST_ENTRIES ((size_t)1 << 27) /* looks of images and scales: a plan of 1 GB */
 enum { CONV_SIZE = 1512 };             /* the convolution network's image, whatever the request's size */
@@ -19,34 +17,36 @@ static int64_t largest(int64_t a, int64_t b) { return a > b ? a : b; }
 
 /* ---- request ---------------------------------------------------------------------------------------------- */
 
+static ps3c_status check_size(ps3c_context *context, const char *name, int64_t size)
+{
+    if (size >= 1 && size <= INT32_MAX)
+        return PS3C_OK;
+    return ps3c_fail(context, PS3C_ERROR_VALUE, "%s: got %lld, expected 1 to %d", name, (long long)size, INT32_MAX);
+}
+
 static ps3c_status check_request(ps3c_context *context, const ps3c_vision_config *config, const ps3c_vision_request *r)
 {
-    const int64_t most_pixels = (int64_t)1 << 40;
-    if (r->batch < 1 || r->batch > INT32_MAX)
-        return ps3c_fail(context, PS3C_ERROR_VALUE, "pixel_values: got a batch of %lld images, expected 1 or more",
-                         (long long)r->batch);
-    if (r->height < 1 || r->width < 1 || r->height > INT32_MAX || r->width > INT32_MAX ||
-        r->height * r->width > most_pixels)
+    const int64_t most_pixels = (int64_t)1 << 40, least_states = r->mode == PS3C_VISION_FEATURES;
+    PS3C_TRY(ps3c_check_batch(context, r->batch));
+    PS3C_TRY(check_size(context, "height", r->height));
+    PS3C_TRY(check_size(context, "width", r->width));
+    if (r->height * r->width > most_pixels)
         return ps3c_fail(context, PS3C_ERROR_VALUE,
-                         "pixel_values: got images of %lld x %lld pixels, expected 1 x 1 or more", (long long)r->height,
+                         "height: got %lld for a width of %lld, expected 2^40 pixels or less", (long long)r->height,
                          (long long)r->width);
-    if (r->dtype != PS3C_FLOAT32 && r->dtype != PS3C_FLOAT16 && r->dtype != PS3C_BFLOAT16)
-        return ps3c_fail(context, PS3C_ERROR_TYPE, "pixel_values: got dtype %s, expected float32, float16 or bfloat16",
-                         ps3c_dtype_name(r->dtype));
-    if (r->hidden_states < (r->mode == PS3C_VISION_FEATURES) || r->hidden_states > config->depth)
-        return ps3c_fail(context, PS3C_ERROR_VALUE, "num_hidden_layers_to_return: got %lld, expected 1 to %lld",
-                         (long long)r->hidden_states, (long long)config->depth);
+    PS3C_TRY(ps3c_check_dtype(context, r->dtype));
+    if (r->hidden_states < least_states || r->hidden_states > config->depth)
+        return ps3c_fail(context, PS3C_ERROR_VALUE, "hidden_states: got %lld, expected %lld to %lld",
+                         (long long)r->hidden_states, (long long)least_states, (long long)config->depth);
     if (r->looks_per_step < 0)
-        return ps3c_fail(context, PS3C_ERROR_VALUE,
-                         "looks_per_step: got %lld, expected 0 (as many as memory allows) or more",
+        return ps3c_fail(context, PS3C_ERROR_VALUE, "looks_per_step: got %lld, expected 0 (no limit) or more",
                          (long long)r->looks_per_step);
     for (int64_t b = 0; r->first_n_scales && b < r->batch; b++)
         if (r->first_n_scales[b] < 1 || r->first_n_scales[b] >= config->num_scales)
-            return ps3c_fail(context, PS3C_ERROR_VALUE, "only_select_first_n_scale: got %lld, expected 1 to %lld",
+            return ps3c_fail(context, PS3C_ERROR_VALUE, "first_n_scales: got %lld, expected 1 to %lld",
                              (long long)r->first_n_scales[b], (long long)config->num_scales - 1);
     if (r->pool_gt_only && !r->gt_maps && r->mode == PS3C_VISION_PRETRAIN)
-        return ps3c_fail(context, PS3C_ERROR_VALUE,
-                         "pool_gt_token_only: got True without gt_selection_maps, expected the maps too");
+        return ps3c_fail(context, PS3C_ERROR_VALUE, "pool_gt_only: got true without gt_maps, expected gt_maps too");
     return PS3C_OK;
 }
 
@@ -83,10 +83,11 @@ static void set_scales(ps3c_vision_plan *plan)
 static ps3c_status unequal(ps3c_context *context, const ps3c_vision_plan *plan, int64_t look, int64_t image,
                            int64_t tokens)
 {
-    return ps3c_fail(context, PS3C_ERROR_VALUE,
-                     "only_select_first_n_scale: look %lld would take %lld patches of image %lld but %lld of image 0; "
-                     "expected the same number for every image of a batch",
-                     (long long)look, (long long)tokens, (long long)image, (long long)plan->look_tokens[look]);
+    return ps3c_fail(
+        context, PS3C_ERROR_VALUE,
+        "first_n_scales: got scales from which look %lld takes %lld patches of image %lld and %lld of image "
+        "0, expected the same number for every image of a batch",
+        (long long)look, (long long)tokens, (long long)image, (long long)plan->look_tokens[look]);
 }
 
 static ps3c_status set_looks_of_image(ps3c_context *context, ps3c_vision_plan *plan, const ps3c_looks *looks,
@@ -101,7 +102,8 @@ static ps3c_status set_looks_of_image(ps3c_context *context, ps3c_vision_plan *p
         const int64_t last = look + 1 == looks->count;
         const int64_t tokens = !look ? looks->first_tokens : last ? looks->last_tokens : PS3C_NONE;
         int64_t total = 0;
-        ps3c_look_takes(&plan->config, tokens, plan->first_n ? plan->first_n[image] : PS3C_NONE, free_patches, takes);
+        ps3c_patches_of_look(&plan->config, tokens, plan->first_n ? plan->first_n[image] : PS3C_NONE, free_patches,
+                             takes);
         for (int64_t s = 0; s < high; s++) {
             plan->takes[(image * looks->count + look) * high + s] = (int32_t)takes[s];
             plan->ends[(image * high + s) * looks->count + look] = (int32_t)(done[s] += takes[s]);
@@ -126,11 +128,10 @@ static ps3c_status set_looks(ps3c_context *context, ps3c_vision_plan *plan)
         return PS3C_OK;
     /* A batch whose output no machine can hold is refused before the plan itself takes memory for each image. */
     if (ps3c_bytes_product(batch * plan->low.rows * plan->low.cols, plan->config.width) > MOST_OUTPUT)
-        return ps3c_fail(context, PS3C_ERROR_MEMORY, "pixel_values: the features of %lld images do not fit memory",
-                         (long long)batch);
+        return ps3c_fail(context, PS3C_ERROR_MEMORY, "no memory for the features of %lld images", (long long)batch);
     entries = ps3c_bytes_product(batch * high, looks.count);
     if (entries > MOST_ENTRIES)
-        return ps3c_fail(context, PS3C_ERROR_MEMORY, "the plan of %lld looks of %lld images does not fit memory",
+        return ps3c_fail(context, PS3C_ERROR_MEMORY, "no memory for the plan of %lld looks of %lld images",
                          (long long)looks.count, (long long)batch);
     plan->takes = malloc(entries * sizeof *plan->takes);
     plan->ends = malloc(entries * sizeof *plan->ends);
@@ -283,29 +284,26 @@ static size_t lay_out(const ps3c_backend *backend, ps3c_vision_plan *plan, int64
     scratch =
         backend->scratch_bytes(plan->request.dtype, plan->threads, l.most_tokens, l.most_channels, most_positions);
     at->scratch = ps3c_arena_take(&l.arena, scratch);
-    at->bytes = l.arena.peak == SIZE_MAX ? SIZE_MAX : l.arena.peak + 256; /* the run aligns its start */
+    at->bytes = ps3c_arena_bytes(&l.arena);
     return at->bytes;
 }
 
 static ps3c_status set_workspace(ps3c_context *context, const ps3c_backend *backend, ps3c_vision_plan *plan)
 {
-    const int64_t together = backend->tokens_together ? backend->tokens_together : TOGETHER;
-    const int64_t batch = plan->request.batch, low = plan->low.rows * plan->low.cols;
-    size_t limit = plan->request.workspace_limit;
-    int64_t images = largest(together / low, 1), group = together;
-    if (!limit)
-        PS3C_TRY(ps3c_context_workspace_limit(context, backend, plan->request.device.index, &limit));
-    images = images < batch ? images : batch;
-    while (lay_out(backend, plan, images, group) > limit && (group > 1 || images > 1)) {
+    const ps3c_vision_request *r = &plan->request;
+    ps3c_grouping grouping;
+    char what[96];
+    PS3C_TRY(ps3c_find_grouping(context, backend, r->device.index, r->workspace_limit, &grouping));
+    int64_t images = ps3c_segments_together(&grouping, plan->low.rows * plan->low.cols, r->batch);
+    int64_t group = grouping.tokens;
+    while (lay_out(backend, plan, images, group) > grouping.limit && (group > 1 || images > 1)) {
         if (group > 1)
             group /= 2;
         else
             images = (images + 1) / 2;
     }
-    if (plan->at.bytes > SIZE_MAX / 4)
-        return ps3c_fail(context, PS3C_ERROR_MEMORY,
-                         "pixel_values: a workspace for images of %lld x %lld pixels does not fit memory",
-                         (long long)plan->request.height, (long long)plan->request.width);
+    snprintf(what, sizeof what, "images of %lld x %lld pixels", (long long)r->height, (long long)r->width);
+    PS3C_TRY(ps3c_check_workspace(context, plan->at.bytes, what));
     ps3c_vision_set_groups(plan);
     return PS3C_OK;
 }
@@ -384,15 +382,20 @@ static void describe_scale(const ps3c_scale *scale, int64_t *size, int64_t *grid
 
 void ps3c_vision_plan_describe(const ps3c_vision_plan *plan, ps3c_vision_plan_info *info)
 {
+    const int64_t scales = plan->num_high;
+    const bool pretrain = plan->request.mode == PS3C_VISION_PRETRAIN;
     *info = (ps3c_vision_plan_info){.workspace_bytes = plan->at.bytes,
-                                    .hidden_states = plan->hidden_states,
                                     .low_res_tokens = plan->low.rows * plan->low.cols,
                                     .selected_tokens = plan->selected,
                                     .looks = plan->looks,
                                     .steps = ps3c_vision_steps(plan),
                                     .pooled_width = plan->pooled ? plan->config.pool_width : 0,
-                                    .num_high_scales = plan->num_high,
-                                    .selection_maps = plan->looks > 0};
+                                    .num_high_scales = scales,
+                                    .hidden_states = plan->hidden_states,
+                                    .selection_maps = plan->looks ? scales : 0,
+                                    .selection_probs = plan->request.mode == PS3C_VISION_LOW_RES ? 0 : scales,
+                                    .bottomup_probs = pretrain ? scales : 0,
+                                    .topdown_probs = pretrain && plan->request.prompt ? scales : 0};
     describe_scale(&plan->low, info->image_size[0], info->grid[0]);
     for (int64_t s = 0; s < plan->num_high; s++)
         describe_scale(&plan->high[s], info->image_size[s + 1], info->grid[s + 1]);

@@ -1,4 +1,4 @@
-/* A vision plan's insides, for vision_plan.c and vision.c. */
+/* The fields of a vision plan, for vision_plan.c, vision_steps.c and vision.c. */
 #ifndef PS3C_VISION_PLAN_H
 #define PS3C_VISION_PLAN_H
 
@@ -44,7 +44,7 @@ struct ps3c_vision_plan {
     int32_t *ends;        /* [batch][num_high][looks], cumulated over looks */
     int64_t *look_tokens; /* [looks] */
     int64_t *look_first;  /* [looks], tokens of the looks before */
-    /* Of a whole chunk, of the last one: */
+    /* Two variants: [0] full chunks, [1] the last, possibly shorter, chunk. */
     int64_t *look_entry;  /* [2][looks]: look_first in entries of positions */
     int64_t *group_first; /* [2][looks]: first look of each group of looks that run together */
     int64_t groups[2];
@@ -67,10 +67,5 @@ void ps3c_vision_set_groups(ps3c_vision_plan *plan);
 int64_t ps3c_vision_steps(const ps3c_vision_plan *plan);
 /* look_entry of a chunk of so many images. */
 const int64_t *ps3c_vision_look_entry(const ps3c_vision_plan *plan, int64_t images);
-/* Where the offsets of ps3c_vision_buffers count from. */
-static inline char *ps3c_vision_workspace(void *workspace)
-{
-    return (char *)(((uintptr_t)workspace + 255) / 256 * 256);
-}
 
 #endif

@@ -1,6 +1,8 @@
 /* A pass in steps: for each chunk of images its low resolution and selection, then its looks group by group. */
 #include "vision_plan.h"
 
+#include "../run/pass.h"
+
 static int64_t smallest(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t largest(int64_t a, int64_t b) { return a > b ? a : b; }
 
@@ -59,7 +61,7 @@ ps3c_vision_step ps3c_vision_plan_step(const ps3c_vision_plan *plan, int64_t ind
     return step;
 }
 
-/* A last chunk that is whole has the same of both kinds. */
+/* If the last chunk is full, both variants are equal. */
 const int64_t *ps3c_vision_look_entry(const ps3c_vision_plan *plan, int64_t images)
 {
     return plan->look_entry + (images == plan->chunk ? 0 : plan->looks);
@@ -70,6 +72,6 @@ const int32_t *ps3c_vision_plan_rows(const ps3c_vision_plan *plan, int64_t index
     const ps3c_vision_step step = ps3c_vision_plan_step(plan, index);
     if (!step.looks)
         return NULL;
-    return (const int32_t *)(ps3c_vision_workspace((void *)(uintptr_t)workspace) + plan->at.row_of) +
+    return (const int32_t *)(ps3c_aligned_workspace((void *)(uintptr_t)workspace) + plan->at.row_of) +
            ps3c_vision_look_entry(plan, step.images)[step.first_look];
 }

@@ -1,31 +1,48 @@
 /* The weights of a configuration: their names (those of ps3-torch's state_dict), shapes and numbers.
  *
- * One walk lists them all; counting, naming and indexing are the same walk with different collectors, so the three
- * can not disagree. */
+ * One walk lists them all; counting, naming, indexing and checking are the same walk with different collectors, so that
+ * they cannot disagree. */
 #include "weights.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "../contract/error.h"
+#include "../run/tensor.h"
 
 typedef struct walk {
     int64_t next;   /* number of the next weight */
-    int64_t wanted; /* -1: only count */
+    int64_t wanted; /* whose name and shape go to info; -1: none */
     ps3c_weight_info *info;
+    const ps3c_tensor *tensors; /* to check, by number; NULL: none */
+    ps3c_dtype dtype;           /* that they must have */
+    ps3c_device device;
+    int64_t misfit; /* the first that is not as it must be; -1: none */
 } walk;
+
+static const walk COUNT_ALONE = {.wanted = -1, .misfit = -1};
+
+static bool fits(const walk *w, int ndim, const int64_t *shape)
+{
+    const ps3c_tensor *tensor = &w->tensors[w->next];
+    return tensor->ndim == ndim && !memcmp(tensor->shape, shape, (size_t)ndim * sizeof *shape) && tensor->data &&
+           tensor->dtype == w->dtype && tensor->device.type == w->device.type &&
+           tensor->device.index == w->device.index && ps3c_tensor_is_contiguous(tensor);
+}
 
 /* One weight, its shape as up to four sizes (0: no more). Returns its number. */
 static int64_t add(walk *w, int64_t d0, int64_t d1, int64_t d2, int64_t d3, const char *format, ...)
 {
+    const int64_t shape[4] = {d0, d1, d2, d3};
+    const int ndim = d3 ? 4 : d2 ? 3 : d1 ? 2 : 1;
+    if (w->tensors && w->misfit < 0 && !fits(w, ndim, shape))
+        w->misfit = w->next;
     if (w->next == w->wanted) {
-        const int64_t shape[4] = {d0, d1, d2, d3};
         va_list arguments;
         va_start(arguments, format);
         vsnprintf(w->info->name, sizeof w->info->name, format, arguments);
         va_end(arguments);
-        w->info->ndim = d3 ? 4 : d2 ? 3 : d1 ? 2 : 1;
+        w->info->ndim = ndim;
         memcpy(w->info->shape, shape, sizeof shape);
     }
     return w->next++;
@@ -46,18 +63,19 @@ static int64_t add_norm(walk *w, int64_t channels, const char *name)
     return first;
 }
 
+/* The same of a list's member: prefix.number and name (".mlp.fc1", or "" where the member is the layer itself). */
 static int64_t add_linear_of(walk *w, int64_t out, int64_t in, const char *prefix, int64_t number, const char *name)
 {
-    char full[PS3C_NAME_BYTES];
-    snprintf(full, sizeof full, "%s.%lld.%s", prefix, (long long)number, name);
-    return add_linear(w, out, in, full);
+    int64_t first = add(w, out, in, 0, 0, "%s.%lld%s.weight", prefix, (long long)number, name);
+    add(w, out, 0, 0, 0, "%s.%lld%s.bias", prefix, (long long)number, name);
+    return first;
 }
 
 static int64_t add_norm_of(walk *w, int64_t channels, const char *prefix, int64_t number, const char *name)
 {
-    char full[PS3C_NAME_BYTES];
-    snprintf(full, sizeof full, "%s.%lld.%s", prefix, (long long)number, name);
-    return add_norm(w, channels, full);
+    int64_t first = add(w, channels, 0, 0, 0, "%s.%lld%s.weight", prefix, (long long)number, name);
+    add(w, channels, 0, 0, 0, "%s.%lld%s.bias", prefix, (long long)number, name);
+    return first;
 }
 
 static void walk_trunk(walk *w, const ps3c_vision_config *c, ps3c_vision_index *index)
@@ -68,12 +86,12 @@ static void walk_trunk(walk *w, const ps3c_vision_config *c, ps3c_vision_index *
     add(w, c->width, 0, 0, 0, "trunk.patch_embed.proj.bias");
     index->blocks = w->next;
     for (int64_t i = 0; i < c->depth; i++) {
-        add_norm_of(w, c->width, blocks, i, "norm1");
-        add_linear_of(w, 3 * c->width, c->width, blocks, i, "attn.qkv");
-        add_linear_of(w, c->width, c->width, blocks, i, "attn.proj");
-        add_norm_of(w, c->width, blocks, i, "norm2");
-        add_linear_of(w, c->mlp_hidden, c->width, blocks, i, "mlp.fc1");
-        add_linear_of(w, c->width, c->mlp_hidden, blocks, i, "mlp.fc2");
+        add_norm_of(w, c->width, blocks, i, ".norm1");
+        add_linear_of(w, 3 * c->width, c->width, blocks, i, ".attn.qkv");
+        add_linear_of(w, c->width, c->width, blocks, i, ".attn.proj");
+        add_norm_of(w, c->width, blocks, i, ".norm2");
+        add_linear_of(w, c->mlp_hidden, c->width, blocks, i, ".mlp.fc1");
+        add_linear_of(w, c->width, c->mlp_hidden, blocks, i, ".mlp.fc2");
     }
     index->norm = c->final_norm ? add_norm(w, c->width, "trunk.norm") : -1;
 }
@@ -90,19 +108,16 @@ static void walk_adapter(walk *w, const ps3c_vision_config *c, ps3c_vision_index
         index->adapter_norm = add_norm(w, hidden, "trunk.siglip_proj.norm");
         index->adapter_blocks = w->next;
         for (int64_t i = 0; i < c->adapter_blocks; i++) {
-            char name[PS3C_NAME_BYTES];
-            snprintf(name, sizeof name, "trunk.siglip_proj.inner.%lld", (long long)(3 * i));
-            add_linear(w, hidden, hidden, name);
-            snprintf(name, sizeof name, "trunk.siglip_proj.inner.%lld", (long long)(3 * i + 1));
-            add_norm(w, hidden, name);
+            add_linear_of(w, hidden, hidden, "trunk.siglip_proj.inner", 3 * i, "");
+            add_norm_of(w, hidden, "trunk.siglip_proj.inner", 3 * i + 1, "");
         }
         index->adapter_final = add_linear(w, c->adapter_out, hidden, "trunk.siglip_proj.fc2");
         return;
     }
     index->adapter_blocks = w->next;
     for (int64_t i = 0; i < c->adapter_blocks; i++) {
-        add_norm_of(w, hidden, "trunk.siglip_proj.blocks", i, "0");
-        add_linear_of(w, hidden, hidden, "trunk.siglip_proj.blocks", i, "2");
+        add_norm_of(w, hidden, "trunk.siglip_proj.blocks", i, ".0");
+        add_linear_of(w, hidden, hidden, "trunk.siglip_proj.blocks", i, ".2");
     }
     index->adapter_final = add_norm(w, hidden, "trunk.siglip_proj.final.0");
     add_linear(w, c->adapter_out, hidden, "trunk.siglip_proj.final.2");
@@ -145,9 +160,9 @@ static void walk_selection(walk *w, const ps3c_vision_config *c, ps3c_vision_ind
         add(w, d, 0, 0, 0, "%s.%lld.weight", blocks, (long long)i);
         add(w, d, 1, 7, 7, "%s.%lld.conv_dw.weight", blocks, (long long)i);
         add(w, d, 0, 0, 0, "%s.%lld.conv_dw.bias", blocks, (long long)i);
-        add_norm_of(w, d, blocks, i, "norm");
-        add_linear_of(w, 4 * d, d, blocks, i, "mlp.fc1");
-        add_linear_of(w, d, 4 * d, blocks, i, "mlp.fc2");
+        add_norm_of(w, d, blocks, i, ".norm");
+        add_linear_of(w, 4 * d, d, blocks, i, ".mlp.fc1");
+        add_linear_of(w, d, 4 * d, blocks, i, ".mlp.fc2");
     }
     index->conv_out = add(w, c->conv_out, d, 1, 1, "%s.out_proj.weight", conv);
     add(w, c->conv_out, 0, 0, 0, "%s.out_proj.bias", conv);
@@ -175,13 +190,13 @@ static void walk_text(walk *w, const ps3c_text_config *c, ps3c_text_index *index
     index->blocks = w->next;
     index->block_weights = c->layer_scale ? PS3C_SCALED_BLOCK_WEIGHTS : PS3C_BLOCK_WEIGHTS;
     for (int64_t i = 0; i < c->depth; i++) {
-        add_norm_of(w, c->width, blocks, i, "ln_1");
+        add_norm_of(w, c->width, blocks, i, ".ln_1");
         add(w, 3 * c->width, c->width, 0, 0, "%s.%lld.attn.in_proj_weight", blocks, (long long)i);
         add(w, 3 * c->width, 0, 0, 0, "%s.%lld.attn.in_proj_bias", blocks, (long long)i);
-        add_linear_of(w, c->width, c->width, blocks, i, "attn.out_proj");
-        add_norm_of(w, c->width, blocks, i, "ln_2");
-        add_linear_of(w, c->mlp_hidden, c->width, blocks, i, "mlp.c_fc");
-        add_linear_of(w, c->width, c->mlp_hidden, blocks, i, "mlp.c_proj");
+        add_linear_of(w, c->width, c->width, blocks, i, ".attn.out_proj");
+        add_norm_of(w, c->width, blocks, i, ".ln_2");
+        add_linear_of(w, c->mlp_hidden, c->width, blocks, i, ".mlp.c_fc");
+        add_linear_of(w, c->width, c->mlp_hidden, blocks, i, ".mlp.c_proj");
         if (c->layer_scale) {
             add(w, c->width, 0, 0, 0, "%s.%lld.ls_1.gamma", blocks, (long long)i);
             add(w, c->width, 0, 0, 0, "%s.%lld.ls_2.gamma", blocks, (long long)i);
@@ -201,31 +216,39 @@ static void walk_text(walk *w, const ps3c_text_config *c, ps3c_text_index *index
     index->count = w->next;
 }
 
-void ps3c_vision_index_of(const ps3c_vision_config *config, ps3c_vision_index *index)
-{
-    walk w = {0, -1, NULL};
-    walk_vision(&w, config, index);
-}
-
-void ps3c_text_index_of(const ps3c_text_config *config, ps3c_text_index *index)
-{
-    walk w = {0, -1, NULL};
-    walk_text(&w, config, index);
-}
-
-int64_t ps3c_vision_weight_count(const ps3c_vision_config *config)
-{
-    ps3c_vision_index index;
-    ps3c_vision_index_of(config, &index);
-    return index.count;
-}
-
-int64_t ps3c_text_weight_count(const ps3c_text_config *config)
-{
-    ps3c_text_index index;
-    ps3c_text_index_of(config, &index);
-    return index.count;
-}
+/* The public functions of each tower, made from its walk. */
+#define PS3C_TOWER(tower)                                                                                             \
+    void ps3c_##tower##_index_of(const ps3c_##tower##_config *config, ps3c_##tower##_index *index)                    \
+    {                                                                                                                 \
+        walk w = COUNT_ALONE;                                                                                         \
+        walk_##tower(&w, config, index);                                                                              \
+    }                                                                                                                 \
+    int64_t ps3c_##tower##_weight_count(const ps3c_##tower##_config *config)                                          \
+    {                                                                                                                 \
+        ps3c_##tower##_index index;                                                                                   \
+        ps3c_##tower##_index_of(config, &index);                                                                      \
+        return index.count;                                                                                           \
+    }                                                                                                                 \
+    ps3c_status ps3c_##tower##_weight_info(ps3c_context *context, const ps3c_##tower##_config *config, int64_t index, \
+                                           ps3c_weight_info *info)                                                    \
+    {                                                                                                                 \
+        walk w = {.wanted = index, .info = info, .misfit = -1};                                                       \
+        ps3c_##tower##_index all;                                                                                     \
+        walk_##tower(&w, config, &all);                                                                               \
+        return index >= 0 && index < all.count ? PS3C_OK : outside(context, index, all.count);                        \
+    }                                                                                                                 \
+    ps3c_status ps3c_##tower##_check_weights(ps3c_context *context, const ps3c_##tower##_config *config,              \
+                                             const ps3c_tensor *weights, ps3c_dtype dtype, ps3c_device device)        \
+    {                                                                                                                 \
+        walk w = {.wanted = -1, .tensors = weights, .dtype = dtype, .device = device, .misfit = -1};                  \
+        ps3c_##tower##_index all;                                                                                     \
+        ps3c_weight_info info;                                                                                        \
+        walk_##tower(&w, config, &all);                                                                               \
+        if (w.misfit < 0)                                                                                             \
+            return PS3C_OK;                                                                                           \
+        PS3C_TRY(ps3c_##tower##_weight_info(context, config, w.misfit, &info));                                       \
+        return misfit(context, &info, &weights[w.misfit], dtype, device);                                             \
+    }
 
 static ps3c_status outside(ps3c_context *context, int64_t index, int64_t count)
 {
@@ -233,20 +256,14 @@ static ps3c_status outside(ps3c_context *context, int64_t index, int64_t count)
                      (long long)count - 1);
 }
 
-ps3c_status ps3c_vision_weight_info(ps3c_context *context, const ps3c_vision_config *config, int64_t index,
-                                    ps3c_weight_info *info)
+static ps3c_status misfit(ps3c_context *context, const ps3c_weight_info *info, const ps3c_tensor *weight,
+                          ps3c_dtype dtype, ps3c_device device)
 {
-    walk w = {0, index, info};
-    ps3c_vision_index all;
-    walk_vision(&w, config, &all);
-    return index >= 0 && index < all.count ? PS3C_OK : outside(context, index, all.count);
+    char name[PS3C_NAME_BYTES + 8];
+    const ps3c_tensor_rule rule = {(int)dtype, device, info->ndim, info->shape, true};
+    snprintf(name, sizeof name, "weight %s", info->name);
+    return ps3c_tensor_check(context, name, PS3C_ANY, weight, &rule);
 }
 
-ps3c_status ps3c_text_weight_info(ps3c_context *context, const ps3c_text_config *config, int64_t index,
-                                  ps3c_weight_info *info)
-{
-    walk w = {0, index, info};
-    ps3c_text_index all;
-    walk_text(&w, config, &all);
-    return index >= 0 && index < all.count ? PS3C_OK : outside(context, index, all.count);
-}
+PS3C_TOWER(vision)
+PS3C_TOWER(text)

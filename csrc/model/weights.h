@@ -2,7 +2,7 @@
 #ifndef PS3C_WEIGHTS_H
 #define PS3C_WEIGHTS_H
 
-#include "../ps3c.h"
+#include "../contract/error.h"
 
 /* Weights of one transformer block, from its first index on. The order is the same for vision and text; text with
  * layer scale has ls_1 and ls_2 after them. */
@@ -50,6 +50,13 @@ typedef struct ps3c_text_index {
 
 void ps3c_vision_index_of(const ps3c_vision_config *config, ps3c_vision_index *index);
 void ps3c_text_index_of(const ps3c_text_config *config, ps3c_text_index *index);
+
+/* Checks all weights of a run: shape, dtype, device, contiguous. The message names the first that is not so by its
+ * state_dict name: "weight trunk.norm.bias: got ...". */
+ps3c_status ps3c_vision_check_weights(ps3c_context *context, const ps3c_vision_config *config,
+                                      const ps3c_tensor *weights, ps3c_dtype dtype, ps3c_device device);
+ps3c_status ps3c_text_check_weights(ps3c_context *context, const ps3c_text_config *config, const ps3c_tensor *weights,
+                                    ps3c_dtype dtype, ps3c_device device);
 
 enum {
     PS3C_CONV_SCALE,

@@ -12,7 +12,7 @@ static ps3c_status check_std(ps3c_context *context, const float std[3])
     for (int c = 0; c < 3; c++)
         if (std[c] == 0.0f)
             return ps3c_fail(context, PS3C_ERROR_VALUE,
-                             "std: got 0 for channel %d, expected another number: it divides", c);
+                             "std: got 0 for channel %d, expected another number, because std divides", c);
     return PS3C_OK;
 }
 
@@ -22,9 +22,9 @@ ps3c_status ps3c_image_normalize(ps3c_context *context, const uint8_t *pixels, i
 {
     float table[3][256];
     if (channels != 3 && channels != 4)
-        return ps3c_fail(context, PS3C_ERROR_VALUE, "pixels has %lld channels, expected 3 or 4", (long long)channels);
+        return ps3c_fail(context, PS3C_ERROR_VALUE, "pixels: got %lld channels, expected 3 or 4", (long long)channels);
     if (height < 1 || width < 1)
-        return ps3c_fail(context, PS3C_ERROR_VALUE, "pixels is %lld x %lld, expected at least 1 x 1", (long long)height,
+        return ps3c_fail(context, PS3C_ERROR_VALUE, "pixels: got %lld x %lld, expected 1 x 1 or more", (long long)height,
                          (long long)width);
     PS3C_TRY(check_std(context, std));
     for (int c = 0; c < 3; c++)
@@ -114,9 +114,9 @@ static ps3c_status check_resize(ps3c_context *context, int64_t height, int64_t w
 {
     const int64_t limit = (int64_t)1 << 30;
     if (channels != 3 && channels != 4)
-        return ps3c_fail(context, PS3C_ERROR_VALUE, "pixels has %lld channels, expected 3 or 4", (long long)channels);
+        return ps3c_fail(context, PS3C_ERROR_VALUE, "pixels: got %lld channels, expected 3 or 4", (long long)channels);
     if (height < 1 || width < 1 || out < 1 || height > limit || width > limit || out > limit)
-        return ps3c_fail(context, PS3C_ERROR_VALUE, "got %lld x %lld pixels and %lld to resize to, expected 1 to 2^30",
+        return ps3c_fail(context, PS3C_ERROR_VALUE, "pixels: got %lld x %lld to resize to %lld, expected sides of 1 to 2^30",
                          (long long)height, (long long)width, (long long)out);
     if (filter != PS3C_BICUBIC && filter != PS3C_BILINEAR)
         return ps3c_fail(context, PS3C_ERROR_VALUE, "filter: got %d, expected PS3C_BILINEAR or PS3C_BICUBIC",

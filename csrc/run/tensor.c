@@ -1,6 +1,8 @@
 /* Tensor views: dtype names, shape checks, slices. */
 #include "tensor.h"
 
+#include "registry.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -40,8 +42,9 @@ bool ps3c_tensor_is_contiguous(const ps3c_tensor *tensor)
     return true;
 }
 
-void ps3c_shape_text(int ndim, const int64_t *shape, char *text, size_t size)
+const char *ps3c_shape_text(int ndim, const int64_t *shape, char text[PS3C_SHAPE_BYTES])
 {
+    const size_t size = PS3C_SHAPE_BYTES;
     size_t used = (size_t)snprintf(text, size, "(");
     for (int i = 0; i < ndim && used < size; i++) {
         const char *comma = i + 1 < ndim ? ", " : ndim == 1 ? "," : "";
@@ -52,44 +55,73 @@ void ps3c_shape_text(int ndim, const int64_t *shape, char *text, size_t size)
     }
     if (used < size)
         snprintf(text + used, size - used, ")");
+    return text;
 }
 
-ps3c_status ps3c_tensor_check(ps3c_context *context, const char *name, const ps3c_tensor *tensor, ps3c_dtype dtype,
-                              ps3c_device device, int ndim, const int64_t *shape)
+static bool has_shape(const ps3c_tensor *tensor, const ps3c_tensor_rule *rule)
 {
-    char got[160], expected[160];
-    bool same;
-    if (!tensor || (!tensor->data && tensor->ndim >= 0 && ndim > 0 && shape[0] != 0))
-        return ps3c_fail(context, PS3C_ERROR_VALUE, "%s: missing", name);
-    same = tensor->ndim == ndim;
-    for (int i = 0; same && i < ndim; i++)
-        same = shape[i] < 0 || tensor->shape[i] == shape[i];
-    if (!same) {
-        ps3c_shape_text(tensor->ndim, tensor->shape, got, sizeof got);
-        ps3c_shape_text(ndim, shape, expected, sizeof expected);
-        return ps3c_fail(context, PS3C_ERROR_VALUE, "%s: got shape %s, expected %s", name, got, expected);
-    }
-    if (tensor->dtype != dtype)
-        return ps3c_fail(context, PS3C_ERROR_TYPE, "%s: got dtype %s, expected %s", name,
-                         ps3c_dtype_name(tensor->dtype), ps3c_dtype_name(dtype));
-    if (tensor->device.type != device.type || tensor->device.index != device.index)
-        return ps3c_fail(context, PS3C_ERROR_TYPE, "%s: got a tensor on %s:%d, expected %s:%d", name,
-                         tensor->device.type == PS3C_CUDA ? "cuda" : "cpu", (int)tensor->device.index,
-                         device.type == PS3C_CUDA ? "cuda" : "cpu", (int)device.index);
-    return PS3C_OK;
+    if (!rule->shape)
+        return true;
+    if (tensor->ndim != rule->ndim)
+        return false;
+    for (int i = 0; i < rule->ndim; i++)
+        if (rule->shape[i] != PS3C_ANY && rule->shape[i] != tensor->shape[i])
+            return false;
+    return true;
 }
 
-ps3c_status ps3c_tensor_check_contiguous(ps3c_context *context, const char *name, const ps3c_tensor *tensor,
-                                         ps3c_dtype dtype, ps3c_device device, int ndim, const int64_t *shape)
+static bool is_empty(const ps3c_tensor *tensor)
 {
-    char text[160], strides[160];
-    PS3C_TRY(ps3c_tensor_check(context, name, tensor, dtype, device, ndim, shape));
-    if (ps3c_tensor_is_contiguous(tensor))
+    for (int i = 0; i < tensor->ndim; i++)
+        if (tensor->shape[i] == 0)
+            return true;
+    return false;
+}
+
+static ps3c_status wrong_device(ps3c_context *context, const char *name, const ps3c_tensor *tensor,
+                                const ps3c_tensor_rule *rule)
+{
+    return ps3c_fail(context, PS3C_ERROR_RUNTIME, "%s: got a tensor on %s:%d, expected %s:%d, where the weights are",
+                     name, ps3c_device_name(tensor->device.type), (int)tensor->device.index,
+                     ps3c_device_name(rule->device.type), (int)rule->device.index);
+}
+
+ps3c_status ps3c_tensor_check(ps3c_context *context, const char *name, int64_t index, const ps3c_tensor *tensor,
+                              const ps3c_tensor_rule *rule)
+{
+    char label[PS3C_NAME_BYTES + 32], got[PS3C_SHAPE_BYTES], expected[PS3C_SHAPE_BYTES];
+    if (tensor && has_shape(tensor, rule) && (rule->dtype == PS3C_ANY || (int)tensor->dtype == rule->dtype) &&
+        tensor->device.type == rule->device.type && tensor->device.index == rule->device.index &&
+        (!rule->contiguous || ps3c_tensor_is_contiguous(tensor)) && (tensor->data || is_empty(tensor)))
         return PS3C_OK;
-    ps3c_shape_text(tensor->ndim, tensor->shape, text, sizeof text);
-    ps3c_shape_text(tensor->ndim, tensor->strides, strides, sizeof strides);
-    return ps3c_fail(context, PS3C_ERROR_TYPE, "%s: got shape %s with strides %s, expected a contiguous tensor", name,
-                     text, strides);
+    if (index < 0)
+        snprintf(label, sizeof label, "%s", name);
+    else
+        snprintf(label, sizeof label, "%s[%lld]", name, (long long)index);
+    if (!tensor || (!tensor->data && !is_empty(tensor)))
+        return ps3c_fail(context, PS3C_ERROR_VALUE, "%s: got no tensor, expected one", label);
+    if (tensor->device.type != rule->device.type || tensor->device.index != rule->device.index)
+        return wrong_device(context, label, tensor, rule);
+    if (rule->dtype != PS3C_ANY && (int)tensor->dtype != rule->dtype)
+        return ps3c_fail(context, PS3C_ERROR_TYPE, "%s: got %s, expected %s", label, ps3c_dtype_name(tensor->dtype),
+                         ps3c_dtype_name((ps3c_dtype)rule->dtype));
+    if (!has_shape(tensor, rule))
+        return ps3c_fail(context, PS3C_ERROR_VALUE, "%s: got shape %s, expected %s", label,
+                         ps3c_shape_text(tensor->ndim, tensor->shape, got),
+                         ps3c_shape_text(rule->ndim, rule->shape, expected));
+    return ps3c_fail(context, PS3C_ERROR_TYPE, "%s: got strides %s for shape %s, expected a contiguous tensor", label,
+                     ps3c_shape_text(tensor->ndim, tensor->strides, expected),
+                     ps3c_shape_text(tensor->ndim, tensor->shape, got));
+}
+
+ps3c_status ps3c_tensor_check_optional(ps3c_context *context, const char *name, bool wanted, const ps3c_tensor *tensor,
+                                       const ps3c_tensor_rule *rule)
+{
+    if (wanted)
+        return ps3c_tensor_check(context, name, PS3C_ANY, tensor, rule);
+    if (!tensor)
+        return PS3C_OK;
+    return ps3c_fail(context, PS3C_ERROR_VALUE, "%s: got a tensor, expected none: the plan was made without it", name);
 }
 
 ps3c_tensor ps3c_tensor_slice(const ps3c_tensor *tensor, int64_t first, int64_t count)
