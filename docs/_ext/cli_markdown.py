@@ -1,4 +1,4 @@
-"""An argparse parser to Markdown: a section a subcommand."""
+"""Converts an argparse parser to Markdown, with one section for each subcommand."""
 
 import argparse
 import re
@@ -12,7 +12,7 @@ CODE = re.compile(
 
 
 def document(parser: argparse.ArgumentParser) -> str:
-    """Sections of level 2 for all subcommands of a parser, each with usage, description and arguments."""
+    """Returns Markdown with a level-2 section for each subcommand: description, usage and arguments."""
     lines: list[str] = []
     for action in parser._subparsers._group_actions:
         for name, sub in action.choices.items():
@@ -29,7 +29,7 @@ def _usage(parser: argparse.ArgumentParser) -> list[str]:
 
 
 def _description(text: str) -> Iterator[str]:
-    """Paragraphs as they are, indented lines as commands."""
+    """Yields paragraphs unchanged, and indented paragraphs as blocks of shell commands."""
     for paragraph in text.strip().split("\n\n"):
         if paragraph.startswith("  "):
             yield from ("```sh", *(line.strip() for line in paragraph.splitlines()), "```", "")
@@ -66,7 +66,7 @@ def _help(action: argparse.Action) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Text with its `code`, options, 'values' and endings of files as code; nothing else in it is Markdown."""
+    """Marks `code`, options, quoted values and file endings as code, and escapes the rest for Markdown."""
     pieces, end = [], 0
     for match in CODE.finditer(text):
         pieces += [_plain(text[end : match.start()]), f"`{match[1] or match[2] or match[3]}`"]

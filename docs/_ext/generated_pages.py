@@ -1,4 +1,7 @@
-"""Fills a page's `<!-- ps3c: ... -->` mark with Markdown made at build time: of the command line, of the C header."""
+"""Sphinx extension: replaces `<!-- ps3c: ... -->` in a page with Markdown that is generated at build time.
+
+The sources are the command line parser and the C header.
+"""
 
 from pathlib import Path
 from typing import Any

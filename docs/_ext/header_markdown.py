@@ -1,7 +1,8 @@
-"""A C header to Markdown: its comments as text, its declarations with a place of their own to link to.
+"""Converts a C header to Markdown: comments become text, and each declaration becomes a link target.
 
-What it relies on: a comment stands before what it is about, `/* ---- title ---- */` begins a section, typedefs of
-structs and enums end in `} name;` at the start of a line, a comment's indented lines are code.
+The header must follow these rules: a comment precedes the declaration that it describes; `/* ---- title ---- */`
+starts a section; typedefs of structs and enums end with `} name;` at the start of a line; indented lines of a comment
+are code.
 """
 
 import re
@@ -20,7 +21,7 @@ CODE = re.compile(r"`([^`]+)`|(\"\w*\")|((?:\w+_\w*|\w*_\w+)(?:\.\w+)*)")
 
 
 def document(header: str) -> str:
-    """Sections of level 2; the opening comment becomes the text before the first."""
+    """Returns Markdown with level-2 sections. The first comment becomes the text before the first section."""
     kinds = _names(header)
     lines: list[str] = []
     comment: str | None = None
@@ -33,7 +34,7 @@ def document(header: str) -> str:
         if kind == "section":
             lines += _prose(comment, kinds) + [f"## {text[0].upper()}{text[1:]}", ""]
             comment = None
-        elif kind == "comment" and macros:  # behind a macro, on its line
+        elif kind == "comment" and macros:  # after a macro, on the same line
             macros[-1] += f" {text}"
         elif kind == "comment":
             lines += _prose(comment, kinds)
@@ -57,7 +58,7 @@ def _tokens(header: str) -> list[tuple[str, str]]:
 
 
 def _names(header: str) -> dict[str, str]:
-    """Name of a function or type -> its role."""
+    """Returns {name of a function or type: its Sphinx role}."""
     kinds = {}
     for kind, text in _tokens(header):
         if kind in ("function", "type"):
@@ -83,7 +84,7 @@ def _declaration(kind: str, text: str, comment: str | None, kinds: dict[str, str
 
 
 def _prose(comment: str | None, kinds: dict[str, str]) -> list[str]:
-    """A comment's text as Markdown, its indented lines as code."""
+    """Converts the text of a comment to Markdown. Indented lines become code."""
     if comment is None:
         return []
     inside = comment[2:-2].strip()
@@ -104,7 +105,7 @@ def _fenced(code: list[str]) -> list[str]:
 
 
 def _linked(text: str, kinds: dict[str, str]) -> str:
-    """Names are code, and links where the header declares them; nothing else is Markdown."""
+    """Marks names as code, links those that the header declares, and escapes the rest for Markdown."""
 
     def name(match: re.Match) -> str:
         plain = match[1] or match[2] or match[3]

@@ -1,7 +1,7 @@
-"""ps3c's docstrings are plain text, not reStructuredText: this turns them into it for autodoc.
+"""Sphinx extension: converts the plain-text docstrings of ps3c to reStructuredText for autodoc.
 
-`word`, "word" and words_with_underscores are code, and so are indented paragraphs. "Args:", "Returns:" and their like
-begin sections; lines of `name: words`, in them or elsewhere, are lists.
+`word`, "word", words_with_underscores and indented paragraphs become code. "Args:", "Returns:" and similar headers
+start sections. Lines of the form `name: words` become lists, inside and outside of sections.
 """
 
 import inspect
@@ -27,7 +27,7 @@ HEADER = re.compile(rf"({'|'.join(SECTIONS)}):(?: (.*))?")
 
 
 def to_rst(text: str) -> list[str]:
-    """Lines of reStructuredText for a docstring whose indentation is already its own."""
+    """Converts a docstring without common indentation to lines of reStructuredText."""
     lines: list[str] = []
     for section, body in _sections(text.splitlines()):
         if section is not None:
@@ -38,7 +38,7 @@ def to_rst(text: str) -> list[str]:
 
 
 def _sections(lines: list[str]) -> Iterator[tuple[str | None, list[str]]]:
-    """(name, lines without the section's indentation); None for what stands outside of sections."""
+    """Yields (name, lines without the indentation of the section). The name is None outside of sections."""
     name: str | None = None
     body: list[str] = []
     for line in lines:
@@ -52,7 +52,7 @@ def _sections(lines: list[str]) -> Iterator[tuple[str | None, list[str]]]:
 
 
 def _paragraphs(lines: list[str]) -> Iterator[list[str]]:
-    """Runs of lines without a blank one."""
+    """Yields groups of lines that are separated by blank lines."""
     run: list[str] = []
     for line in [*lines, ""]:
         if line.strip():
@@ -80,7 +80,7 @@ def _paragraph(lines: list[str], section: str | None) -> list[str]:
 
 
 def _items(lines: list[str]) -> list[tuple[str | None, str]]:
-    """(names, words) of `name: words`, which may go on in deeper lines; a line may hold several, as sentences."""
+    """Splits `name: words` into (names, words). Words may continue on deeper lines; a line may hold several items."""
     runs: list[str] = []
     for line in lines:
         if line.startswith(" ") and runs:
@@ -96,7 +96,7 @@ def _items(lines: list[str]) -> list[tuple[str | None, str]]:
 
 
 def _inline(text: str) -> str:
-    """Words without a meaning of their own in reStructuredText, but for code."""
+    """Escapes text for reStructuredText and marks code in it."""
     pieces, end = [], 0
     for match in CODE.finditer(text):
         # Code needs a space or certain marks around it, or an escaped space, which is not shown.
