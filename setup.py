@@ -41,13 +41,15 @@ from setuptools.errors import CompileError, LinkError
 
 ROOT = Path(__file__).resolve().parent
 
-# Flags of each instruction set. A source that uses PS3C_CPU(name) (kernels/cpu/cpu.h) is compiled once for each.
-LEVELS = {"portable": []}
-if platform.machine().lower() in ("x86_64", "amd64"):
-    AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma", "-mf16c", "-mprefer-vector-width=512"]
-    LEVELS["avx2"] = ["-mavx2", "-mfma", "-mf16c"]
-    LEVELS["avx512"] = AVX512
-    LEVELS["avx512bf16"] = AVX512 + ["-mavx512bf16"]
+# Compiler flags of each level, from the one table. A source that uses PS3C_CPU(name) (kernels/cpu/cpu.h) is compiled
+# once for each level.
+LEVEL = re.compile(r'^ +PS3C_LEVEL_(\w+)\(LEVEL, op, (\w+),[^"]*"([^"]*)"', re.MULTILINE)
+MACHINE = {"amd64": "x86_64"}.get(platform.machine().lower(), platform.machine().lower())
+LEVELS = {
+    name: flags.split()
+    for architecture, name, flags in LEVEL.findall((ROOT / "kernels/cpu/levels.def").read_text())
+    if architecture in ("any", MACHINE)
+}
 
 # Of the oldest Python that the module built here serves; None: this Python alone.
 LIMITED_API = (3, 11)

@@ -174,7 +174,7 @@ INLINE void add_values(const attention_block *b, int vectors, bool native, int64
     }
 BLOCK(block_float, 1, false)
 BLOCK(block_float, 2, false)
-#if PS3C_VECTOR != 8
+#if PS3C_TILE_VECTORS == 3
 BLOCK(block_float, 3, false)
 #endif
 #if PS3C_BF16_NATIVE
@@ -187,7 +187,7 @@ static void (*const block_functions[1 + PS3C_BF16_NATIVE][TILE_VECTORS])(const a
     {
         block_float_1,
         block_float_2,
-#if PS3C_VECTOR != 8
+#if PS3C_TILE_VECTORS == 3
         block_float_3,
 #endif
     },

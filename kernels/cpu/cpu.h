@@ -9,8 +9,10 @@
  * neighbouring 16-bit values, 24 words, so that two channels still fill the 48 words of their channel pair. In bfloat16 that is
  * the pairing along keys that the dot-product instruction wants. float32 values need no other layout.
  *
- * Levels. Fast sources (gemm.c, attention.c, ...) are compiled once per level with PS3C_LEVEL set to that level's name;
- * PS3C_CPU(f) makes f's name per level. Plain C versions (*_naive.c) are compiled once. dispatch.c picks at run time.
+ * Levels. levels.def lists the instruction sets. A source that uses PS3C_CPU(f) (gemm.c, attention.c, ...) is compiled once
+ * per level with PS3C_LEVEL set to the level's name; PS3C_CPU(f) is f's name at that level. All other sources are compiled
+ * once: X_naive.c, the plain C version of an operation X that also has a fast X.c; and X.c of an operation with one
+ * version for all levels (PS3C_CPU_EVERY_LEVEL). dispatch.c selects a level at run time.
  */
 #ifndef PS3C_CPU_H
 #define PS3C_CPU_H
@@ -19,6 +21,7 @@
 
 #include "../../csrc/contract/backend.h"
 #include "../../csrc/contract/error.h"
+#include "levels.def"
 
 /* From omp.h, which not every clang installation has. */
 #ifdef _OPENMP
@@ -135,27 +138,21 @@ static inline void ps3c_set(const ps3c_activation *a, ps3c_dtype dtype, int64_t 
 #define PS3C_CPU(f) PS3C_PASTE(f, PS3C_LEVEL)
 #endif
 
-/* Every operation X has ps3c_X_naive (X_naive.c, compiled once). Those of the first list also have a fast version
- * (X.c, compiled once per level as ps3c_X_<level>); dispatch.c's tables name the naive one at every level for the rest.
- * To give an operation a fast version: write X.c, move its name to the first list. */
-/* clang-format off */
-#define PS3C_CPU_FAST_OPERATIONS(OP) \
-    OP(gemm) OP(layernorm) OP(attention) OP(patch_gather) OP(position_add) OP(depthwise) \
-    OP(cosine) OP(rank) OP(to_rows) OP(from_rows) OP(copy_channels) OP(attention_pool) OP(resize_columns) \
-    OP(resize_rows)
-#define PS3C_CPU_PLAIN_OPERATIONS(OP) \
-    OP(max_pool) OP(probability) OP(expand) OP(assign_looks) OP(token_embedding) \
-    OP(pool_tokens) OP(l2_normalize) OP(class_mask) OP(gt_mask) OP(blend)
-/* clang-format on */
+/* ps3c_X_<level> of every operation X and level. Hidden, so that the link of the module fails where one is missing. */
+#define PS3C_CPU_DECLARE(op, level, ...) \
+    ps3c_status ps3c_##op##_##level(const ps3c_run *run, const ps3c_##op##_args *args);
+#define PS3C_CPU_DECLARE_LEVELS(op) PS3C_CPU_LEVELS(PS3C_CPU_DECLARE, op)
+#pragma GCC visibility push(hidden)
+PS3C_OPERATIONS(PS3C_CPU_DECLARE_LEVELS)
+PS3C_HOST_OPERATIONS(PS3C_CPU_DECLARE_LEVELS)
+#pragma GCC visibility pop
 
-#define PS3C_CPU_DECLARE(op, level) ps3c_status ps3c_##op##_##level(const ps3c_run *run, const ps3c_##op##_args *args);
-#define PS3C_CPU_DECLARE_NAIVE(op) PS3C_CPU_DECLARE(op, naive)
-#define PS3C_CPU_DECLARE_LEVELS(op) \
-    PS3C_CPU_DECLARE(op, naive)     \
-    PS3C_CPU_DECLARE(op, portable)  \
-    PS3C_CPU_DECLARE(op, avx2) PS3C_CPU_DECLARE(op, avx512) PS3C_CPU_DECLARE(op, avx512bf16)
-PS3C_CPU_FAST_OPERATIONS(PS3C_CPU_DECLARE_LEVELS)
-PS3C_CPU_PLAIN_OPERATIONS(PS3C_CPU_DECLARE_NAIVE)
+/* For an operation X with one version: at the end of X.c, after ps3c_X, gives ps3c_X the names ps3c_X_<level> of all
+ * levels. */
+#define PS3C_CPU_ALIAS(op, level, ...)                                                 \
+    ps3c_status ps3c_##op##_##level(const ps3c_run *run, const ps3c_##op##_args *args) \
+        __attribute__((alias("ps3c_" #op)));
+#define PS3C_CPU_EVERY_LEVEL(op) PS3C_CPU_LEVELS(PS3C_CPU_ALIAS, op)
 
 /* ---- memory (activation.c) ------------------------------------------------------------------------------- */
 

@@ -104,7 +104,7 @@ INLINE void finish_pairs(ps3c_dtype dtype, int rows, int vectors, const gemm_sto
     }
 FINISH(1)
 FINISH(2)
-#if PS3C_VECTOR != 8
+#if PS3C_TILE_VECTORS == 3
 FINISH(3)
 #endif
 
@@ -122,7 +122,7 @@ FINISH(3)
     }
 TILE(tile_float, 1, false)
 TILE(tile_float, 2, false)
-#if PS3C_VECTOR != 8
+#if PS3C_TILE_VECTORS == 3
 TILE(tile_float, 3, false)
 #endif
 #if PS3C_BF16_NATIVE
@@ -137,7 +137,7 @@ typedef void (*finish_function)(ps3c_dtype dtype, int rows, const gemm_store *s)
 static const finish_function finish_functions[TILE_VECTORS] = {
     finish_1,
     finish_2,
-#if PS3C_VECTOR != 8
+#if PS3C_TILE_VECTORS == 3
     finish_3,
 #endif
 };
@@ -145,7 +145,7 @@ static const tile_function tile_functions[1 + PS3C_BF16_NATIVE][TILE_VECTORS] = 
     {
         tile_float_1,
         tile_float_2,
-#if PS3C_VECTOR != 8
+#if PS3C_TILE_VECTORS == 3
         tile_float_3,
 #endif
     },

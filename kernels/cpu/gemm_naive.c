@@ -1,25 +1,9 @@
 /* y = act(x W^T + bias) * scale + residual, plain C: torch.nn.functional.linear and what follows it in a block.
  * The reference of the fast versions (gemm.c), so sums are float64; it computes 48 tokens x 8 outputs at a time,
  * converting each value of x once for the eight. */
-#include <math.h>
-
-#include "cpu.h"
+#include "activate.h"
 
 enum { OUTPUTS = 8 };
-
-static double activate(ps3c_activation_function act, double x)
-{
-    switch (act) {
-    case PS3C_ACT_GELU_ERF:
-        return 0.5 * x * (1 + erf(x * 0.70710678118654752440));
-    case PS3C_ACT_GELU_TANH:
-        return 0.5 * x * (1 + tanh(0.79788456080286535588 * (x + 0.044715 * x * x * x)));
-    case PS3C_ACT_RELU:
-        return x < 0 ? 0 : x;
-    default:
-        return x;
-    }
-}
 
 /* Outputs [n0, n0 + count) of one panel. */
 static void multiply(ps3c_dtype dtype, const ps3c_gemm_args *g, int64_t segment, int64_t first, int64_t n0, int count)
@@ -40,7 +24,7 @@ static void multiply(ps3c_dtype dtype, const ps3c_gemm_args *g, int64_t segment,
         int64_t n = n0 + r, channel = g->out_channel + n;
         double bias = g->bias ? ps3c_load(dtype, g->bias, n) : 0, scale = g->scale ? ps3c_load(dtype, g->scale, n) : 1;
         for (int64_t t = 0; t < lanes; t++) {
-            double v = activate(g->act, sum[r][t] + bias) * scale;
+            double v = ps3c_activate(g->act, sum[r][t] + bias) * scale;
             if (g->residual)
                 v += ps3c_get(g->residual, dtype, segment, first + t, n);
             ps3c_store(dtype, g->y->data, ps3c_element(g->y, dtype, segment, first + t, channel, n >= g->values_from),

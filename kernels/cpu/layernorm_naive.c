@@ -3,21 +3,7 @@
  * reference of layernorm.c. */
 #include <math.h>
 
-#include "cpu.h"
-
-static double activate(ps3c_activation_function act, double x)
-{
-    switch (act) {
-    case PS3C_ACT_GELU_ERF:
-        return 0.5 * x * (1 + erf(x * 0.70710678118654752440));
-    case PS3C_ACT_GELU_TANH:
-        return 0.5 * x * (1 + tanh(0.79788456080286535588 * (x + 0.044715 * x * x * x)));
-    case PS3C_ACT_RELU:
-        return x < 0 ? 0 : x;
-    default:
-        return x;
-    }
-}
+#include "activate.h"
 
 static void normalize(ps3c_dtype dtype, const ps3c_layernorm_args *a, int64_t segment, int64_t token)
 {
@@ -34,7 +20,7 @@ static void normalize(ps3c_dtype dtype, const ps3c_layernorm_args *a, int64_t se
     for (int64_t c = 0; c < channels; c++) {
         double v = (ps3c_get(a->x, dtype, segment, token, c) - mean) * factor;
         v = v * ps3c_load(dtype, a->weight, c) + ps3c_load(dtype, a->bias, c);
-        ps3c_set(a->y, dtype, segment, token, c, (float)activate(a->act, v));
+        ps3c_set(a->y, dtype, segment, token, c, (float)ps3c_activate(a->act, v));
     }
     if (ps3c_is16(dtype) && channels % 2)
         ps3c_set(a->y, dtype, segment, token, channels, 0); /* the word's spare half */

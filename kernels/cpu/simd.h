@@ -1,5 +1,5 @@
-/* Vectors for the fast CPU sources: one set of small inline functions, compiled for 4, 8 or 16 floats by what the
- * compiler's flags allow (dispatch.c lists the flags of each level). Plain arithmetic uses the compilers' vector types.
+/* Vectors for the fast CPU sources. The header of the level (simd/<level>.h, chosen by PS3C_LEVEL) defines the vector types
+ * and what takes an instruction of its own; here is what all levels share.
  *
  * A word is 32 bits: a float32, or two neighbouring 16-bit values, the even one in the low half (cpu.h). `dtype`
  * arguments are constants at every call, so that each instance holds one conversion.
@@ -7,104 +7,15 @@
 #ifndef PS3C_CPU_SIMD_H
 #define PS3C_CPU_SIMD_H
 
-#include "cpu.h"
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
-#define PS3C_AVX512 1
-#define PS3C_VECTOR 16
-#elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
-#define PS3C_AVX2 1
-#define PS3C_VECTOR 8
-#else
-#define PS3C_VECTOR 4
-#endif
-#ifdef __AVX512BF16__
-#define PS3C_BF16_NATIVE 1 /* vdpbf16ps: products of bfloat16 pairs summed in float32 */
-#else
-#define PS3C_BF16_NATIVE 0
-#endif
-
-#define INLINE static inline __attribute__((always_inline))
-#define NOINLINE __attribute__((noinline))
-#ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
-
-enum { VECTOR = PS3C_VECTOR }; /* floats, words */
-
-typedef float vfloat __attribute__((vector_size(4 * PS3C_VECTOR), may_alias));
-typedef uint32_t vword __attribute__((vector_size(4 * PS3C_VECTOR), may_alias));
-typedef uint16_t vhalf __attribute__((vector_size(2 * PS3C_VECTOR), may_alias));
-
-/* ---- memory: aligned unless the name says otherwise ------------------------------------------------------- */
-
-INLINE vfloat v_load(const void *p) { return *(const vfloat *)p; }
-INLINE void v_store(void *p, vfloat v) { *(vfloat *)p = v; }
-INLINE vword v_load_word(const void *p) { return *(const vword *)p; }
-INLINE void v_store_word(void *p, vword v) { *(vword *)p = v; }
-INLINE void v_store_unaligned(void *p, vfloat v) { memcpy(p, &v, sizeof v); }
-
-INLINE vfloat v_splat(float f) { return f - (vfloat){0}; }
-INLINE vword v_splat_word(uint32_t u) { return u + (vword){0}; }
+#define PS3C_QUOTE_(text) #text
+#define PS3C_QUOTE(text) PS3C_QUOTE_(text)
+/* No space may come into the path. */
+/* clang-format off */
+#define PS3C_SIMD_HEADER PS3C_QUOTE(simd/PS3C_LEVEL.h)
+/* clang-format on */
+#include PS3C_SIMD_HEADER
 
 /* ---- arithmetic -------------------------------------------------------------------------------------------- */
-
-INLINE vfloat v_fma(vfloat a, vfloat b, vfloat c)
-{
-#if defined(PS3C_AVX512)
-    return (vfloat)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
-#elif defined(PS3C_AVX2)
-    return (vfloat)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
-#else
-    return a * b + c;
-#endif
-}
-INLINE vfloat v_select(vword mask, vfloat a, vfloat b) { return (vfloat)((mask & (vword)a) | (~mask & (vword)b)); }
-/* The second argument where either is NaN. */
-INLINE vfloat v_max(vfloat a, vfloat b)
-{
-#if defined(PS3C_AVX512)
-    return (vfloat)_mm512_max_ps((__m512)a, (__m512)b);
-#elif defined(PS3C_AVX2)
-    return (vfloat)_mm256_max_ps((__m256)a, (__m256)b);
-#elif defined(__SSE2__)
-    return (vfloat)_mm_max_ps((__m128)a, (__m128)b);
-#else
-    return v_select((vword)(a > b), a, b);
-#endif
-}
-INLINE vfloat v_min(vfloat a, vfloat b)
-{
-#if defined(PS3C_AVX512)
-    return (vfloat)_mm512_min_ps((__m512)a, (__m512)b);
-#elif defined(PS3C_AVX2)
-    return (vfloat)_mm256_min_ps((__m256)a, (__m256)b);
-#elif defined(__SSE2__)
-    return (vfloat)_mm_min_ps((__m128)a, (__m128)b);
-#else
-    return v_select((vword)(a < b), a, b);
-#endif
-}
-INLINE vfloat v_abs(vfloat a) { return (vfloat)((vword)a & 0x7fffffffu); }
-INLINE vfloat v_sqrt(vfloat a)
-{
-#if defined(PS3C_AVX512)
-    return (vfloat)_mm512_sqrt_ps((__m512)a);
-#elif defined(PS3C_AVX2)
-    return (vfloat)_mm256_sqrt_ps((__m256)a);
-#elif defined(__SSE2__)
-    return (vfloat)_mm_sqrt_ps((__m128)a);
-#else
-    for (int i = 0; i < VECTOR; i++)
-        a[i] = __builtin_sqrtf(a[i]);
-    return a;
-#endif
-}
 
 /* 2^x for x <= 126: 2^floor(x) times a minimax polynomial of the fraction. Relative error 1.5e-7 (degree 5), 7.5e-5
  * (degree 3: enough for a bfloat16 result). 0 below -126 (AVX-512: gradual underflow) and for -infinity; NaN stays. */
@@ -113,29 +24,11 @@ INLINE vfloat v_exp2(vfloat x, int degree)
     static const float c5[] = {0.999999925f, 0.693153073f, 0.240153617f, 0.0558263179f, 0.00898934025f, 0.00187757661f};
     static const float c3[] = {0.999925219f, 0.695833538f, 0.226067164f, 0.0780245168f};
     const float *c = degree == 5 ? c5 : c3;
-    vfloat f, p = v_splat(c[degree]);
-#if defined(PS3C_AVX512)
-    f = (vfloat)_mm512_reduce_ps((__m512)x, 1);
-#elif defined(PS3C_AVX2)
-    __m256 n = _mm256_floor_ps((__m256)x);
-    f = x - (vfloat)n;
-#else
-    /* Near 1.5 * 2^23 floats are the integers, so that the addition rounds and leaves them in the low bits. */
-    vfloat n = x - 0.5f + 12582912.0f;
-    f = x - (n - 12582912.0f);
-#endif
+    vfloat n, f = v_exp2_fraction(x, &n), p = v_splat(c[degree]);
     UNROLL
     for (int i = degree - 1; i >= 0; i--)
         p = v_fma(p, f, v_splat(c[i]));
-#if defined(PS3C_AVX512)
-    return (vfloat)_mm512_scalef_ps((__m512)p, (__m512)x);
-#elif defined(PS3C_AVX2)
-    p *= (vfloat)_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
-    return (vfloat)_mm256_andnot_ps(_mm256_cmp_ps((__m256)x, _mm256_set1_ps(-126), _CMP_LT_OQ), (__m256)p);
-#else
-    p *= (vfloat)(((vword)n - (0x4b400000u - 127)) << 23);
-    return (vfloat)(~(vword)(x < -126.0f) & (vword)p);
-#endif
+    return v_exp2_scale(p, x, n);
 }
 
 /* x / 2 (1 + erf(x / sqrt 2)) = max(x, 0) - |x| 2^q(|x|), 2^q(u) = erfc(u / sqrt 2) / 2: no cancellation in the tail.
@@ -175,25 +68,8 @@ INLINE vfloat v_activate(ps3c_activation_function act, vfloat x)
 
 /* ---- 16-bit types ------------------------------------------------------------------------------------------ */
 
-#if !defined(PS3C_AVX512) && !defined(PS3C_AVX2)
-/* float16 in the low half of each word to float32: the exponent moves by a multiplication, subnormals included. */
-INLINE vfloat v_from_f16_words(vword h)
-{
-    vword m = (h & 0x7fff) << 13;
-    vword f = (vword)((vfloat)m * 0x1p112f);
-    return (vfloat)(f | ((vword)(m >= 0x0f800000u) & 0x7f800000u) | (h & 0x8000) << 16);
-}
-/* float32 to float16 in the low half of each word; half.c explains the steps. */
-INLINE vword v_to_f16_words(vfloat v)
-{
-    vword sign = (vword)v >> 16 & 0x8000, u = (vword)v & 0x7fffffffu;
-    vword small = (vword)((vfloat)u + 0.5f) - 0x3f000000u, h = (u + 0xfff + (u >> 13 & 1) - 0x38000000u) >> 13;
-    vword tiny = (vword)(u < 0x38800000u), big = (vword)(u >= 0x47800000u), nan = (vword)(u > 0x7f800000u);
-    h = (small & tiny) | (h & ~tiny);
-    h = (0x7c00 & big) | (h & ~big);
-    return sign | h | (nan & 0x200);
-}
-#endif
+#ifndef PS3C_BF16_NATIVE /* a level without instructions for bfloat16 */
+#define PS3C_BF16_NATIVE 0
 
 /* float32 rounded to bfloat16, in the high half of each word; the low half is not cleared. */
 INLINE vword v_round_bf16(vfloat v)
@@ -201,37 +77,21 @@ INLINE vword v_round_bf16(vfloat v)
     vword u = (vword)v, nan = (vword)(v != v);
     return (nan & (u | 0x400000)) | (~nan & (u + 0x7fff + (u >> 16 & 1)));
 }
+INLINE vhalf v_to_bf16(vfloat v) { return __builtin_convertvector(v_round_bf16(v) >> 16, vhalf); }
+INLINE vword v_pack_bf16(vfloat even, vfloat odd)
+{
+    return v_round_bf16(even) >> 16 | (v_round_bf16(odd) & 0xffff0000u);
+}
+#endif
 
 /* VECTOR neighbouring 16-bit values. */
 INLINE vfloat v_from_half(ps3c_dtype dtype, vhalf h)
 {
     if (dtype == PS3C_BFLOAT16)
         return (vfloat)(__builtin_convertvector(h, vword) << 16);
-#if defined(PS3C_AVX512)
-    return (vfloat)_mm512_cvtph_ps((__m256i)h);
-#elif defined(PS3C_AVX2)
-    return (vfloat)_mm256_cvtph_ps((__m128i)h);
-#else
-    return v_from_f16_words(__builtin_convertvector(h, vword));
-#endif
+    return v_from_f16(h);
 }
-INLINE vhalf v_to_half(ps3c_dtype dtype, vfloat v)
-{
-    if (dtype == PS3C_BFLOAT16) {
-#if PS3C_BF16_NATIVE
-        return (vhalf)_mm512_cvtneps_pbh((__m512)v);
-#else
-        return __builtin_convertvector(v_round_bf16(v) >> 16, vhalf);
-#endif
-    }
-#if defined(PS3C_AVX512)
-    return (vhalf)_mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-#elif defined(PS3C_AVX2)
-    return (vhalf)_mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT);
-#else
-    return __builtin_convertvector(v_to_f16_words(v), vhalf);
-#endif
-}
+INLINE vhalf v_to_half(ps3c_dtype dtype, vfloat v) { return dtype == PS3C_BFLOAT16 ? v_to_bf16(v) : v_to_f16(v); }
 
 /* The even (low) and odd (high) values of words; float32: the word itself, twice. */
 INLINE void v_unpack(ps3c_dtype dtype, vword w, vfloat *even, vfloat *odd)
@@ -242,19 +102,7 @@ INLINE void v_unpack(ps3c_dtype dtype, vword w, vfloat *even, vfloat *odd)
         *even = (vfloat)(w << 16);
         *odd = (vfloat)(w & 0xffff0000u);
     } else {
-#if defined(PS3C_AVX512)
-        *even = (vfloat)_mm512_cvtph_ps(_mm512_cvtepi32_epi16((__m512i)w));
-        *odd = (vfloat)_mm512_cvtph_ps(_mm512_cvtepi32_epi16((__m512i)(w >> 16)));
-#elif defined(PS3C_AVX2)
-        __m256i low = (__m256i)(w & 0xffff), high = (__m256i)(w >> 16);
-        *even =
-            (vfloat)_mm256_cvtph_ps(_mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1)));
-        *odd =
-            (vfloat)_mm256_cvtph_ps(_mm_packus_epi32(_mm256_castsi256_si128(high), _mm256_extracti128_si256(high, 1)));
-#else
-        *even = v_from_f16_words(w & 0xffff);
-        *odd = v_from_f16_words(w >> 16);
-#endif
+        v_unpack_f16(w, even, odd);
     }
 }
 /* Words of rounded pairs; float32: the even value. */
@@ -262,21 +110,7 @@ INLINE vword v_pack(ps3c_dtype dtype, vfloat even, vfloat odd)
 {
     if (dtype == PS3C_FLOAT32)
         return (vword)even;
-    if (dtype == PS3C_BFLOAT16) {
-#if PS3C_BF16_NATIVE
-        const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22,
-                                               6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-        return (vword)_mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh((__m512)odd, (__m512)even));
-#else
-        return v_round_bf16(even) >> 16 | (v_round_bf16(odd) & 0xffff0000u);
-#endif
-    }
-#if defined(PS3C_AVX512) || defined(PS3C_AVX2)
-    return __builtin_convertvector(v_to_half(dtype, even), vword) |
-           __builtin_convertvector(v_to_half(dtype, odd), vword) << 16;
-#else
-    return v_to_f16_words(even) | v_to_f16_words(odd) << 16;
-#endif
+    return dtype == PS3C_BFLOAT16 ? v_pack_bf16(even, odd) : v_pack_f16(even, odd);
 }
 
 /* count values from index i of a plain array (any alignment) as float32. */

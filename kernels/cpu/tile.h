@@ -10,14 +10,10 @@
 
 #include "simd.h"
 
-#if defined(PS3C_AVX512)
-enum { TILE_ROWS = 8, TILE_VECTORS = 3 };
-#elif defined(PS3C_AVX2)
-enum { TILE_ROWS = 6, TILE_VECTORS = 2 };
-#else
-enum { TILE_ROWS = 4, TILE_VECTORS = 3 };
-#endif
-enum { TILE_LANES = TILE_VECTORS * VECTOR };
+enum { TILE_ROWS = PS3C_TILE_ROWS, TILE_VECTORS = PS3C_TILE_VECTORS };
+_Static_assert(TILE_ROWS <= 8 && (TILE_VECTORS == 2 || TILE_VECTORS == 3),
+               "tile_rows, gemm.c and attention.c have these");
+_Static_assert(VECTOR == 4 || VECTOR == 8 || VECTOR == 16, "blocks are of 16 tokens");
 
 typedef struct tile_operands {
     /* A(r, k) = a[r * row + k * step]. The reduction runs over `stretches` stretches of `depth` words (the last one:
@@ -36,7 +32,7 @@ INLINE vfloat tile_multiply(bool native, vfloat acc, vfloat a, vfloat b)
 {
 #if PS3C_BF16_NATIVE
     if (native)
-        return (vfloat)_mm512_dpbf16_ps((__m512)acc, (__m512bh)a, (__m512bh)b);
+        return v_dot_bf16(acc, a, b);
 #endif
     (void)native;
     return v_fma(a, b, acc);

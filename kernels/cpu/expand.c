@@ -1,0 +1,77 @@
+/* Low-resolution probabilities at the grid of one scale. */
+#include "ground_truth.h"
+
+/* 1 where gt > 0, the probability where gt <= 0, and 0 where gt is NaN: written as the reference's products, so that a
+ * NaN probability stays NaN. */
+static float with_ground_truth(float gt, float prob) { return (float)(gt > 0.0f) + (float)(gt <= 0.0f) * prob; }
+
+/* Area to 6 x 6, rounded, nearest back; in place. */
+static void smooth(ps3c_dtype dtype, void *map, int64_t rows, int64_t cols)
+{
+    float area[6][6];
+    for (int64_t i = 0; i < 6; i++)
+        for (int64_t j = 0; j < 6; j++) {
+            int64_t y0 = ps3c_adaptive_start(rows, 6, i), y1 = ps3c_adaptive_end(rows, 6, i);
+            int64_t x0 = ps3c_adaptive_start(cols, 6, j), x1 = ps3c_adaptive_end(cols, 6, j);
+            float sum = 0.0f;
+            for (int64_t y = y0; y < y1; y++)
+                for (int64_t x = x0; x < x1; x++)
+                    sum += ps3c_load(dtype, map, y * cols + x);
+            area[i][j] = sum / (float)(y1 - y0) / (float)(x1 - x0);
+        }
+    for (int64_t y = 0; y < rows; y++)
+        for (int64_t x = 0; x < cols; x++)
+            ps3c_store(dtype, map, y * cols + x, area[ps3c_nearest(6, rows, y)][ps3c_nearest(6, cols, x)]);
+}
+
+/* Output rows (or columns) [*from, *to) are those whose nearest of `in` is i. */
+static void nearest_range(int64_t in, int64_t out, int64_t i, int64_t *from, int64_t *to)
+{
+    *from = *to = 0;
+    while (*from < out && ps3c_nearest(in, out, *from) < i)
+        ++*from;
+    for (*to = *from; *to < out && ps3c_nearest(in, out, *to) == i;)
+        ++*to;
+}
+
+/* The part of image b's map whose ground truth is row gt_row of the first high-res grid: each cell of it is area-resized
+ * once, however many patches it covers. */
+static void apply_ground_truth(const ps3c_run *run, const ps3c_expand_args *args, int64_t b, int64_t gt_row, void *map)
+{
+    const int64_t rows = args->out->shape[1], cols = args->out->shape[2];
+    int64_t y0, y1, x0, x1;
+    nearest_range(args->gt_rows, rows, gt_row, &y0, &y1);
+    for (int64_t gt_col = 0; y0 < y1 && gt_col < args->gt_cols; gt_col++) {
+        nearest_range(args->gt_cols, cols, gt_col, &x0, &x1);
+        float gt = x0 < x1 ? ps3c_ground_truth(args->gt, b, args->gt_rows, args->gt_cols, gt_row, gt_col) : 0.0f;
+        for (int64_t y = y0; y < y1; y++)
+            for (int64_t x = x0; x < x1; x++)
+                ps3c_store(run->dtype, map, y * cols + x,
+                           with_ground_truth(gt, ps3c_load(run->dtype, map, y * cols + x)));
+    }
+}
+
+ps3c_status ps3c_expand(const ps3c_run *run, const ps3c_expand_args *args)
+{
+    const int64_t rows = args->out->shape[1], cols = args->out->shape[2];
+    const int64_t map_bytes = rows * cols * (int64_t)ps3c_dtype_bytes(run->dtype);
+    for (int64_t b = 0; b < args->batch; b++) {
+        char *map = (char *)args->out->data + b * map_bytes;
+        for (int64_t y = 0; y < rows; y++) {
+            const float *probs =
+                args->probs + (b * args->in_rows + ps3c_nearest(args->in_rows, rows, y)) * args->in_cols;
+            for (int64_t x = 0; x < cols; x++)
+                ps3c_store(run->dtype, map, y * cols + x, probs[ps3c_nearest(args->in_cols, cols, x)]);
+        }
+        if (args->gt) {
+#pragma omp parallel for schedule(static) num_threads(run->threads)
+            for (int64_t i = 0; i < args->gt_rows; i++)
+                apply_ground_truth(run, args, b, i, map);
+        }
+        if (args->smooth)
+            smooth(run->dtype, map, rows, cols);
+    }
+    return PS3C_OK;
+}
+
+PS3C_CPU_EVERY_LEVEL(expand)

@@ -1,0 +1,24 @@
+/* Mask of the tokens whose patch has ground truth. */
+#include "ground_truth.h"
+
+/* The image "would have none" when its values sum to 0: the reference's rule, on the values before they become 0/1. */
+ps3c_status ps3c_gt_mask(const ps3c_run *run, const ps3c_gt_mask_args *args)
+{
+    (void)run;
+    for (int64_t b = 0; b < args->batch; b++) {
+        uint8_t *mask = args->mask + b * args->tokens;
+        double sum = 0.0;
+        for (int64_t t = 0; t < args->tokens; t++) {
+            ps3c_patch at = ps3c_locate(args->scales, args->num_scales, args->positions, args->tokens, b, t);
+            const ps3c_scale *scale = &args->scales[at.scale];
+            float v = ps3c_ground_truth(args->gt, b, scale->rows, scale->cols, at.row, at.col);
+            mask[t] = v != 0.0f;
+            sum += v;
+        }
+        if (sum == 0.0)
+            memset(mask, 1, (size_t)args->tokens);
+    }
+    return PS3C_OK;
+}
+
+PS3C_CPU_EVERY_LEVEL(gt_mask)
