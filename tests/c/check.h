@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "../../kernels/cpu/cpu.h"
+#include "../../kernels/cpu/detect.h"
 
 #define COUNT(array) ((int)(sizeof(array) / sizeof *(array)))
 
@@ -156,34 +156,28 @@ static const char *const dtype_names[] = {"float32", "float16", "bfloat16"};
 
 /* ---- levels ---------------------------------------------------------------------------------------------------- */
 
+/* The levels of levels.def, in its order. */
+#define LEVEL_NAME(op, level, ...) #level,
+static const char *const level_names[] = {PS3C_CPU_LEVELS(LEVEL_NAME, )};
+enum { LEVELS = COUNT(level_names) };
+
+/* The functions of operation X at all levels. */
+#define LEVEL_FUNCTION(op, level, ...) ps3c_##op##_##level,
+#define LEVEL_TABLE(op)                     \
+    {                                       \
+        PS3C_CPU_LEVELS(LEVEL_FUNCTION, op) \
+    }
+
 static inline bool level_available(int level)
 {
 #ifdef PS3C_EMULATE
-    return level < 5;
-#elif defined(__x86_64__)
-    __builtin_cpu_init();
-    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                  __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-    return level < 2 || (level == 2 ? avx2 : level == 3 ? avx512 : avx512 && __builtin_cpu_supports("avx512bf16"));
+    return level < LEVELS;
 #else
-    return level < 2;
+    ps3c_detect();
+#define LEVEL_HAS(op, level, has, flags) has,
+    return (const bool[]){PS3C_CPU_LEVELS(LEVEL_HAS, )}[level];
 #endif
 }
-static const char *const level_names[] = {"naive", "portable", "avx2", "avx512", "avx512bf16"};
-#if defined(__x86_64__)
-enum { LEVELS = 5 };
-#define LEVEL_TABLE(op)                                                                                       \
-    {                                                                                                         \
-        ps3c_##op##_naive, ps3c_##op##_portable, ps3c_##op##_avx2, ps3c_##op##_avx512, ps3c_##op##_avx512bf16 \
-    }
-#else
-enum { LEVELS = 2 };
-#define LEVEL_TABLE(op)                         \
-    {                                           \
-        ps3c_##op##_naive, ps3c_##op##_portable \
-    }
-#endif
 
 /* A run with scratch of exactly the planned size. */
 static inline ps3c_run make_run(ps3c_dtype dtype, int threads, int64_t tokens, int64_t channels, guarded *scratch)

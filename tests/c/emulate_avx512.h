@@ -10,14 +10,6 @@
 #include <stdint.h>
 #include <string.h>
 
-#define __AVX512F__ 1
-#define __AVX512BW__ 1
-#define __AVX512VL__ 1
-#define __AVX512DQ__ 1
-#ifdef PS3C_EMULATE_BF16
-#define __AVX512BF16__ 1
-#endif
-
 typedef float emu_float __attribute__((vector_size(64)));
 typedef uint32_t emu_word __attribute__((vector_size(64)));
 typedef uint16_t emu_short __attribute__((vector_size(64)));
