@@ -1,10 +1,11 @@
-/* From ranks to looks. A patch's look follows from its rank by a search in the ends of its image's looks at its scale;
- * its place in the look is the number of patches of that look before it, and its row that of selected patches before
- * it. Both are counted as digits are when sorting (places.cuh): tiles of patches, of all scales and images in one
- * launch, count their looks; then every tile adds up the counts before its own and writes.
+/* From ranks to looks. A binary search of a patch's rank in the ends of its image's looks at its scale gives its look.
+ * Its position in the look is the number of patches of that look before it; its row is the number of selected patches
+ * before it. Both are counted like the digits of a radix sort (places.cuh), in two launches over tiles of patches of
+ * all scales and images: first each tile counts its looks, then each tile sums the counts of the tiles before it and
+ * writes its patches.
  *
- * Looks beyond the digits of a tile, and images beyond IMAGES, take further rounds of the same two launches. The ends
- * go to the device in kernel parameters, packed for the round. */
+ * A round has at most LOOKS looks and IMAGES images; more take further rounds of the same two launches. The ends are
+ * passed as kernel parameters, packed for the round. */
 #include <cstring>
 
 #include "places.cuh"
@@ -14,11 +15,11 @@ namespace
 {
 
 constexpr int ITEMS = 8, WARPS = 8, THREADS = WARPS * 32, TILE = THREADS * ITEMS;
-constexpr int LOOKS = PS3C_DIGITS - 1; /* of a round; the digit after the last is for patches of no look of the round */
+constexpr int LOOKS = PS3C_DIGITS - 1; /* of a round; the next digit marks patches of no look of the round */
 constexpr int IMAGES = 32;             /* of a round */
 constexpr int SCALES = PS3C_MAX_SCALES;
 
-/* ---- what the kernels get ---------------------------------------------------------------------------------------- */
+/* ---- kernel arguments -------------------------------------------------------------------------------------------- */
 
 struct look_entry {
     int64_t first, tokens;
@@ -35,7 +36,7 @@ struct look_scale {
 struct look_args {
     int64_t first_image, images, num_scales, tiles; /* tiles: of an image, all scales */
     int looks, bits;                                /* bits: of a digit from 0 to looks */
-    bool maps;                                      /* write them: the first round of looks */
+    bool maps;                                      /* write the maps: in the first round of looks */
     const look_entry *entries;                      /* [looks] */
     const int32_t *ends; /* [images][num_scales][looks + 2]: end before the first look, every look's, the last of all */
     int32_t *counts;     /* [images][tiles][PS3C_DIGITS]; in the last place: selected patches */
@@ -43,7 +44,7 @@ struct look_args {
     look_scale scale[SCALES];
 };
 
-/* Which tile a block has. */
+/* The tile of a block. */
 struct look_tile {
     int64_t image, scale, tile; /* image of the round; tile of the scale */
 };
@@ -65,8 +66,8 @@ __device__ __forceinline__ const int32_t *ends_of(const look_args &args, int64_t
 
 /* ---- a tile's looks ---------------------------------------------------------------------------------------------- */
 
-/* This thread's patches: their looks in the round (looks: none), and a bit for each selected one, whatever its round.
- * ends: shared memory, filled here. */
+/* look[i]: the look in this round of this thread's patch i; args.looks: none. Returns a bit for each patch that is
+ * selected in any round. ends: shared memory, filled here. */
 __device__ __forceinline__ unsigned load_looks(const look_args &args, const look_tile &at, int32_t *ends,
                                                int (&look)[ITEMS])
 {
@@ -83,7 +84,7 @@ __device__ __forceinline__ unsigned load_looks(const look_args &args, const look
         if (patch >= scale.patches)
             continue;
         const int32_t place = rank[patch];
-        int low = 0, high = args.looks; /* the first look whose end lies beyond the rank */
+        int low = 0, high = args.looks; /* the first look whose end is greater than the rank */
         while (low < high) {
             const int middle = (low + high) / 2;
             if (place < ends[middle + 1])
@@ -109,14 +110,14 @@ __global__ void __launch_bounds__(THREADS) count_looks(look_args args)
     ps3c_warp_places(look, args.bits, counts[threadIdx.x / 32], place);
     __syncthreads();
     const int before = ps3c_block_before(__popc(selected), sums);
-    const bool last = digit == THREADS - 1; /* its digit is never a look */
+    const bool last = digit == THREADS - 1; /* this digit is never a look */
     args.counts[(int64_t)blockIdx.x * PS3C_DIGITS + digit] =
         last ? before + __popc(selected) : ps3c_tile_count(counts, digit);
 }
 
-/* ---- what comes before a tile ------------------------------------------------------------------------------------ */
+/* ---- counts before a tile -------------------------------------------------------------------------------------- */
 
-/* This thread's digit in the tiles of the scale before this one. */
+/* How often this thread's digit occurs in the earlier tiles of the scale. */
 __device__ __forceinline__ int count_before(const look_args &args, const look_tile &at)
 {
     const int64_t first = at.image * args.tiles + args.scale[at.scale].first_tile;
@@ -126,7 +127,7 @@ __device__ __forceinline__ int count_before(const look_args &args, const look_ti
     return sum;
 }
 
-/* Where look `look`'s entries of this image begin, and how many of them are of scales before this one. */
+/* Index of the first entry of `look`, for this image and this scale: entries of earlier scales come before. */
 __device__ __forceinline__ int64_t first_entry(const look_args &args, const look_tile &at, int look)
 {
     int64_t first = args.entries[look].first + (args.first_image + at.image) * args.entries[look].tokens;
@@ -137,7 +138,7 @@ __device__ __forceinline__ int64_t first_entry(const look_args &args, const look
     return first;
 }
 
-/* Selected patches of scales before this one. */
+/* Number of selected patches of earlier scales. */
 __device__ __forceinline__ int rows_before(const look_args &args, const look_tile &at)
 {
     int rows = 0;
@@ -167,11 +168,12 @@ template <class T> __global__ void __launch_bounds__(THREADS) write_looks(look_a
         row_of_tile[0] = rows_before(args, at) + before;
     __syncthreads();
     ps3c_counts_to_places(counts, digit, before);
-    /* Rows go on from warp to warp, in a warp from item to item, in an item from lane to lane. */
+    /* Rows are numbered by warp, then by item, then by lane. */
     int of_warp = 0;
     for (int i = 0; i < ITEMS; i++)
         of_warp += __popc(__ballot_sync(0xffffffffu, selected >> i & 1));
-    int row = row_of_tile[0] + ps3c_block_before(digit % 32 == 31 ? of_warp : 0, sums); /* counted in the last lane */
+    int row = row_of_tile[0] +
+              ps3c_block_before(digit % 32 == 31 ? of_warp : 0, sums); /* of_warp counts once, in the last lane */
     row = __shfl_sync(0xffffffffu, row, 0);
     T *map = (T *)scale.map + (args.first_image + at.image) * scale.patches;
     for (int i = 0; i < ITEMS; i++) {
@@ -188,9 +190,9 @@ template <class T> __global__ void __launch_bounds__(THREADS) write_looks(look_a
     }
 }
 
-/* ---- a round's tables, in kernel parameters ---------------------------------------------------------------------- */
+/* ---- tables of a round, as kernel parameters --------------------------------------------------------------------- */
 
-/* Collects words on the stack and enqueues them whenever they fill a launch. */
+/* Collects words on the stack and enqueues an upload when a launch's parameters are full. */
 class table_writer
 {
     enum { WORDS = 896 };
@@ -288,8 +290,8 @@ template <class T> ps3c_status assign_looks(const ps3c_run *run, const ps3c_assi
 
 } // namespace
 
-/* The tables of a round; and the counts of its tiles: at each scale one that is not full for every image, and no more
- * full ones than the largest scale of all images has. */
+/* The tables of a round and the counts of its tiles. At each scale there is at most one partial tile per image, and at
+ * most positions / TILE full ones. */
 size_t ps3c_assign_looks_cuda_scratch(int64_t positions)
 {
     const size_t tiles = SCALES * ((size_t)IMAGES + (size_t)positions / TILE);

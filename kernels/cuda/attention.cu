@@ -1,11 +1,11 @@
-/* Attention of float16 and bfloat16 on the tensor cores; everything else is in attention_float32.cu. */
+/* Attention of float16 and bfloat16 on the tensor cores; the other cases are in attention_float32.cu. */
 #include "attention.cuh"
 
 namespace
 {
 
-/* Head dims that models have (64, 72, 80) have shapes of their own; others take the next larger one and its zeros. Wide
- * heads: fewer keys or queries, for registers and shared memory. */
+/* The head dims of published models (64, 72, 80) have shapes of their own; others use the next larger shape, padded
+ * with zeros. Wide heads use smaller tiles, to fit registers and shared memory. */
 template <class T> ps3c_status launch(const ps3c_run *run, const ps3c_attention_args *args)
 {
     const int64_t dim = args->head_dim;

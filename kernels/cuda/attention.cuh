@@ -1,15 +1,16 @@
 /* FlashAttention's forward pass (Dao et al., arXiv:2205.14135; online softmax, arXiv:1805.02867) on mma.sync, for
- * 16-bit types and for float32 factors rounded to TF32; and what attention's kernels share.
+ * 16-bit types and for float32 factors rounded to TF32; and what all attention kernels share.
  *
- * A block is four warps and one tile of queries of one head; a warp has 16 * M of them, so that a fragment of keys or
- * values read from shared memory serves M products (with M = 1 Hopper's shared memory is slower than its products).
- * Keys and values come in tiles of KEYS rows, cached tokens first, then the segment's own: two buffers, filled by
- * cp.async one tile ahead, one barrier a tile. Rows stand in shared memory an odd number of 16-byte chunks apart: eight
- * of them meet all banks. D channels are compiled in; missing ones are zeros in shared memory and never in memory.
+ * A block has four warps and computes one tile of queries of one head. A warp has 16 * M queries, so that a fragment of
+ * keys or values read from shared memory is used in M products (with M = 1, Hopper's shared memory is the bottleneck).
+ * Keys and values are loaded in tiles of KEYS rows, the cached tokens first, then the segment's own. There are two
+ * buffers; cp.async fills one tile ahead, with one barrier per tile. The row pitch in shared memory is an odd number of
+ * 16-byte chunks, so that eight rows cover all banks. D channels are compiled in; channels from head_dim to D are zeros
+ * in shared memory and do not exist in global memory.
  *
- * The running maximum that exponentials are relative to follows the true one only when that has grown by more than
- * 2^8, each row for itself: what has been summed rarely has to be scaled. Exponentials up to 2^8 lose nothing, float32
- * sums and both 16-bit types have room.
+ * The exponentials of a row are relative to a reference maximum. A row is rescaled only when its maximum grew by more
+ * than 2^8 over the reference, which is rare. Exponentials up to 2^8 lose no precision: float32 sums and both 16-bit
+ * types have the range.
  */
 #ifndef PS3C_CUDA_ATTENTION_CUH
 #define PS3C_CUDA_ATTENTION_CUH
@@ -27,7 +28,7 @@ namespace
 
 constexpr float FLASH_SLACK = 8.0f; /* in powers of 2 */
 
-/* ---- what a kernel is told -------------------------------------------------------------------------------------- */
+/* ---- kernel arguments ----------------------------------------------------------------------------------------- */
 
 template <class T> struct attention_source {
     const T *keys;  /* the first head's, of segment 0 and token 0 */
@@ -85,16 +86,16 @@ template <class T> attention_problem<T> attention_problem_of(const ps3c_attentio
     return p;
 }
 
-/* ---- where a block is ----------------------------------------------------------------------------------------- */
+/* ---- the place of a block ------------------------------------------------------------------------------------- */
 
-/* Blocks that run together share a segment's head, then its heads: keys and values stay in the second-level cache.
- * The last tile of queries first: when causal it is the longest. */
+/* Neighbouring blocks work on the same head of a segment, then on its other heads, so that keys and values stay in
+ * the L2 cache. The last tile of queries comes first: with a causal mask it takes longest. */
 template <class T> struct attention_place {
     const T *query, *cached, *own; /* of this head, token 0 */
     T *out;
     const uint8_t *mask; /* or NULL; own tokens that the last query may see */
     int32_t first_query;
-    int32_t own_keys; /* that this tile of queries reads */
+    int32_t own_keys; /* own keys that this tile of queries reads */
 
     __device__ __forceinline__ attention_place(const attention_problem<T> &p, int queries)
     {
@@ -112,7 +113,7 @@ template <class T> struct attention_place {
     }
 };
 
-/* A tile of keys: rows first .. of source, of which `count` there are (`count` > first). */
+/* A tile of keys: rows of a source from `first` on; the source has `count` rows (count > first). */
 template <class T> struct attention_tile {
     const T *keys;
     int32_t pitch, first, count;
@@ -132,17 +133,17 @@ attention_tile_at(const attention_problem<T> &p, const attention_place<T> &at, i
     return t;
 }
 
-/* ---- flash attention: shapes -------------------------------------------------------------------------------------- */
+/* ---- flash attention: shapes ------------------------------------------------------------------------------------- */
 
 constexpr int FLASH_WARPS = 4, FLASH_THREADS = FLASH_WARPS * 32;
 
-/* QUERY_KEPT: the queries' fragments stay in registers, and their shared memory is the second buffer's. */
+/* QUERY_KEPT: the queries' fragments stay in registers, so their shared memory is reused as the second buffer. */
 template <class T, int D, int M, int KEYS, bool QUERY_KEPT> struct flash_shape {
-    static constexpr int WIDE = 16 / sizeof(T);          /* elements of a chunk */
-    static constexpr int CHUNKS = D / WIDE;              /* of a row */
-    static constexpr int PITCH = (CHUNKS | 1) * WIDE;    /* elements */
-    static constexpr int STEPS = CHUNKS / 2;             /* whole ones of the scores' products: 32 bytes of channels */
-    static constexpr bool HALF = CHUNKS % 2;             /* and one more of 16 bytes */
+    static constexpr int WIDE = 16 / sizeof(T);       /* elements of a chunk */
+    static constexpr int CHUNKS = D / WIDE;           /* of a row */
+    static constexpr int PITCH = (CHUNKS | 1) * WIDE; /* elements */
+    static constexpr int STEPS = CHUNKS / 2; /* whole steps of the scores' products: 32 bytes of channels each */
+    static constexpr bool HALF = CHUNKS % 2; /* and one more step of 16 bytes */
     static constexpr int QUERIES = FLASH_WARPS * 16 * M; /* of a block */
     static constexpr int BUFFER = 2 * KEYS * PITCH;      /* elements: keys, then values */
     static constexpr int QUERY_AT = QUERY_KEPT ? BUFFER : 2 * BUFFER;
@@ -153,7 +154,7 @@ template <class T, int D, int M, int KEYS, bool QUERY_KEPT> struct flash_shape {
     static_assert(BYTES <= 99 * 1024, "sm_86, sm_89 and sm_120 have no more");
 };
 
-/* ---- products of fragments: 16-bit types, TF32 -------------------------------------------------------------------- */
+/* ---- products of fragments: 16-bit types, TF32 ------------------------------------------------------------------- */
 
 /* d += a b of one step: 16 channels (TF32: 8). */
 template <class T>
@@ -167,7 +168,7 @@ __device__ __forceinline__ void flash_product<float>(float (&d)[4], const uint32
     mma_tf32(d, a, b);
 }
 
-/* What ldmatrix read, as a factor. */
+/* Converts what ldmatrix read to a factor of a product: float32 is rounded to TF32. */
 template <class T, int N> __device__ __forceinline__ void flash_factor(uint32_t (&r)[N])
 {
     if constexpr (sizeof(T) == 4)
@@ -201,11 +202,11 @@ template <> __device__ __forceinline__ uint32_t flash_pair<ps3c_bf16>(float low,
     return pair;
 }
 
-/* ---- copies into shared memory ------------------------------------------------------------------------------------- */
+/* ---- copies into shared memory ----------------------------------------------------------------------------------- */
 
-/* Starts the copy of ROWS rows, first .. of `from`, to `to`, and of their values to to + ROWS * PITCH when there are
- * any. A thread's column is fixed: a row more is one multiplication. Rows from `count` on and channels from head_dim on
- * become zero. */
+/* Starts the copy of ROWS rows of `from`, from row `first` on, to `to`; if values is not 0, also of their values,
+ * `values` elements behind, to to + ROWS * PITCH. A thread always copies the same column, which keeps the addresses
+ * cheap. Rows from `count` on and channels from head_dim on become zero. */
 template <class T, class S, int ROWS>
 __device__ __forceinline__ void flash_copy(T *to, const T *from, int32_t pitch, int32_t first, int32_t count,
                                            int32_t head_dim, int64_t values)
@@ -230,9 +231,9 @@ __device__ __forceinline__ void flash_copy(T *to, const T *from, int32_t pitch, 
     }
 }
 
-/* ---- scores ----------------------------------------------------------------------------------------------------------- */
+/* ---- scores ------------------------------------------------------------------------------------------------------ */
 
-/* Fragments of a warp's queries for one step; the half step's upper half is zero. */
+/* Fragments of a warp's queries for one step; in a half step the upper half is zero. */
 template <class T, class S, int M>
 __device__ __forceinline__ void flash_queries(uint32_t (&q)[M][4], const T *queries, int step)
 {
@@ -284,7 +285,8 @@ __device__ __forceinline__ void flash_score_step(float (&score)[M][KEYS / 8][4],
     }
 }
 
-/* Scores of keys that a query may not see become -infinity. Thread: rows lane / 4 and 8 more, two columns of every 8. */
+/* Sets the scores of masked keys to -infinity. A thread has rows lane / 4 and lane / 4 + 8, and two columns of every
+ * 8. */
 template <class T, int M, int KEYS>
 __device__ __forceinline__ void flash_mask(float (&score)[M][KEYS / 8][4], const attention_problem<T> &p,
                                            const uint8_t *mask, const attention_tile<T> &tile, int32_t warp_query)
@@ -310,16 +312,16 @@ __device__ __forceinline__ void flash_mask(float (&score)[M][KEYS / 8][4], const
         }
 }
 
-/* ---- softmax -------------------------------------------------------------------------------------------------------- */
+/* ---- softmax ----------------------------------------------------------------------------------------------------- */
 
-/* What a thread knows of its rows: the maximum that exponentials are relative to (its quad's), the sum of the thread's
+/* A thread's state of its rows: the reference maximum of the exponentials (the same in a quad), the sum of the thread's
  * own exponentials, and its part of the result. */
 template <int M, int D> struct flash_rows {
     float max[M][2], sum[M][2], out[M][D / 8][4];
 };
 
-/* Follows the scores' maximum. base: what is added to scaled scores. A row of -infinity alone so far has base 0, so
- * that its exponentials are 0. */
+/* Updates the reference maximum from the scores. base: is added to the scaled scores. A row that has only -infinity so
+ * far gets base 0, so that its exponentials are 0. */
 template <int M, int D, int N>
 __device__ __forceinline__ void flash_follow_maximum(flash_rows<M, D> &rows, float (&base)[M][2],
                                                      const float (&score)[M][N][4], float scale, float slack)
@@ -333,7 +335,7 @@ __device__ __forceinline__ void flash_follow_maximum(flash_rows<M, D> &rows, flo
             float top = score[m][0][r * 2];
 #pragma unroll
             for (int j = 0; j < N; j++)
-                top = fmaxf(top, fmaxf(score[m][j][r * 2], score[m][j][r * 2 + 1])); /* NaN: the other one */
+                top = fmaxf(top, fmaxf(score[m][j][r * 2], score[m][j][r * 2 + 1])); /* ignores NaN */
             top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 1));
             top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2));
             const float old = rows.max[m][r];
@@ -369,9 +371,10 @@ __device__ __forceinline__ void flash_exponentials(flash_rows<M, D> &rows, const
         }
 }
 
-/* ---- values --------------------------------------------------------------------------------------------------------- */
+/* ---- values ------------------------------------------------------------------------------------------------------ */
 
-/* out += exp(scores) values. Exponentials are made just before the products that take them, which run meanwhile. */
+/* out += exp(scores) values. Each exponential is computed just before the product that uses it, so that both
+ * overlap. */
 template <class T, class S, int M, int D, int KEYS>
 __device__ __forceinline__ void flash_values(flash_rows<M, D> &rows, const float (&base)[M][2],
                                              float (&score)[M][KEYS / 8][4], const T *values, float scale)
@@ -408,8 +411,8 @@ __device__ __forceinline__ void flash_values(flash_rows<M, D> &rows, const float
     }
 }
 
-/* TF32. Which key is which of a step's does not matter as long as both factors agree: with keys 2t and 2t + 1 as
- * columns t and t + 4, the scores are the fragment as they stand. */
+/* TF32. The order of the keys within a step is free if both factors use the same one. With keys 2t and 2t + 1 as
+ * columns t and t + 4, the scores already are the fragment. */
 template <class T, class S, int M, int D, int KEYS>
 __device__ __forceinline__ void flash_values_tf32(flash_rows<M, D> &rows, const float (&base)[M][2],
                                                   float (&score)[M][KEYS / 8][4], const T *values, float scale)
@@ -435,9 +438,9 @@ __device__ __forceinline__ void flash_values_tf32(flash_rows<M, D> &rows, const 
     }
 }
 
-/* ---- results -------------------------------------------------------------------------------------------------------- */
+/* ---- results ----------------------------------------------------------------------------------------------------- */
 
-/* A warp's results through its own rows of shared memory, so that memory gets 16 bytes at a time. */
+/* Stores a warp's results through its own rows of shared memory, so that global stores are 16 bytes wide. */
 template <class T, class S, int M, int D>
 __device__ __forceinline__ void flash_store(flash_rows<M, D> &rows, T *staged, T *out, int32_t pitch, int32_t queries,
                                             int32_t head_dim)
@@ -465,9 +468,9 @@ __device__ __forceinline__ void flash_store(flash_rows<M, D> &rows, T *staged, T
     }
 }
 
-/* ---- kernel --------------------------------------------------------------------------------------------------------- */
+/* ---- kernel ------------------------------------------------------------------------------------------------------ */
 
-/* A tile of keys and values, as one warp sees it. */
+/* One warp's work on a tile of keys and values. */
 template <class T, class S, int D, int M, int KEYS, bool QUERY_KEPT, int Q>
 __device__ __forceinline__ void flash_tile(flash_rows<M, D> &rows, const uint32_t (&kept)[Q][M][4], const T *queries,
                                            const T *keys, const attention_problem<T> &p, const uint8_t *mask,
@@ -527,7 +530,7 @@ __global__ void __launch_bounds__(FLASH_THREADS, 2) attention_flash(attention_pr
     for (int t = 0; t < tiles; t++) {
         const attention_tile<T> tile = next;
         cp_async_wait<0>();
-        __syncthreads(); /* this tile is here; nobody reads the other buffer any more */
+        __syncthreads(); /* this tile has arrived; no warp reads the other buffer any more */
         if (t + 1 < tiles) {
             next = attention_tile_at(p, at, t + 1, cached_tiles, KEYS);
             flash_copy<T, S, KEYS>(shared + (t + 1) % 2 * S::BUFFER, next.keys, next.pitch, next.first, next.count,
@@ -544,7 +547,7 @@ __global__ void __launch_bounds__(FLASH_THREADS, 2) attention_flash(attention_pr
                             p.tokens - warp_query, p.head_dim);
 }
 
-/* ---- launch --------------------------------------------------------------------------------------------------------- */
+/* ---- launch ------------------------------------------------------------------------------------------------------ */
 
 template <class T, int D, int M, int KEYS, bool QUERY_KEPT>
 ps3c_status attention_flash_launch(const ps3c_run *run, const ps3c_attention_args *args)

@@ -1,15 +1,17 @@
-/* Attention in float32 arithmetic: float32 activations, and 16-bit ones of head dims that attention.cu has no shape for.
+/* Attention in float32 arithmetic: float32 activations, and 16-bit ones with head dims that attention.cu has no shape
+ * for.
  *
- * The same tiles and online softmax on fused multiply-adds. A block has 128 queries of one head, a thread 8 of them:
- * 8 x 8 scores (8 x 4 for wide heads) and 8 x N channels of the result, so that a value read from shared memory serves
- * eight products. Eight neighbouring lanes share queries: row maxima and sums are three shuffles, and exponentials go
- * to the lanes of their row through shared memory that no other warp sees. Keys are copied while values are used, and
- * the other way round.
+ * The same tiles and online softmax, on fused multiply-adds. A block has 128 queries of one head, a thread 8 of them:
+ * 8 x 8 scores (8 x 4 for wide heads) and 8 x N channels of the result, so that a value read from shared memory is used
+ * in eight products. Eight neighbouring lanes share their queries: row maxima and sums take three shuffles, and
+ * exponentials are exchanged within a warp through shared memory. Keys are copied while values are used, and values
+ * while keys are used.
  *
- * Channels of the scores' products come in pieces of CHANNELS; with more than one piece the queries come with each.
- * A head of more than 8 * N channels has a block for each 8 * N of its result, and each makes the scores again.
+ * The channels of the scores' products are copied in pieces of CHANNELS; with more than one piece, the queries are
+ * copied again with each. A head of more than 8 * N channels has one block for each 8 * N channels of its result, and
+ * each of them computes the scores again.
  *
- * When a run allows TF32, heads of up to 128 channels use attention.cuh's tensor core kernel.
+ * If the run allows TF32, heads of up to 128 channels use attention.cuh's tensor core kernel.
  */
 #include "attention.cuh"
 
@@ -17,21 +19,21 @@ namespace
 {
 
 constexpr int THREADS = 128, LANES = 8; /* lanes that share queries */
-constexpr int QUERIES = 128, ROWS = 8;  /* of a block; of a thread: its number / LANES, and every 16th from there */
+constexpr int QUERIES = 128, ROWS = 8;  /* of a block; of a thread: number thread / LANES and every 16th after it */
 constexpr int EACH = THREADS / LANES;
 constexpr int PART = 16, PART_PITCH = 24; /* keys whose exponentials are exchanged at a time; 24: no bank conflicts */
 
 template <int N, int CHANNELS, int KEYS> struct scalar_shape {
     static constexpr int PITCH = (CHANNELS / 4 | 1) * 4; /* an odd number of 16-byte chunks */
     static constexpr int WIDTH = LANES * N;              /* channels of the result */
-    static constexpr int COLUMNS = KEYS / LANES;         /* keys of a thread: its lane, and every 8th from there */
+    static constexpr int COLUMNS = KEYS / LANES;         /* keys of a thread: number lane % 8 and every 8th after it */
     static constexpr int KEYS_AT = QUERIES * PITCH, VALUES_AT = KEYS_AT + KEYS * PITCH,
                          PARTS_AT = VALUES_AT + KEYS * WIDTH, BYTES = (PARTS_AT + QUERIES * PART_PITCH) * 4;
-    static constexpr int UNROLL = N > 9 ? 1 : 2; /* as registers allow */
+    static constexpr int UNROLL = N > 9 ? 1 : 2; /* limited by registers */
     static_assert(KEYS % PART == 0 && BYTES <= 99 * 1024, "sm_86, sm_89 and sm_120 have no more");
 };
 
-/* ---- copies into shared memory, as float32 ------------------------------------------------------------------------- */
+/* ---- copies into shared memory, as float32 ----------------------------------------------------------------------- */
 
 /* 8 channels. */
 __device__ __forceinline__ void copy_channels(float *to, const float *from, bool valid)
@@ -50,8 +52,8 @@ template <class T> __device__ __forceinline__ void copy_channels(float *to, cons
                                ps3c_to_float(x.at[i + 3])};
 }
 
-/* COUNT rows from `first` of `tokens` of WIDTH channels; rows from `tokens` on and channels from `channels` on become
- * zero. */
+/* Copies COUNT rows of WIDTH channels, from row `first` on. Rows from `tokens` on and channels from `channels` on
+ * become zero. */
 template <class T, int COUNT, int WIDTH, int PITCH>
 __device__ __forceinline__ void copy_rows(float *to, const T *from, int32_t pitch, int32_t first, int32_t tokens,
                                           int32_t channels)
@@ -64,9 +66,9 @@ __device__ __forceinline__ void copy_rows(float *to, const T *from, int32_t pitc
     }
 }
 
-/* ---- one tile -------------------------------------------------------------------------------------------------------- */
+/* ---- one tile ---------------------------------------------------------------------------------------------------- */
 
-/* What a thread knows of its queries. */
+/* A thread's state of its queries. */
 template <int N> struct scalar_rows {
     float max[ROWS], sum[ROWS], out[ROWS][N];
 };
@@ -98,7 +100,7 @@ __device__ __forceinline__ void add_products(float (&score)[ROWS][S::COLUMNS], c
     }
 }
 
-/* Scores of keys that a query may not see become -infinity. */
+/* Sets the scores of masked keys to -infinity. */
 template <class T, class S>
 __device__ __forceinline__ void hide_keys(float (&score)[ROWS][S::COLUMNS], const attention_problem<T> &p,
                                           const attention_place<T> &at, const attention_tile<T> &tile)
@@ -120,7 +122,7 @@ __device__ __forceinline__ void hide_keys(float (&score)[ROWS][S::COLUMNS], cons
     }
 }
 
-/* Scores to exponentials, in place, relative to the greatest so far; what was summed before is scaled to it. */
+/* Scores to exponentials, in place, relative to the maximum so far; earlier sums are rescaled to it. */
 template <int N, int COLUMNS>
 __device__ __forceinline__ void exponentials(scalar_rows<N> &rows, float (&score)[ROWS][COLUMNS], float scale)
 {
@@ -129,7 +131,7 @@ __device__ __forceinline__ void exponentials(scalar_rows<N> &rows, float (&score
         float top = score[i][0];
 #pragma unroll
         for (int j = 1; j < COLUMNS; j++)
-            top = fmaxf(top, score[i][j]); /* NaN: the other one */
+            top = fmaxf(top, score[i][j]); /* ignores NaN */
 #pragma unroll
         for (int lane = 1; lane < LANES; lane *= 2)
             top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, lane));
@@ -149,12 +151,12 @@ __device__ __forceinline__ void exponentials(scalar_rows<N> &rows, float (&score
     }
 }
 
-/* out += exponentials values, 16 keys at a time. parts: [queries][PART_PITCH], a warp's rows its own. */
+/* out += exponentials values, 16 keys at a time. parts: [queries][PART_PITCH]; a warp uses only its own rows. */
 template <class S, int N>
 __device__ __forceinline__ void add_values(scalar_rows<N> &rows, const float (&score)[ROWS][S::COLUMNS],
                                            const float *values, float *parts)
 {
-    constexpr int STEP = N > 10 ? 2 : 4; /* keys at a time: as registers allow */
+    constexpr int STEP = N > 10 ? 2 : 4; /* keys at a time: limited by registers */
     const int lane = threadIdx.x % LANES;
     parts += threadIdx.x / LANES * PART_PITCH;
     values += lane;
@@ -207,9 +209,9 @@ __device__ __forceinline__ void store_rows(const scalar_rows<N> &rows, const att
     }
 }
 
-/* ---- kernel --------------------------------------------------------------------------------------------------------- */
+/* ---- kernel ------------------------------------------------------------------------------------------------------ */
 
-/* Grid: as attention_place says; y: pieces of the result's channels. */
+/* Grid x: see attention_place; y: pieces of the result's channels. */
 template <class T, int N, int CHANNELS, int KEYS>
 __global__ void __launch_bounds__(THREADS, 2) attention_scalar(attention_problem<T> p)
 {
@@ -240,11 +242,11 @@ __global__ void __launch_bounds__(THREADS, 2) attention_scalar(attention_problem
         float score[ROWS][S::COLUMNS] = {};
         for (int piece = 0; piece < pieces; piece++) {
             if (piece) {
-                __syncthreads(); /* nobody reads the piece before any more */
+                __syncthreads(); /* no warp reads the previous piece any more */
                 copy_piece(tile, piece, true);
             }
             cp_async_wait<0>();
-            __syncthreads(); /* the piece is here; nobody reads the values of the tile before any more */
+            __syncthreads(); /* the piece has arrived; no warp reads the previous tile's values any more */
             if (piece == 0) {
                 copy_rows<T, KEYS, S::WIDTH, S::WIDTH>(shared + S::VALUES_AT,
                                                        tile.keys + (int64_t)p.heads * p.head_dim + first_channel,
@@ -259,7 +261,7 @@ __global__ void __launch_bounds__(THREADS, 2) attention_scalar(attention_problem
             hide_keys<T, S>(score, p, at, tile);
         exponentials<N, S::COLUMNS>(rows, score, p.scale);
         cp_async_wait<0>();
-        __syncthreads(); /* the values are here; nobody reads the keys any more */
+        __syncthreads(); /* the values have arrived; no warp reads the keys any more */
         if (t + 1 < tiles) {
             tile = attention_tile_at(p, at, t + 1, cached_tiles, KEYS);
             copy_piece(tile, 0, pieces > 1);
@@ -269,7 +271,7 @@ __global__ void __launch_bounds__(THREADS, 2) attention_scalar(attention_problem
     store_rows<T, N>(rows, p, at, first_channel);
 }
 
-/* ---- launches --------------------------------------------------------------------------------------------------------- */
+/* ---- launches ---------------------------------------------------------------------------------------------------- */
 
 template <class T, int N, int CHANNELS, int KEYS>
 ps3c_status launch(const ps3c_run *run, const ps3c_attention_args *args)

@@ -1,8 +1,9 @@
 /* Attention of one query per head over the tokens of each segment, in float32 arithmetic.
  *
- * A block has a segment's head and reads its keys and values once, PART tokens at a time with an online softmax: four
- * lanes a key make the scores, then each thread has a chunk of the values' channels and every slots-th token. All sums
- * have a fixed order. A head of very many channels has more blocks, which share its values and all make its scores.
+ * A block computes one head of one segment. It reads the keys and values once, PART tokens at a time, with an online
+ * softmax. Four lanes compute the score of a key; then each thread sums a chunk of the values' channels over every
+ * slots-th token. All sums have a fixed order. A head with more than MOST_CHUNKS chunks has several blocks: each sums
+ * its part of the channels, and all of them compute the scores.
  */
 #include "cuda.cuh"
 
@@ -12,12 +13,12 @@ namespace
 {
 
 constexpr int THREADS = 512, WARPS = THREADS / 32;
-constexpr int QUAD = 4, TOGETHER = 4; /* lanes of a key; keys that a quad reads together */
+constexpr int QUAD = 4, TOGETHER = 4; /* lanes per key; keys that a quad reads at once */
 constexpr int PART = 1024;            /* tokens */
 constexpr int MOST_CHUNKS = 64;       /* of a block's values */
-static_assert(PART % THREADS == 0, "threads have tokens in equal number");
+static_assert(PART % THREADS == 0, "every thread has the same number of tokens");
 
-/* Elements that move together: 16 bytes where heads start on them. */
+/* Elements loaded together: 16 bytes where heads are 16-byte aligned, else one element. */
 template <class T, int WIDE> using chunk = ps3c_pack<T, WIDE>;
 
 template <class T> struct pool_problem {
@@ -33,11 +34,11 @@ template <class T> struct pool_problem {
 __device__ __forceinline__ float warp_max(float x)
 {
     for (int lane = 16; lane; lane /= 2)
-        x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, lane)); /* NaN: the other one */
+        x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, lane)); /* ignores NaN */
     return x;
 }
 
-/* In every thread. `warps` is free again after the next barrier. */
+/* The result is in every thread. `warps` may be reused after the next barrier. */
 __device__ __forceinline__ float block_max(float x, float *warps)
 {
     x = warp_max(x);
@@ -63,15 +64,15 @@ __device__ __forceinline__ float block_sum(float x, float *warps)
     return sum;
 }
 
-/* ---- scores -------------------------------------------------------------------------------------------------------- */
+/* ---- scores ------------------------------------------------------------------------------------------------------ */
 
-/* scores[i] of `count` tokens; keys: the first one's. Hidden tokens: -infinity, whatever their keys are. */
+/* scores[i] of `count` tokens; keys: of the first token. Masked tokens get -infinity, whatever their keys are. */
 template <class T, int WIDE>
 __device__ __forceinline__ void make_scores(float *scores, const float *query, const pool_problem<T> &p, const T *keys,
                                             const uint8_t *mask, int count)
 {
     const int lane = threadIdx.x % 32, quad = lane / QUAD;
-    constexpr int STEP = 32 / QUAD; /* tokens from one of a quad's to its next */
+    constexpr int STEP = 32 / QUAD; /* distance of a quad's tokens */
     for (int first = threadIdx.x / 32 * STEP * TOGETHER; first < count; first += WARPS * STEP * TOGETHER) {
         float dot[TOGETHER] = {};
 #pragma unroll 1
@@ -101,7 +102,7 @@ __device__ __forceinline__ void make_scores(float *scores, const float *query, c
     }
 }
 
-/* ---- kernel --------------------------------------------------------------------------------------------------------- */
+/* ---- kernel ------------------------------------------------------------------------------------------------------ */
 
 struct pool_shared {
     float scores[PART], warps[2][WARPS];
@@ -122,7 +123,7 @@ __device__ __forceinline__ void add_values(float (&v)[WIDE], const float *expone
     }
 }
 
-/* The block's channels of its head: THREADS / chunks sums of each, in `partial`, to one. */
+/* Adds up the partial sums of each of the block's channels, divides by the sum of exponentials, and stores. */
 template <class T>
 __device__ __forceinline__ void store_channels(const float *partial, float sum, T *out, int channels, int slots)
 {
@@ -155,7 +156,7 @@ template <class T, int WIDE> __global__ void __launch_bounds__(THREADS, 2) atten
         query[c] = ps3c_to_float(p.query[head * p.head_dim + c]);
     for (int first = 0; first < p.tokens; first += PART) {
         const int count = p.tokens - first < PART ? p.tokens - first : PART;
-        __syncthreads(); /* the query is here; nobody reads the part before any more */
+        __syncthreads(); /* the query has arrived; no warp reads the previous part any more */
         make_scores<T, WIDE>(s->scores, query, p, keys + (int64_t)first * p.pitch,
                              p.mask ? p.mask + segment * p.tokens + first : nullptr, count);
         __syncthreads();
@@ -163,7 +164,7 @@ template <class T, int WIDE> __global__ void __launch_bounds__(THREADS, 2) atten
         for (int t = threadIdx.x; t < count; t += THREADS)
             most = fmaxf(most, s->scores[t]);
         most = block_max(most, s->warps[0]);
-        const float base = most == -INFINITY ? 0.0f : most; /* all hidden so far: exponentials are 0 */
+        const float base = most == -INFINITY ? 0.0f : most; /* only masked tokens so far: exponentials are 0 */
         const float factor = max == most ? 1.0f : expf(max - base);
         max = most;
         sum *= factor;
@@ -183,7 +184,7 @@ template <class T, int WIDE> __global__ void __launch_bounds__(THREADS, 2) atten
 #pragma unroll
         for (int j = 0; j < WIDE; j++)
             partial[slot * channels + channel + j] = v[j];
-    sum = block_sum(sum, s->warps[1]); /* its barrier: partial is here */
+    sum = block_sum(sum, s->warps[1]); /* after its barrier, partial is complete */
     store_channels<T>(partial, sum, out, channels, slots);
     const int width = p.heads * p.head_dim; /* padding channels are zero */
     if (head == p.heads - 1 && first_channel + channels == p.head_dim && (int)threadIdx.x < p.out_pitch - width)

@@ -1,4 +1,4 @@
-/* The CUDA backend's table, its sizes, and the library's one exported function. */
+/* The CUDA backend's table, its memory sizes, and the library's one exported function. */
 #include "cublaslt.cuh"
 #include "cuda.cuh"
 
@@ -15,7 +15,7 @@
 namespace
 {
 
-/* The engine's, of the process that opened the library; every opener passes the same one. */
+/* The engine's ps3c_fail. The library may be opened more than once in a process, always with the same function. */
 ps3c_status (*engine_fail)(ps3c_context *, ps3c_status, const char *);
 
 } // namespace
@@ -67,9 +67,10 @@ ps3c_status check_device(ps3c_context *context, int32_t device_index)
     return PS3C_OK;
 }
 
-/* The calling thread's context, by the driver's own functions (nullptr: the driver isn't here). The runtime linked into
- * this library and the caller's each have their own idea of the thread's device, but share the driver's context; and
- * making a device current by number would create a context, hundreds of MB, on one that nobody uses. */
+/* Get and set the calling thread's context, by the driver's functions (nullptr: no driver). The runtime linked into
+ * this library and the caller's runtime keep separate records of the thread's current device, but share the driver's
+ * context. Restoring the caller's device by number could create a context, hundreds of MB, on a device that is not
+ * in use. */
 struct driver_functions {
     int (*get)(void **context);
     int (*set)(void *context);
@@ -78,14 +79,14 @@ struct driver_functions {
 driver_functions find_driver()
 {
     driver_functions found = {};
-    if (void *driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_NOLOAD)) { /* stays open: the runtime has it */
+    if (void *driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_NOLOAD)) { /* the runtime keeps it loaded */
         *(void **)&found.get = dlsym(driver, "cuCtxGetCurrent");
         *(void **)&found.set = dlsym(driver, "cuCtxSetCurrent");
     }
     return found;
 }
 
-/* Once: check_device, which comes before, has loaded the driver. */
+/* Looked up once. check_device runs earlier and has loaded the driver. */
 const driver_functions &the_driver()
 {
     static const driver_functions driver = find_driver();
@@ -113,7 +114,7 @@ ps3c_status begin(ps3c_run *run)
     if (error != cudaSuccess)
         return ps3c_fail(run->context, PS3C_ERROR_RUNTIME, "device: cuda:%d cannot be made current: %s",
                          (int)run->device_index, cudaGetErrorString(error));
-    cudaGetLastError(); /* an error that someone else's launch left is not ours to report */
+    cudaGetLastError(); /* clears an error that another library's launch left */
     return PS3C_OK;
 }
 
@@ -121,19 +122,19 @@ void end(ps3c_run *run) { restore_context(run->caller_context); }
 
 /* ---- sizes ------------------------------------------------------------------------------------------------- */
 
-/* Tokens that run together, where there is a choice: six looks of the published models. Products of 16,000 rows fill the
- * largest GPU many times over; more would only take memory. */
+/* Tokens that run together, where the plan can choose: six looks of the published models. A product of 16,000 rows
+ * fills the largest GPU many times over; more rows would only need more memory. */
 constexpr int64_t TOGETHER = 16384;
 constexpr size_t LEAST_WORKSPACE = (size_t)256 << 20, MOST_WORKSPACE = (size_t)1 << 30;
 
-/* An eighth of what is free, within limits: a model beside ours, and the caller's own tensors, need the rest. */
+/* An eighth of the free memory, clamped: other models and the caller's tensors need the rest. */
 size_t default_workspace(int32_t device_index)
 {
     void *caller = current_context();
     size_t free_bytes = 0, total = 0;
     if (cudaSetDevice(device_index) != cudaSuccess || cudaMemGetInfo(&free_bytes, &total) != cudaSuccess) {
         free_bytes = 0;
-        cudaGetLastError(); /* not for the next launch's check to find */
+        cudaGetLastError(); /* clears it, so that the next launch's check does not report it */
     }
     restore_context(caller);
     const size_t share = free_bytes / 8;
@@ -212,7 +213,7 @@ constexpr bool ON_HOST = false;
 const ps3c_cuda_library library = {&backend,        ON_HOST,     check_device, ps3c_lt_refusals,
                                    allocate_shared, free_shared, synchronize};
 
-/* Where pip puts cuBLAS, seen from this library in site-packages/ps3c. */
+/* Adds the folders where pip installs cuBLAS, relative to this library in site-packages/ps3c. */
 void find_cublas()
 {
     Dl_info info;

@@ -1,5 +1,5 @@
-/* y = flag * low + (flag == 0) * y, token by token: the choice between pooled vectors. Multiplied out, not selected:
- * what is not finite in either spreads as in the reference. A warp has a token. */
+/* y = flag * low + (flag == 0) * y, token by token: the choice between two pooled vectors. Computed by
+ * multiplication, not by selection, so that NaN and infinity propagate as in the reference. One warp per token. */
 #include "tokens.cuh"
 
 namespace
@@ -19,7 +19,8 @@ __global__ void __launch_bounds__(PS3C_ROW_WARPS * 32)
 #pragma unroll
             for (int j = 0; j < PS3C_WIDE<T>; j++) {
                 const float v = of_low * ps3c_to_float(a.at[j]) + of_y * ps3c_to_float(b.at[j]);
-                b.at[j] = ps3c_from_float<T>(c + j < channels ? v : 0.0f); /* a flag of NaN is not for the padding */
+                b.at[j] =
+                    ps3c_from_float<T>(c + j < channels ? v : 0.0f); /* padding stays zero even if the flag is NaN */
             }
             *own = b;
         }

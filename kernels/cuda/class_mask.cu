@@ -1,4 +1,4 @@
-/* Keys that a text's class token may see: index 0, and i where ids[i - 1] is not padding. */
+/* Mask of the keys that a text's class token may see: index 0, and i where ids[i - 1] is not padding. */
 #include "tokens.cuh"
 
 namespace

@@ -1,9 +1,9 @@
-/* Cosine of each token's features with its image's prompt: a warp per token, 16 bytes a lane.
+/* Cosine of each token's features with its image's prompt: one warp per token, 16 bytes per lane.
  *
- * Every block computes its image's prompt divided by its length for itself, into shared memory, always in the same
- * order: one launch, and the same bits whatever else is in the call. A lane's 8 channels of a 16-bit type are two
- * groups of 4 floats of the prompt; all first groups lie together, and so do all second ones: 16-byte reads of
- * neighbouring lanes are neighbours. */
+ * Every block normalises its image's prompt into shared memory, always in the same order. So there is one launch, and
+ * the result does not depend on the other images of the call. For a lane, 8 channels of a 16-bit type are two groups of
+ * 4 floats of the prompt. All first groups are stored together, and all second ones, so that neighbouring lanes read
+ * neighbouring 16 bytes. */
 #include "cuda.cuh"
 
 namespace
@@ -20,10 +20,10 @@ template <class T> struct cosine_args {
     float *logits;
 };
 
-/* NaN stays NaN. */
+/* Keeps NaN. */
 __device__ __forceinline__ float at_least(float x, float low) { return x < low ? low : x; }
 
-/* |prompt|, for all threads of a block. */
+/* |prompt|, in every thread of the block. */
 template <class T> __device__ __forceinline__ float length_of(const T *prompt, int64_t channels, float *warp_sums)
 {
     float sum = 0.0f;
@@ -41,13 +41,13 @@ template <class T> __device__ __forceinline__ float length_of(const T *prompt, i
     return sqrtf(sum);
 }
 
-/* Where channel c of a chunk lies. N: channels of 16 bytes. */
+/* Index of channel c of a chunk in shared memory. N: channels in 16 bytes. */
 template <int N> __device__ __forceinline__ int place_of(int c)
 {
     return c % N / 4 * (CHUNK * 4 / N) + c / N * 4 + c % 4;
 }
 
-/* Channels [first, first + CHUNK) of the prompt / length, zeros beyond its end. */
+/* Channels [first, first + CHUNK) of prompt / length, then zeros. */
 template <class T, int N>
 __device__ __forceinline__ void load_prompt(const T *prompt, int64_t channels, int64_t first, float length, float *out)
 {
@@ -75,7 +75,7 @@ template <class T> __global__ void __launch_bounds__(THREADS, 4) cosine(cosine_a
         float dot = 0.0f, square = 0.0f;
         for (int64_t first = 0; first < args.pitch; first += CHUNK) {
             if (!once) {
-                __syncthreads(); /* every warp has read the chunk before */
+                __syncthreads(); /* every warp has read the previous chunk */
                 load_prompt<T, N>(prompt, args.channels, first, length, staged[0].at);
             }
             __syncthreads();
@@ -103,7 +103,7 @@ template <class T> __global__ void __launch_bounds__(THREADS, 4) cosine(cosine_a
 template <class T> ps3c_status launch(const ps3c_run *run, const ps3c_cosine_args *args)
 {
     const ps3c_activation *f = args->features;
-    /* Enough blocks for any GPU, and no more: each has the prompt to prepare. */
+    /* Enough blocks to fill any GPU; more would only normalise the prompt more often. */
     const int64_t most = (1024 + f->segments - 1) / f->segments;
     const int64_t blocks = ps3c_cuda_blocks(f->tokens, WARPS, most);
     const cosine_args<T> in = {(const T *)f->data,

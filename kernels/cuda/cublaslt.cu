@@ -1,12 +1,12 @@
-/* cuBLASLt: finding the library, choosing an algorithm once for a kind of product, running it.
+/* cuBLASLt: find the library, choose an algorithm once per kind of product, run the product.
  *
- * A row-major activation is a column-major matrix of its rows as columns, so y = x W^T is the column-major product
- * y^T = W x^T: the weight is A (transposed, when its rows are outputs), the activation B, and the bias, one number for
- * each of D's rows, is what the BIAS epilogue adds.
+ * A row-major activation is a column-major matrix with its rows as columns, so y = x W^T is the column-major product
+ * y^T = W x^T. The weight is A (transposed if its rows are outputs), the activation is B, and the bias, one number per
+ * row of D, is what the BIAS epilogue adds.
  *
- * "A result never depends on how many segments are in a call": an algorithm is chosen for `planned` rows, which the
- * caller derives from one segment, and then runs over any number of them; and only algorithms that sum over k in one
- * piece are allowed, so that an element's sum has one order wherever its tile lies.
+ * A result must not depend on how many segments are in a call. So an algorithm is chosen for `planned` rows, which the
+ * caller derives from one segment, and is then used for any number of rows. And only algorithms without a split
+ * reduction over k are allowed, so that the order of an element's sum does not depend on the position of its tile.
  */
 #include "cublaslt.cuh"
 
@@ -25,7 +25,7 @@ namespace
 constexpr const char *SONAMES[] = {"libcublasLt.so.13", "libcublasLt.so.12"};
 constexpr const char *VARIABLE = "PS3C_CUBLASLT"; /* environment: path of the library */
 
-/* What an algorithm is chosen by. All int64, so that it can be hashed and compared as words. */
+/* An algorithm is chosen by this key. All fields are int64, so that it can be hashed and compared as words. */
 struct plan_key {
     int64_t device, types, planned, n, k, ldw, ldx, ldc, ldy, alignment;
 };
@@ -36,7 +36,7 @@ struct plan {
     bool supported;
 };
 
-/* Plans are kept in a table that is never more than this; a place is one of WAYS after the hash's. */
+/* Plans are kept in a table of fixed size; a plan is at one of WAYS places from its hash on. */
 constexpr uint64_t PLACES = 1024, WAYS = 8;
 
 struct place {
@@ -45,11 +45,11 @@ struct place {
     plan value;
 };
 
-/* The process's only copy; never destroyed, since the library outlives every static destructor. */
+/* One per process. It is never destroyed, because the library may be used after static destructors have run. */
 struct process {
     std::mutex opening; /* folders, api, handles */
     std::string folders;
-    std::atomic<bool> open{false}; /* api does not change any more */
+    std::atomic<bool> open{false}; /* true: api is complete and constant */
     ps3c_lt_api api;
     std::map<int, ps3c_lt_handle> handles;
     std::shared_mutex planning; /* plans, turn */
@@ -97,7 +97,7 @@ bool try_library(const std::string &name, int flags, ps3c_lt_api *api)
     return library && take_functions(library, api);
 }
 
-/* Loaded already (torch's), then the host's folders, then the loader's own. */
+/* Searches the libraries already loaded (torch's), then the host's folders, then the loader's folders. */
 bool find_library(const std::string &folders, ps3c_lt_api *api)
 {
     for (const char *soname : SONAMES)
@@ -147,7 +147,7 @@ ps3c_status lt_failed(const ps3c_run *run, const char *function, ps3c_lt_status 
                      (long long)g->rows, (long long)g->n, (long long)g->k);
 }
 
-/* A device's handle, made at its first product. The device is current: kernels are launched on it. */
+/* The handle of the run's device, created at its first product. The device is current. */
 ps3c_status find_handle(const ps3c_run *run, process *p, const ps3c_lt_product *g, ps3c_lt_handle *handle)
 {
     std::lock_guard<std::mutex> guard(p->opening);
@@ -170,14 +170,14 @@ ps3c_lt_type type_of(ps3c_dtype dtype)
     return dtype == PS3C_FLOAT32 ? PS3C_LT_R_32F : dtype == PS3C_FLOAT16 ? PS3C_LT_R_16F : PS3C_LT_R_16BF;
 }
 
-/* 16, or less where the address is a multiple of less. */
+/* The alignment of an address in bytes, at most 16. */
 int64_t alignment_of(const void *pointer)
 {
     const uintptr_t address = (uintptr_t)pointer | 16;
     return (int64_t)(address & -address);
 }
 
-/* The descriptors of a product over `rows` rows; whatever was made is destroyed with it. */
+/* The descriptors of a product over `rows` rows; the destructor destroys those that were created. */
 struct description {
     const ps3c_lt_api *api;
     ps3c_lt_desc desc = nullptr;
@@ -311,7 +311,8 @@ ps3c_lt_status prefer(const ps3c_lt_api *api, ps3c_lt_preference preference, con
     return PS3C_LT_SUCCESS;
 }
 
-/* The sum over k in one piece. An attribute that cannot be read says nothing: the preference asked for it already. */
+/* True if the algorithm does not split the sum over k. An attribute that cannot be read is ignored: the preference
+ * already excludes split reductions. */
 bool is_whole(const ps3c_lt_api *api, const ps3c_lt_algo *algo)
 {
     int32_t pieces = 1;
@@ -326,11 +327,11 @@ bool is_whole(const ps3c_lt_api *api, const ps3c_lt_algo *algo)
     return pieces <= 1 && reduction == 0;
 }
 
-/* The best of the library's proposals; none when it has nothing for this product. */
+/* The first usable of the library's proposals; made->supported stays false if there is none. */
 ps3c_lt_status ask(const ps3c_run *run, process *p, const ps3c_lt_product *g, int64_t planned, plan *made)
 {
     enum { PROPOSALS = 8 };
-    /* The library looks at a bias pointer's alignment: this one has that of every bias with the plan's key. */
+    /* The library checks the alignment of the bias pointer. This one has the alignment that is in the plan's key. */
     const void *bias = g->bias ? (const void *)(uintptr_t)(4096 + alignment_of(g->bias)) : nullptr;
     ps3c_lt_heuristic results[PROPOSALS] = {};
     int count = 0;
@@ -384,8 +385,8 @@ extern "C" void ps3c_lt_set_folders(const char *colon_separated)
 
 extern "C" int64_t ps3c_lt_refusals() { return the_process().refusals.load(std::memory_order_relaxed); }
 
-/* NVIDIA's recommendation: 32 MiB from Hopper on, 4 MiB before it. One number for all devices, so that memory planned
- * with one device current is enough on another. */
+/* NVIDIA's recommendation: 32 MiB from Hopper on, 4 MiB before. One number for all devices, so that memory planned
+ * while one device is current is enough for another. */
 size_t ps3c_lt_workspace_bytes()
 {
     static std::once_flag once;
@@ -394,7 +395,7 @@ size_t ps3c_lt_workspace_bytes()
         int devices = 0, major = 0;
         bytes = (size_t)4 << 20;
         if (cudaGetDeviceCount(&devices) != cudaSuccess) {
-            cudaGetLastError(); /* not for the next launch's check to find */
+            cudaGetLastError(); /* clears it, so that the next launch's check does not report it */
             devices = 0;
         }
         for (int device = 0; device < devices; device++)
@@ -415,7 +416,7 @@ ps3c_status ps3c_lt_multiply(const ps3c_run *run, const ps3c_lt_product *g, bool
     if (status != PS3C_LT_SUCCESS && !is_refusal(status))
         return lt_failed(run, "cublasLtMatmulDescCreate", status, g);
     const bool described = status == PS3C_LT_SUCCESS;
-    /* An algorithm that does not take this many rows is replaced by one that was asked to. */
+    /* On refusal, retry with an algorithm chosen for the actual row count. */
     for (int64_t planned : {g->planned, g->rows}) {
         plan found = {};
         if (described)

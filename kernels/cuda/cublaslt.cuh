@@ -1,9 +1,9 @@
-/* cuBLASLt at run time: no header of it, no link to it.
+/* cuBLASLt, opened at run time: the build needs neither its header nor the library.
  *
- * The library comes with torch (nvidia-cublas) or the toolkit, in a version that the build cannot know, so it is opened
- * with dlopen and its functions are declared here: only what gemm.cu uses, numbers and sizes as the library's interface
- * has them. cublaslt_check.cu compares them with the real header where that is at hand. The same declarations serve the
- * tests' stand-in, which exports the functions of ps3c_lt_api below by the library's names.
+ * The library comes with torch (nvidia-cublas) or the toolkit, in a version that the build cannot know. So it is opened
+ * with dlopen, and what gemm.cu uses of its interface is declared here, with the library's numbers and sizes.
+ * cublaslt_check.cu compares the declarations with the real header, where there is one. The tests' stand-in uses the
+ * same declarations and exports the functions of ps3c_lt_api by the library's names.
  */
 #ifndef PS3C_CUBLASLT_CUH
 #define PS3C_CUBLASLT_CUH
@@ -18,7 +18,7 @@ typedef struct ps3c_lt_desc_data *ps3c_lt_desc;
 typedef struct ps3c_lt_layout_data *ps3c_lt_layout;
 typedef struct ps3c_lt_preference_data *ps3c_lt_preference;
 
-enum ps3c_lt_status : int { /* those that are told apart */
+enum ps3c_lt_status : int { /* the ones that are distinguished */
                             PS3C_LT_SUCCESS = 0,
                             PS3C_LT_INVALID_VALUE = 7,
                             PS3C_LT_ARCH_MISMATCH = 8,
@@ -47,7 +47,7 @@ enum ps3c_lt_epilogue : int { /* GELU: the tanh form */
 /* uint64 for the workspace, uint32 for the others. */
 enum ps3c_lt_preference_attribute : int {
     PS3C_LT_PREF_MAX_WORKSPACE_BYTES = 1,
-    PS3C_LT_PREF_REDUCTION_SCHEME_MASK = 3, /* 0: no split sums */
+    PS3C_LT_PREF_REDUCTION_SCHEME_MASK = 3, /* 0: no split reductions */
     PS3C_LT_PREF_MIN_ALIGNMENT_A_BYTES = 5,
     PS3C_LT_PREF_MIN_ALIGNMENT_B_BYTES = 6,
     PS3C_LT_PREF_MIN_ALIGNMENT_C_BYTES = 7,
@@ -56,7 +56,7 @@ enum ps3c_lt_preference_attribute : int {
 
 enum ps3c_lt_algo_attribute : int { PS3C_LT_ALGO_SPLITK_NUM = 2, PS3C_LT_ALGO_REDUCTION_SCHEME = 3 };
 
-struct ps3c_lt_algo { /* may be copied and kept */
+struct ps3c_lt_algo { /* may be copied and stored */
     uint64_t data[8];
 };
 
@@ -99,19 +99,19 @@ struct ps3c_lt_api {
 /* ---- ours -------------------------------------------------------------------------------------------------------- */
 
 extern "C" {
-/* Folders to look for the library in, joined by colons; copied. NULL: none. To be called before the first product. */
+/* Folders to search for the library, separated by colons; copied. NULL: none. Call it before the first product. */
 void ps3c_lt_set_folders(const char *colon_separated);
-/* Products so far that cuBLASLt had nothing for, and that gemm.cu's plain, slow kernel computed: for tests. */
+/* Number of products so far that cuBLASLt refused and gemm.cu's plain, slow kernel computed; for tests. */
 int64_t ps3c_lt_refusals();
 }
 
-/* Bytes of workspace that products ask for, on any device of this machine. */
+/* Bytes of workspace of a product, the same for all devices of this machine. */
 size_t ps3c_lt_workspace_bytes();
 
 /* y = gelu?(x W^T + bias + c) over rows, all of the run's dtype. */
 struct ps3c_lt_product {
     int64_t rows;    /* of x, c, y */
-    int64_t planned; /* rows that the algorithm is chosen for, whatever `rows` is */
+    int64_t planned; /* rows that the algorithm is chosen for, independent of `rows` */
     int64_t n, k;
     const void *weight; /* (n, k), or transposed (k, n); rows ldw apart */
     int64_t ldw;
@@ -127,7 +127,7 @@ struct ps3c_lt_product {
     void *workspace; /* ps3c_lt_workspace_bytes(), 256-byte aligned */
 };
 
-/* Enqueues the product. *done is false, and nothing is enqueued, when cuBLASLt has no algorithm for it. */
+/* Enqueues the product. If cuBLASLt has no algorithm for it, *done is false and nothing is enqueued. */
 ps3c_status ps3c_lt_multiply(const ps3c_run *run, const ps3c_lt_product *product, bool *done);
 
 #endif

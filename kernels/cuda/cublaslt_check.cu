@@ -1,5 +1,4 @@
-/* The declarations of cublaslt.cuh against the real header: says something only where cublasLt.h is at hand,
- * and adds no code. */
+/* Compares the declarations of cublaslt.cuh with the real header, at compile time. Without cublasLt.h it is empty. */
 #include "cublaslt.cuh"
 
 #if __has_include(<cublasLt.h>)
@@ -54,8 +53,8 @@ SAME(sizeof(ps3c_lt_algo_attribute), sizeof(cublasLtMatmulAlgoConfigAttributes_t
 namespace
 {
 
-/* Two parameters are the same when both are pointers, or values of one size; a pointer's or enum's own name is not the
- * matter, its place in the list is. */
+/* Two parameters are the same if both are pointers, or both are values of one size and kind. Names of types are not
+ * compared, only their positions in the parameter list. */
 template <class A, class B> constexpr bool same_parameter()
 {
     return std::is_pointer_v<A> == std::is_pointer_v<B> && sizeof(A) == sizeof(B) &&

@@ -1,10 +1,10 @@
 /* 7x7 depthwise convolution of a map of tokens (ConvNeXt: Liu et al. 2022), zero padding 3, float32.
  *
- * A lane has two neighbouring channels, so a warp reads 64 channels of a token at a time, and STRIP outputs along a
- * map row: STRIP + 6 inputs of each of 7 rows, each used up to 7 times from registers. A block's warps have
- * neighbouring rows of the same columns and find the inputs they share in cache; they share the weights, too, turned
- * around in shared memory so that lanes read neighbouring words. Strips of six outputs and six rows divide the model's
- * 54 x 54 evenly. */
+ * A lane computes two neighbouring channels of STRIP outputs along a map row, so a warp reads 64 channels of a token
+ * at a time. The lane loads STRIP + 6 inputs of each of 7 rows and uses each up to 7 times from registers. The warps
+ * of a block have neighbouring rows of the same columns; the inputs they share are in cache. The block's weights are
+ * transposed in shared memory, so that lanes read neighbouring words. Strips of six outputs and bands of six rows
+ * divide the model's 54 x 54 map evenly. */
 #include "tokens.cuh"
 
 namespace
@@ -12,14 +12,14 @@ namespace
 
 constexpr int SIDE = 7, TAPS = SIDE * SIDE, BORDER = SIDE / 2;
 constexpr int STRIP = 6, ROWS = 6, CHANNELS = 64;
-constexpr int WEIGHT_PITCH = CHANNELS + 2; /* even, for pairs; consecutive taps in different banks when written */
+constexpr int WEIGHT_PITCH = CHANNELS + 2; /* even, for pairs; consecutive taps are in different banks */
 
 struct conv_args {
     int64_t channels, pitch, rows, cols, tokens;
-    int64_t strips, bands, groups, blocks; /* of columns, of rows, of channels; all of them with the segments */
+    int64_t strips, bands, groups, blocks; /* of columns, of rows, of channels; in all, segments included */
 };
 
-/* The strip's inputs on one row; what lies outside the map is 0. */
+/* The strip's inputs of one row; 0 outside the map. */
 template <class T>
 __device__ __forceinline__ void load_row(ps3c_pack<T, 2> (&in)[STRIP + 2 * BORDER], const T *row, int64_t first,
                                          const conv_args &a)
@@ -31,7 +31,7 @@ __device__ __forceinline__ void load_row(ps3c_pack<T, 2> (&in)[STRIP + 2 * BORDE
     }
 }
 
-/* sum[i] += the SIDE taps along a row, from input i on. weight: the row's first tap, at the lane's channels. */
+/* sum[i] += the products of SIDE taps with inputs i .. i + SIDE - 1. weight: the row's first tap, lane's channels. */
 template <class T>
 __device__ __forceinline__ void add_row(float (&sum)[STRIP][2], const ps3c_pack<T, 2> (&in)[STRIP + 2 * BORDER],
                                         const float *weight)

@@ -1,6 +1,6 @@
-/* What follows a product and cuBLASLt does not do: one pass over its result, 16 bytes a thread wherever the destination
- * starts on 16 bytes (out_channel may be any even number). The pass is bound by memory: a product's result of one look
- * still lies in the L2 cache when it comes. */
+/* The part of a product's epilogue that cuBLASLt does not have: one pass over the result, 16 bytes per thread where
+ * the destination is 16-byte aligned (out_channel may be any even number). The pass is bound by memory bandwidth;
+ * the product of one look is still in the L2 cache. */
 #include "epilogue.cuh"
 
 namespace
@@ -10,10 +10,10 @@ constexpr int THREADS = 256;
 constexpr int64_t MOST = (int64_t)1 << 30; /* packs in a launch: 32-bit division */
 
 struct finish_args {
-    unsigned packs, count; /* of a row, of all */
+    unsigned packs, count; /* of a row, in all */
     int n, pads;           /* outputs of a row; elements after them that are zeroed */
     int64_t in_pitch, residual_pitch, y_pitch;
-    bool wide_scale; /* scale starts on a pack's alignment */
+    bool wide_scale; /* scale is aligned to packs */
 };
 
 template <class T, int N> __device__ __forceinline__ ps3c_pack<T, N> load(const T *from, int valid, bool wide)

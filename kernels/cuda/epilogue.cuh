@@ -1,11 +1,11 @@
-/* What follows a product and cuBLASLt does not do: activations, layer scale, the zeros of padding channels. */
+/* The part of a product's epilogue that cuBLASLt does not have: activations, layer scale, zeros in padding channels. */
 #ifndef PS3C_EPILOGUE_CUH
 #define PS3C_EPILOGUE_CUH
 
 #include "cuda.cuh"
 
 /* y[:, channel : channel + n] = act(in) * scale + residual, for `rows` rows; padding channels that follow are zeroed.
- * Elements of the run's dtype, float32 arithmetic. Rows are pitches apart, which are multiples of PS3C_CHUNK. */
+ * Elements of the run's dtype, float32 arithmetic. Pitches are multiples of PS3C_CHUNK. */
 struct ps3c_epilogue {
     int64_t rows, n;
     const void *in; /* may be y + channel */

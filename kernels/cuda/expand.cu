@@ -1,8 +1,8 @@
-/* Low-resolution probabilities at a scale's grid: see selection_naive.c.
+/* Low-resolution probabilities at the grid of one scale: see kernels/cpu/expand.c.
  *
- * With ground truth, a warp has one cell of the first high-res grid: it resizes the map there once, then writes every
- * patch that the cell covers. Smoothing goes over the written map, an image per block, so that nothing has to be kept
- * in scratch: 36 means into shared memory, then every patch again. */
+ * With ground truth, a warp has one cell of the first high-res grid: it resizes the map there once, then writes
+ * every patch that the cell covers. Smoothing reads and rewrites the written map, one block per image, with 36 means
+ * in shared memory; it needs no scratch. */
 #include "ground_truth.cuh"
 
 namespace
@@ -18,7 +18,7 @@ template <class T> struct expand_args {
 
 constexpr int ROW_THREADS = 128;
 
-/* A block: one row of one image after the other. */
+/* A block writes one row of one image at a time. */
 template <class T> __global__ void __launch_bounds__(ROW_THREADS) expand_rows(expand_args<T> args)
 {
     for (int64_t i = blockIdx.x; i < args.batch * args.rows; i += gridDim.x) {
@@ -34,7 +34,7 @@ template <class T> __global__ void __launch_bounds__(ROW_THREADS) expand_rows(ex
 
 constexpr int CELLS = 8; /* warps of a block */
 
-/* 1 where gt > 0, the probability where gt <= 0, and 0 where gt is NaN: written as the reference's products, so that a
+/* 1 where gt > 0, the probability where gt <= 0, and 0 where gt is NaN. Computed by the reference's products, so that a
  * NaN probability stays NaN. */
 __device__ __forceinline__ float with_ground_truth(float gt, float prob)
 {
@@ -60,7 +60,7 @@ template <class T> __global__ void __launch_bounds__(CELLS * 32) expand_cells(ex
             const int64_t y = rows.first + j / cols.count, x = cols.first + j % cols.count;
             const float prob = probs[ps3c_nearest_source(args.in_rows, args.rows, y) * args.in_cols +
                                      ps3c_nearest_source(args.in_cols, args.cols, x)];
-            /* Rounded first, as what the reference multiplies is of the dtype. */
+            /* Rounded first: the reference multiplies values of the dtype. */
             out[y * args.cols + x] =
                 ps3c_from_float<T>(with_ground_truth(truth, ps3c_to_float(ps3c_from_float<T>(prob))));
         }

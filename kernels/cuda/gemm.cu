@@ -1,17 +1,17 @@
 /* y = act(x W^T + bias) * scale + residual: cuBLASLt's product (cublaslt.cu), then our epilogue (epilogue.cu) for what
- * it does not do.
+ * cuBLASLt cannot do.
  *
- * In the product itself: bias; the residual, as C with beta 1 (rounded once with the product), when nothing stands
- * between; the tanh GELU of 16-bit types. In a pass after it: the exact GELU, ReLU (cuBLASLt's may lose NaN), the
- * layer scale. That pass works in place on y, unless y is the residual too: then the product goes to scratch, in chunks
- * of rows.
+ * The product does: the bias; the residual, as C with beta 1 (rounded once with the product), if there is no activation
+ * or scale between; the tanh GELU of 16-bit types. A pass after it does: the exact GELU, ReLU (cuBLASLt's may lose
+ * NaN), the layer scale. That pass works in place on y. If y is also the residual, the product goes to scratch instead,
+ * in chunks of rows.
  *
- * A weight whose rows do not start on 16 bytes, or do not end there (588 channels of a 14 x 14 patch), would get a slow
- * kernel or none: it is copied with zeros to the pitch into scratch at each call, in blocks of outputs, and the product
- * runs over the pitch, where x has its own zeros. A few MB at most; nothing has to be remembered, so nothing can be out
- * of date.
+ * A weight whose rows do not start or end on a multiple of 16 bytes (588 channels of a 14 x 14 patch) would get a slow
+ * kernel or none. At each call it is copied to scratch, padded with zeros to the pitch, in blocks of outputs. The
+ * product then runs over the pitch, where x has zeros too. The copy is a few MB at most, and is not cached, so that it
+ * can never be out of date.
  *
- * What cuBLASLt refuses goes to a plain kernel of ours: any shape, any strides, slow.
+ * A product that cuBLASLt refuses is computed by a plain kernel of ours: any shape, any strides, slow.
  */
 #include "cublaslt.cuh"
 #include "epilogue.cuh"
@@ -22,14 +22,14 @@ namespace
 /* ---- scratch: cuBLASLt's workspace, a block of the padded weight, a chunk of the product ------------------------- */
 
 constexpr int64_t WEIGHT_BYTES = (int64_t)4 << 20, CHUNK_BYTES = (int64_t)32 << 20;
-/* Rows that an algorithm is chosen for, at least: a pooled activation has a token for each image or text of a group, and
- * its bits must not depend on how many those are. */
+/* An algorithm is chosen for at least this many rows. A pooled activation has a token for each image or text of a
+ * group, and its result must not depend on their number. */
 constexpr int64_t LEAST_PLANNED = 512;
-constexpr int64_t LEAST_OUTPUTS = 64; /* in a block of the weight, however wide its rows */
+constexpr int64_t LEAST_OUTPUTS = 64; /* least outputs in a block of the weight, however wide its rows are */
 
 int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
 
-/* Outputs in a block of the padded weight: all, or a multiple of LEAST_OUTPUTS. */
+/* Outputs in a block of the padded weight: all of them, or a multiple of LEAST_OUTPUTS. */
 int64_t block_outputs(int64_t n, int64_t row_bytes)
 {
     const int64_t fit = WEIGHT_BYTES / row_bytes / LEAST_OUTPUTS * LEAST_OUTPUTS;
@@ -45,7 +45,7 @@ int64_t chunk_rows(int64_t rows, int64_t row_bytes)
     return rows < most ? rows : most;
 }
 
-/* At least those of a chunk whose rows have no more than row_bytes. */
+/* An upper bound of the bytes of a chunk whose rows have at most row_bytes. */
 int64_t chunk_bytes(int64_t rows, int64_t row_bytes)
 {
     const int64_t most = row_bytes > CHUNK_BYTES ? row_bytes : CHUNK_BYTES;
@@ -54,7 +54,7 @@ int64_t chunk_bytes(int64_t rows, int64_t row_bytes)
 
 /* ---- the padded weight ------------------------------------------------------------------------------------------- */
 
-/* A weight's elements: output o, input c at o * output_step + c * input_step. */
+/* Where a weight's elements are: output o, input c at o * output_step + c * input_step. */
 struct weight_view {
     int64_t output_step, input_step;
 };
@@ -146,18 +146,18 @@ const void *at(const void *base, int64_t elements, size_t size)
     return base ? (const char *)base + elements * (int64_t)size : nullptr;
 }
 
-/* How a call is carried out. */
-struct course {
+/* How a call is computed. */
+struct gemm_plan {
     size_t size;                  /* bytes of an element */
-    bool padded;                  /* weight through scratch */
-    bool gelu, add, after, apart; /* in the product: GELU, residual; a pass after it; product in scratch */
+    bool padded;                  /* the weight is padded in scratch */
+    bool gelu, add, after, apart; /* in the product: GELU, residual; a pass after it; the product in scratch */
     int64_t rows, y_pitch, residual_pitch;
     void *workspace, *weight, *chunk;
 };
 
-course plan_course(const ps3c_run *run, const ps3c_gemm_args *args)
+gemm_plan plan_gemm(const ps3c_run *run, const ps3c_gemm_args *args)
 {
-    course c = {};
+    gemm_plan c = {};
     c.size = run->dtype == PS3C_FLOAT32 ? 4 : 2;
     const int64_t row = (args->transposed ? args->n : args->k) * (int64_t)c.size, step = args->ldw * (int64_t)c.size;
     c.padded = row % 16 || step % 16 || (uintptr_t)args->weight % 16;
@@ -175,7 +175,8 @@ course plan_course(const ps3c_run *run, const ps3c_gemm_args *args)
 }
 
 template <class T>
-ps3c_status copy_weight(const ps3c_run *run, const ps3c_gemm_args *args, const course *c, int64_t first, int64_t count)
+ps3c_status copy_weight(const ps3c_run *run, const ps3c_gemm_args *args, const gemm_plan *c, int64_t first,
+                        int64_t count)
 {
     const weight_view view = {args->transposed ? 1 : args->ldw, args->transposed ? args->ldw : 1};
     const int64_t pitch = ps3c_pitch(args->k);
@@ -184,8 +185,8 @@ ps3c_status copy_weight(const ps3c_run *run, const ps3c_gemm_args *args, const c
     return PS3C_OK;
 }
 
-/* Outputs [first, first + count) of rows [row, row + rows), into y (ldy apart), where row 0, output 0 of them go. */
-ps3c_status multiply(const ps3c_run *run, const ps3c_gemm_args *args, const course *c, int64_t row, int64_t rows,
+/* Outputs [first, first + count) of rows [row, row + rows), into y, whose rows are ldy apart. */
+ps3c_status multiply(const ps3c_run *run, const ps3c_gemm_args *args, const gemm_plan *c, int64_t row, int64_t rows,
                      int64_t first, int64_t count, void *y, int64_t ldy)
 {
     ps3c_lt_product g = {};
@@ -216,8 +217,8 @@ ps3c_status multiply(const ps3c_run *run, const ps3c_gemm_args *args, const cour
     return PS3C_OK;
 }
 
-/* Rows [row, row + rows): the product, then what comes after it. */
-ps3c_status compute(const ps3c_run *run, const ps3c_gemm_args *args, const course *c, int64_t row, int64_t rows)
+/* Rows [row, row + rows): the product, then the epilogue. */
+ps3c_status compute(const ps3c_run *run, const ps3c_gemm_args *args, const gemm_plan *c, int64_t row, int64_t rows)
 {
     void *y = (void *)at(args->y->data, row * c->y_pitch, c->size);
     void *to = c->apart ? c->chunk : (void *)at(y, args->out_channel, c->size);
@@ -249,20 +250,20 @@ ps3c_status compute(const ps3c_run *run, const ps3c_gemm_args *args, const cours
 
 } // namespace
 
-/* tokens: the most rows of a product, channels: the widest, inputs or outputs. */
+/* tokens: the maximum rows of a product; channels: the maximum inputs or outputs. */
 size_t ps3c_gemm_cuda_scratch(ps3c_dtype dtype, int64_t tokens, int64_t channels)
 {
     const int64_t row = ps3c_pitch(channels > 0 ? channels : 1) * (dtype == PS3C_FLOAT32 ? 4 : 2);
-    /* No block has more bytes: narrower rows come in more outputs, up to WEIGHT_BYTES. */
+    /* The maximum bytes of a block: blocks of narrower rows have more outputs, up to WEIGHT_BYTES. */
     const int64_t block = LEAST_OUTPUTS * row > WEIGHT_BYTES ? LEAST_OUTPUTS * row : WEIGHT_BYTES;
     const int64_t weight = channels < block / row ? channels * row : block;
-    const int64_t align = 256; /* lost when scratch does not start on 256 bytes */
+    const int64_t align = 256; /* for aligning the start of scratch to 256 bytes */
     return ps3c_lt_workspace_bytes() + (size_t)(align + round_up(weight, align) + chunk_bytes(tokens, row));
 }
 
 extern "C" ps3c_status ps3c_gemm_cuda(const ps3c_run *run, const ps3c_gemm_args *args)
 {
-    const course c = plan_course(run, args);
+    const gemm_plan c = plan_gemm(run, args);
     const int64_t most = c.apart ? chunk_rows(c.rows, ps3c_pitch(args->n) * (int64_t)c.size) : c.rows;
     for (int64_t row = 0; row < c.rows; row += most)
         PS3C_TRY(compute(run, args, &c, row, c.rows - row < most ? c.rows - row : most));

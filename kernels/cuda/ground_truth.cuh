@@ -1,5 +1,5 @@
 /* Windows of adaptive pooling, sources of nearest upsampling, and ground-truth selection maps: the same arithmetic as
- * kernels/cpu/resample.h and ground_truth.h, to the last bit, because casts, comparisons with 0 and ties turn on it. */
+ * kernels/cpu/resample.h and ground_truth.h, bit for bit, because casts, comparisons with 0 and ties depend on it. */
 #ifndef PS3C_CUDA_GROUND_TRUTH_CUH
 #define PS3C_CUDA_GROUND_TRUTH_CUH
 
@@ -20,14 +20,14 @@ __device__ __forceinline__ ps3c_window ps3c_adaptive_window(int64_t in, int64_t 
     return {first, 1 + ((i + 1) * in - 1) / out - first};
 }
 
-/* interpolate(mode="nearest"): a float32 index. It never falls as i rises. */
+/* interpolate(mode="nearest"): a float32 index. It does not decrease with i. */
 __device__ __forceinline__ int64_t ps3c_nearest_source(int64_t in, int64_t out, int64_t i)
 {
     const int64_t source = (int64_t)floorf((float)i * ((float)in / (float)out));
     return source < 0 ? 0 : source > in - 1 ? in - 1 : source;
 }
 
-/* The first output whose nearest source is `source` or later; out: none. */
+/* The first output whose nearest source is at least `source`; `out` if there is none. */
 __device__ __forceinline__ int64_t ps3c_nearest_first(int64_t in, int64_t out, int64_t source)
 {
     int64_t low = 0, high = out;
@@ -48,9 +48,9 @@ __device__ __forceinline__ ps3c_window ps3c_nearest_window(int64_t in, int64_t o
 
 /* ---- means of windows -------------------------------------------------------------------------------------------- */
 
-/* Mean of load(y, x) over a window, by all lanes of a warp: they load 32 values together and then each adds them one
- * after the other, row by row, which is torch's order. Zeros past the end change nothing: no sum that began at +0 is
- * -0. buffer: the warp's own 32 floats of shared memory, on 16 bytes. */
+/* Mean of load(y, x) over a window, computed by all lanes of a warp. They load 32 values at once; then every lane adds
+ * them one by one, row by row, which is torch's order. Zeros past the end do not change the sum: it starts at +0 and is
+ * never -0. buffer: the warp's own 32 floats of shared memory, 16-byte aligned. */
 template <class Load>
 __device__ __forceinline__ float ps3c_area_mean(ps3c_window rows, ps3c_window cols, float *buffer, Load load)
 {
@@ -59,7 +59,7 @@ __device__ __forceinline__ float ps3c_area_mean(ps3c_window rows, ps3c_window co
     int64_t y = lane / cols.count, x = lane % cols.count;
     float sum = 0.0f, next = lane < count ? load(rows.first + y, cols.first + x) : 0.0f;
     for (int64_t i = 0; i < count; i += 32) {
-        __syncwarp(); /* everyone has read what the buffer held */
+        __syncwarp(); /* all lanes have read the previous values */
         buffer[lane] = next;
         __syncwarp();
         y += rows_on;
@@ -80,7 +80,7 @@ __device__ __forceinline__ float ps3c_area_mean(ps3c_window rows, ps3c_window co
 
 /* ---- ground truth ------------------------------------------------------------------------------------------------ */
 
-/* Element i of an array of any dtype, as torch's .float() has it. */
+/* Element i of an array of any dtype, converted like torch's .float(). */
 __device__ __forceinline__ float ps3c_any_float(const void *data, ps3c_dtype dtype, int64_t i)
 {
     switch (dtype) {
@@ -107,7 +107,7 @@ __device__ __forceinline__ float ps3c_any_float(const void *data, ps3c_dtype dty
     }
 }
 
-/* A float32 value cast to a dtype: integers truncate, bool is 1 where not 0. */
+/* A float32 value cast to a dtype: integers are truncated, bool is 1 if not 0. */
 __device__ __forceinline__ float ps3c_any_cast(ps3c_dtype dtype, float x)
 {
     switch (dtype) {
@@ -125,7 +125,7 @@ __device__ __forceinline__ float ps3c_any_cast(ps3c_dtype dtype, float x)
     }
 }
 
-/* Map b of gt (B, any, any), area-resized to rows x cols, at one cell: by all lanes of a warp. */
+/* One cell of map b of gt (B, any, any), area-resized to rows x cols; computed by all lanes of a warp. */
 __device__ __forceinline__ float ps3c_ground_truth(const ps3c_tensor &gt, int64_t b, int64_t rows, int64_t cols,
                                                    int64_t row, int64_t col, float *buffer)
 {

@@ -1,8 +1,9 @@
-/* Which tokens of the only look have ground truth. A warp has one token, resizing the ground truth at its patch alone:
- * a patch is in a look once, so nothing is done twice.
+/* Which tokens of the only look have ground truth. One warp per token resizes the ground truth at the token's patch; a
+ * look has a patch only once, so no value is computed twice.
  *
- * An image has none when its tokens' values sum to 0 (the reference's rule). Their signs decide that, unless there are
- * positive and negative values: then the image's block computes the values again and adds them up. */
+ * An image has no ground truth if its tokens' values sum to 0 (the reference's rule). The signs of the values decide
+ * that, unless there are both positive and negative ones: then the image's block computes the values again and sums
+ * them. */
 #include "ground_truth.cuh"
 
 namespace
@@ -20,7 +21,7 @@ struct mask_args {
     int64_t rows[PS3C_MAX_SCALES], cols[PS3C_MAX_SCALES], first[PS3C_MAX_SCALES];
 };
 
-/* By all lanes of a warp. */
+/* Computed by all lanes of a warp. */
 __device__ __forceinline__ float value_of(const mask_args &args, int64_t image, int64_t token, float *buffer)
 {
     int64_t position = args.positions[image * args.tokens + token], scale = args.num_scales - 1;
@@ -44,7 +45,7 @@ __global__ void __launch_bounds__(WARPS * 32) mark_signs(mask_args args)
     }
 }
 
-/* Signs to 0/1; all 1 where an image has none. A block has one image. */
+/* Signs to 0/1; all 1 if the image has no ground truth. One block per image. */
 __global__ void __launch_bounds__(IMAGE_WARPS * 32) mask_by_signs(mask_args args)
 {
     PS3C_SHARED(ps3c_floats4, buffers, [IMAGE_WARPS][8]);
@@ -58,7 +59,7 @@ __global__ void __launch_bounds__(IMAGE_WARPS * 32) mask_by_signs(mask_args args
     const bool nan = __syncthreads_or(signs & NOT_A_NUMBER);
     bool none = !positive && !negative && !nan;
     if (positive && negative && !nan) {
-        double sum = 0.0; /* every thread's, in the order of tokens */
+        double sum = 0.0; /* in every thread, in the order of tokens */
         for (int64_t t = 0; t < args.tokens; t += IMAGE_WARPS) {
             const float value =
                 t + warp < args.tokens ? value_of(args, blockIdx.x, t + warp, buffers[warp][0].at) : 0.0f;

@@ -1,11 +1,11 @@
-/* x / max(|x|, 1e-12) for every token, in float32. A warp has a row and reads it twice, the second time from cache:
- * these are a handful of pooled vectors. */
+/* x / max(|x|, 1e-12) for every token, in float32. One warp per row reads it twice, the second time from cache:
+ * there are only a few pooled vectors. */
 #include "tokens.cuh"
 
 namespace
 {
 
-/* y may be x: a lane divides the packs that it alone reads. */
+/* y may be x: a lane writes only packs that no other lane reads. */
 template <class T>
 __global__ void __launch_bounds__(PS3C_ROW_WARPS * 32, 8) normalize(int64_t rows, int64_t channels, const T *x, T *y)
 {
@@ -22,12 +22,13 @@ __global__ void __launch_bounds__(PS3C_ROW_WARPS * 32, 8) normalize(int64_t rows
                 squares = __fmaf_rn(ps3c_to_float(v.at[j]), ps3c_to_float(v.at[j]), squares);
         }
         float norm = sqrtf(ps3c_warp_sum(squares));
-        norm = norm < 1e-12f ? 1e-12f : norm; /* NaN stays NaN */
+        norm = norm < 1e-12f ? 1e-12f : norm; /* keeps NaN */
         for (int64_t c = lane * PS3C_WIDE<T>; c < pitch; c += 32 * PS3C_WIDE<T>) {
             ps3c_wide<T> v = *(const ps3c_wide<T> *)(from + c);
 #pragma unroll
             for (int j = 0; j < PS3C_WIDE<T>; j++)
-                v.at[j] = ps3c_from_float<T>(c + j < channels ? ps3c_to_float(v.at[j]) / norm : 0.0f); /* not 0 / NaN */
+                v.at[j] = ps3c_from_float<T>(c + j < channels ? ps3c_to_float(v.at[j]) / norm
+                                                              : 0.0f); /* padding stays 0 even if norm is NaN */
             *(ps3c_wide<T> *)(to + c) = v;
         }
     }

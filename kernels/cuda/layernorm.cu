@@ -1,12 +1,12 @@
 /* y = act((x - mean) / sqrt(variance + eps) * weight + bias) over the channels of each token, in float32; the variance
  * from the deviations (two passes).
  *
- * A row is read once: it stays in registers, in its own dtype, while its mean and then its variance are made. A warp
- * has a row of up to 4.5 KiB (6 in float32), so that nothing but shuffles joins its lanes, and a block a longer one;
- * beyond what a block's registers hold, the rest of the row is read again, from cache, at each pass.
+ * A row is read once: it stays in registers, in its own dtype, while its mean and then its variance are computed. One
+ * warp computes a row of up to 4.5 KiB (6 in float32), with shuffles only. A block computes a longer row; what does not
+ * fit the block's registers is read again, from cache, in each pass.
  *
- * A mean far from zero: the plain sum's rounding error is as large as the deviations may be. The second pass sums the
- * deviations too: their mean is what the first missed, and corrects both mean and variance.
+ * If the mean is far from zero, the rounding error of the first sum can be as large as the deviations. So the second
+ * pass also sums the deviations: their mean is the error of the first mean, and corrects both mean and variance.
  */
 #include "cuda.cuh"
 
@@ -19,7 +19,7 @@ struct norm_args {
     int64_t rows, channels, pitch;
     float eps;
     ps3c_activation_function act;
-    bool wide; /* weight and bias start on 16 bytes */
+    bool wide; /* weight and bias are 16-byte aligned */
 };
 
 /* ---- a thread's part of a row ---------------------------------------------------------------------------------- */
@@ -61,7 +61,7 @@ template <class T> __device__ __forceinline__ pack<T> load_channels(const T *fro
     return x;
 }
 
-/* mean and correction are kept apart: x - mean is exact where it matters. */
+/* mean and correction stay separate: x - mean is exact if x is close to the mean. */
 struct moments {
     float mean, correction, factor;
 };
@@ -103,7 +103,7 @@ __device__ __forceinline__ pack<T> normalize(const pack<T> &x, int64_t c, const 
 
 constexpr int WARPS = 4; /* rows of a block */
 
-/* x may be y: a lane reads its own packs before it writes them. */
+/* y may be x: a lane reads its own packs before it writes them. */
 template <class T, int PACKS>
 __global__ void __launch_bounds__(WARPS * 32, PACKS <= 5   ? 4
                                               : PACKS <= 6 ? 3
@@ -146,7 +146,7 @@ __global__ void __launch_bounds__(WARPS * 32, PACKS <= 5   ? 4
 
 constexpr int THREADS = 256, KEPT = 4; /* packs that a thread keeps in registers */
 
-/* The sum over the block, in every thread; `parts` is free again after the next barrier. */
+/* The sum over the block, in every thread. `parts` may be reused after the next barrier. */
 __device__ __forceinline__ float block_sum(float x, float *parts)
 {
     x = ps3c_warp_sum(x);
@@ -236,7 +236,7 @@ template <class T> ps3c_status launch(const ps3c_run *run, const ps3c_layernorm_
         return launch_warps<T, 6>(run, args, a);
     if (packs <= 9)
         return launch_warps<T, 9>(run, args, a);
-    if constexpr (sizeof(T) == 4) { /* of 16-bit elements, 12 packs and their floats are too many for the registers */
+    if constexpr (sizeof(T) == 4) { /* 12 packs of 16-bit elements, as floats, do not fit the registers */
         if (packs <= 12)
             return launch_warps<T, 12>(run, args, a);
     }

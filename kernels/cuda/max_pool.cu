@@ -1,4 +1,4 @@
-/* torch's adaptive_max_pool2d, an output per thread: windows are a few values wide. */
+/* torch's adaptive_max_pool2d, one output per thread: windows have only a few values. */
 #include "ground_truth.cuh"
 
 namespace
@@ -18,7 +18,7 @@ __global__ void __launch_bounds__(THREADS) max_pool(ps3c_max_pool_args args)
         for (int64_t row = 0; row < y.count; row++)
             for (int64_t col = 0; col < x.count; col++) {
                 const float v = in[row * args.in_cols + col];
-                if (v > most || v != v) /* nothing is greater than a NaN: it stays */
+                if (v > most || v != v) /* a NaN stays: no value compares greater */
                     most = v;
             }
         args.out[i] = most;

@@ -1,13 +1,14 @@
 /* Patches of the image by bicubic resampling, straight from the source, for the selected positions only.
  *
- * A warp has 32 columns of a patch's three colour channels side by side (42 columns at 14 pixels: two warps) and goes
- * down its rows. Each lane holds the taps of its own column. Rows are resampled along x as they are reached and the
- * last four stay in registers: output row y needs source rows first(y) - 1 .. first(y) + 2, first() never decreases,
- * and at the usual ratios it moves by one or none. What a row needs (its first(), its four weights) is the same for the
- * whole warp: lane y works it out once and hands it around, 32 rows at a time.
+ * A warp computes 32 columns of a patch, whose three colour channels lie side by side (42 columns at 14 pixels: two
+ * warps), row by row. Each lane holds the taps of its own column. Source rows are resampled along x when they are first
+ * needed, and the last four stay in registers: output row y needs source rows first(y) - 1 .. first(y) + 2, first()
+ * never decreases, and at the usual ratios it grows by 0 or 1. first() and the four weights of a row are the same for
+ * the whole warp: lane y computes them for row y and the warp reads them by shuffle, 32 rows at a time.
  *
- * Each value is sum over 4 rows of wy * (sum over 4 columns of wx * pixel), and no weight of zero is skipped: NaN and
- * infinity spread as torch's interpolate spreads them. Bits do not depend on which rows were still in registers. */
+ * Each value is sum over 4 rows of wy * (sum over 4 columns of wx * pixel). Weights of zero are not skipped, so that
+ * NaN and infinity propagate as in torch's interpolate. The result does not depend on which rows were still in
+ * registers. */
 #include "resample.cuh"
 #include "tokens.cuh"
 
@@ -18,11 +19,11 @@ struct gather_args {
     ps3c_cuda_scales scales;
     const int32_t *positions;
     int64_t rows, tokens, pitch; /* of out */
-    int64_t patch, chunks;       /* chunks: of 32 columns, in a patch */
+    int64_t patch, chunks;       /* chunks: of 32 columns, per patch */
     int64_t batch, height, width, stride[4];
 };
 
-/* A lane's column: where its four taps are in a row of the source, and their weights. */
+/* A lane's column: offsets of its four taps in a source row, and their weights. */
 struct column {
     int64_t offset[4];
     float weight[4];
@@ -52,7 +53,7 @@ __device__ __forceinline__ float resample_row(const gather_args &a, const column
     return sum;
 }
 
-/* Down the rows of a patch whose first row is `top` of the scale's. Every lane takes part; active ones write. */
+/* Resamples a column of a patch whose first row is row `top` of the scale. All lanes take part; active ones write. */
 template <class T>
 __device__ __forceinline__ void resample_column(const gather_args &a, const column &c, const T *plane,
                                                 int64_t scaled_height, int64_t top, T *to, bool active)
@@ -71,7 +72,7 @@ __device__ __forceinline__ void resample_column(const gather_args &a, const colu
                 line[1] = line[2];
                 line[2] = line[3];
                 line[3] = resample_row(a, c, plane, first + 2);
-            } else if (step != 0) { /* four rows at once: their loads wait for memory together */
+            } else if (step != 0) { /* four rows at once, so that their loads overlap */
 #pragma unroll
                 for (int k = 0; k < 4; k++)
                     line[k] = resample_row(a, c, plane, first - 1 + k);

@@ -1,6 +1,6 @@
-/* Stable places: how many elements before an element of a tile have its digit. The order of patches (rank.cu) and
- * their looks (assign_looks.cu) are both put together from these counts. Integers only: exact, whatever the order of
- * warps. */
+/* Stable counting, as in a radix sort: how many elements before an element of a tile have the same digit. rank.cu
+ * and assign_looks.cu compute positions from these counts. The counts are integers, so the order of warps does not
+ * matter. */
 #ifndef PS3C_CUDA_PLACES_CUH
 #define PS3C_CUDA_PLACES_CUH
 
@@ -20,7 +20,7 @@ __device__ __forceinline__ int ps3c_warp_before(int x)
     return sum - x;
 }
 
-/* Sum over the threads before this one. May be called again at once. */
+/* Sum over the threads before this one. Ends with a barrier, so that it can be called again. */
 template <int WARPS> __device__ __forceinline__ int ps3c_block_before(int x, int (&sums)[WARPS])
 {
     const int warp = threadIdx.x / 32;
@@ -34,14 +34,14 @@ template <int WARPS> __device__ __forceinline__ int ps3c_block_before(int x, int
     return before;
 }
 
-/* A tile: every warp has ITEMS * 32 neighbours, 32 at a time. Element i of this thread is number ps3c_tile_at(i). */
+/* In a tile, every warp has ITEMS * 32 neighbouring elements. Number in the tile of this thread's element i. */
 template <int ITEMS> __device__ __forceinline__ int ps3c_tile_at(int i)
 {
     return (int)threadIdx.x / 32 * ITEMS * 32 + i * 32 + (int)threadIdx.x % 32;
 }
 
 /* place[i]: how many elements of the warp before element i have its digit, which has `bits` bits.
- * count: the warp's PS3C_DIGITS counters, zero before, numbers of each digit after. */
+ * count: the warp's PS3C_DIGITS counters, all zero; afterwards the number of elements with each digit. */
 template <int ITEMS>
 __device__ __forceinline__ void ps3c_warp_places(const int (&digit)[ITEMS], int bits, int *count, int (&place)[ITEMS])
 {
@@ -70,7 +70,7 @@ template <int WARPS> __device__ __forceinline__ void ps3c_clear_counts(int (&cou
         counts[i / PS3C_DIGITS][i % PS3C_DIGITS] = 0;
 }
 
-/* Elements of the tile with a digit. */
+/* Number of elements of the tile with a digit. */
 template <int WARPS> __device__ __forceinline__ int ps3c_tile_count(const int (&counts)[WARPS][PS3C_DIGITS], int digit)
 {
     int sum = 0;
@@ -79,7 +79,7 @@ template <int WARPS> __device__ __forceinline__ int ps3c_tile_count(const int (&
     return sum;
 }
 
-/* Each warp's count of a digit becomes the place of its first: `first` for the first warp's. */
+/* Replaces each warp's count of a digit by the position of its first element; `first`: that of the first warp. */
 template <int WARPS>
 __device__ __forceinline__ void ps3c_counts_to_places(int (&counts)[WARPS][PS3C_DIGITS], int digit, int first)
 {

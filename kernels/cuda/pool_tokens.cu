@@ -1,4 +1,4 @@
-/* One token of each segment: the first, the last, or the one at the first greatest id. A warp has a segment. */
+/* One token of each segment: the first, the last, or the one at the first greatest id. One warp per segment. */
 #include "tokens.cuh"
 
 namespace
@@ -10,7 +10,8 @@ struct pool_args {
     int64_t segments, tokens, channels, pitch;
 };
 
-/* Each lane has the first greatest of every 32nd id; of two lanes the greater wins, the earlier among equals. */
+/* Each lane finds the first greatest of every 32nd id; then lanes are compared: the greater id wins, the earlier of
+ * equals. */
 __device__ __forceinline__ int64_t first_greatest(const ps3c_cuda_ids &ids, int64_t text)
 {
     int64_t best = threadIdx.x % 32 < ids.length ? threadIdx.x % 32 : 0;

@@ -1,11 +1,12 @@
 /* Position embeddings of each token's patch, added in place.
  *
- * The resampled table is never stored: a token's row of it needs 4 x 4 table rows (more when the table shrinks), which
- * neighbouring tokens share and find in cache, and weights edited in place are honoured. Like torch's separable kernel:
- * along columns first, then along rows, float32. The sum with token and residual is rounded once.
+ * The resampled table is not stored. A token's row of it needs 4 x 4 table rows (more if the table shrinks), which are
+ * in cache because neighbouring tokens use them too; and a table edited in place is used as it is now. As in torch's
+ * separable kernel, columns are resampled first, then rows, in float32. The sum with token and residual is rounded
+ * once.
  *
- * A warp has a token, its lanes the channels. The weights of the token's taps stand in the warp's lanes (32 at a time,
- * which is all of them unless a table shrinks more than sevenfold) and are handed around. */
+ * One warp per token, its lanes along the channels. Each lane holds the weight of one tap of the token (32 taps at a
+ * time, which is all of them unless a table shrinks more than sevenfold); the warp reads them by shuffle. */
 #include "resample.cuh"
 #include "tokens.cuh"
 
@@ -35,7 +36,7 @@ __device__ __forceinline__ void add_weighted(part<T> *sum, float weight, const T
         sum->at[j] = __fmaf_rn(weight, ps3c_to_float(v.at[j]), sum->at[j]);
 }
 
-/* Taps along one axis; `own` is the weight of tap `lane` of the 32 at hand. */
+/* Taps along one axis; `own` is the weight of tap `lane` of the current 32. */
 struct axis {
     ps3c_cuda_antialias taps;
     float own;
@@ -49,7 +50,7 @@ __device__ __forceinline__ axis axis_of(int64_t grid, int64_t size, int64_t i)
     return a;
 }
 
-/* Weight of tap j. j is the warp's, and goes up from 0. */
+/* Weight of tap j. j is the same in the whole warp and must go up from 0. */
 __device__ __forceinline__ float axis_weight(axis *a, int j)
 {
     if (j % 32 == 0 && a->taps.count > 32)
@@ -79,7 +80,7 @@ __device__ __forceinline__ void add_resampled(part<T> *sum, axis *y, axis *x, co
         sum->at[k] += row.at[k];
 }
 
-/* WIDE: rows of table and residuals start on 16 bytes. */
+/* WIDE: rows of table and residuals are 16-byte aligned. */
 template <class T, bool WIDE>
 __global__ void __launch_bounds__(PS3C_ROW_WARPS * 32, 5) add_positions(add_args a, const T *table, T *x)
 {

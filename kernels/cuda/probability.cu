@@ -11,7 +11,7 @@ template <class T> __global__ void __launch_bounds__(THREADS) probability(ps3c_p
     for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < args.count; i += (int64_t)gridDim.x * THREADS) {
         const float x = args.highres ? (args.logits[i] + args.highres[i]) / 2.0f : args.logits[i];
         float z = x * 5.0f;
-        z = z < -10.0f ? -10.0f : z > 10.0f ? 10.0f : z; /* NaN stays */
+        z = z < -10.0f ? -10.0f : z > 10.0f ? 10.0f : z; /* keeps NaN */
         const float most = z > 0.0f ? z : 0.0f, yes = expf(z - most), no = expf(0.0f - most);
         args.probs[i] = ps3c_to_float(ps3c_from_float<T>(yes / (yes + no)));
     }

@@ -1,7 +1,7 @@
-/* The PTX instructions that kernels use, and the CUDA syntax that has to be a macro to be C++ as well.
+/* The PTX instructions that kernels use, and macros for the CUDA syntax that is not C++.
  *
- * nvcc gets inline assembly. Under tests/cuda_on_cpu, whose cuda_on_cpu.h is included before anything else and defines
- * PS3C_EMU, the same names call the emulator. Kernels hold no assembly of their own, so they compile as either.
+ * nvcc gets inline assembly. In tests/cuda_on_cpu, whose cuda_on_cpu.h is included first and defines PS3C_EMU, the same
+ * names call the emulator. Kernels contain no assembly of their own, so both can compile them.
  *
  *   PS3C_SHARED(float, sum, [2][32]);       static shared memory; sum is a float[2][32]
  *   PS3C_DYNAMIC_SHARED(float, rows);       dynamic shared memory, 128-byte aligned; rows is a float *
@@ -82,7 +82,8 @@ template <class T> inline void mma(float (&d)[4], const uint32_t (&a)[4], const 
     extern __shared__ __align__(128) unsigned char ps3c_dynamic_shared_bytes[]; \
     type *name = reinterpret_cast<type *>(ps3c_dynamic_shared_bytes)
 
-/* More than 48 KiB, static shared memory included, has to be asked for. When that is refused the launch fails too, and cudaGetLastError says so. */
+/* More than 48 KiB, static shared memory included, has to be requested. If the request is refused, the launch fails too
+ * and cudaGetLastError reports it. */
 #define PS3C_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                               \
     do {                                                                                                          \
         if ((shared_bytes) > 32 * 1024)                                                                           \
@@ -145,7 +146,7 @@ PS3C_MMA_K8(mma_f16_k8, "f16")
 #undef PS3C_MMA_K16
 #undef PS3C_MMA_K8
 
-/* Factors as to_tf32 gives them. */
+/* The factors must come from to_tf32. */
 __device__ __forceinline__ void mma_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2])
 {
     asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
@@ -154,7 +155,7 @@ __device__ __forceinline__ void mma_tf32(float (&d)[4], const uint32_t (&a)[4], 
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-/* x with 10 bits of mantissa (ties away from zero), the others zero. */
+/* x rounded to 10 bits of mantissa (ties away from zero); the other bits are zero. */
 __device__ __forceinline__ uint32_t to_tf32(float x)
 {
     uint32_t r;
@@ -170,12 +171,12 @@ __device__ __forceinline__ float fast_exp2(float x)
     return y;
 }
 
-/* Copies `bytes` from global to shared memory, or writes as many zeros when not valid; `from` has to be an address in
- * bounds in both cases. Both are aligned to `bytes`. Complete after cp_async_commit, then cp_async_wait. */
+/* Copies `bytes` from global to shared memory, or writes as many zeros if not valid; `from` must be in bounds in both
+ * cases. Both addresses are aligned to `bytes`. The copy is complete after cp_async_commit, then cp_async_wait. */
 template <int bytes> __device__ __forceinline__ void cp_async(void *to, const void *from, bool valid)
 {
     static_assert(bytes == 4 || bytes == 8 || bytes == 16, "cp.async copies 4, 8 or 16 bytes");
-    if constexpr (bytes == 16) /* past the first-level cache */
+    if constexpr (bytes == 16) /* .cg: not through the L1 cache */
         asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(ps3c_shared_address(to)),
                      "l"(__cvta_generic_to_global(from)), "r"(valid ? 16 : 0)
                      : "memory");
@@ -186,8 +187,8 @@ template <int bytes> __device__ __forceinline__ void cp_async(void *to, const vo
 }
 __device__ __forceinline__ void cp_async16(void *to, const void *from, bool valid) { cp_async<16>(to, from, valid); }
 __device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-/* Waits until at most `pending` of this thread's groups, the latest, are not complete. Other threads see the data after
- * a barrier that follows. */
+/* Waits until all but the latest `pending` groups of this thread are complete. Other threads see the data after the
+ * next barrier. */
 template <int pending> __device__ __forceinline__ void cp_async_wait()
 {
     asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");

@@ -1,10 +1,11 @@
-/* Stable descending order of probabilities: radix sort from the lowest digit up, 8 bits a pass, on keys that ascend as
- * probabilities descend: 2 passes for 16-bit types, 4 for float32. All images of the call together, each for itself.
+/* Stable descending order of probabilities: LSD radix sort, 8 bits per pass, on keys that ascend as probabilities
+ * descend: 2 passes for 16-bit types, 4 for float32. All images of a call are sorted in the same launches, each on its
+ * own.
  *
- * An image of at most SMALL patches is sorted by one block in shared memory. Larger ones are cut into tiles; a pass is
- * two launches: the tiles' counts of each digit, then every tile adds up the counts before its own and moves its
- * elements. The last pass writes places instead. A tile's elements past the image's end count as the greatest digit:
- * they come after everything, so that nothing else moves. */
+ * An image of at most SMALL patches is sorted by one block in shared memory. A larger one is split into tiles, and a
+ * pass is two launches: first each tile counts its digits, then each tile sums the counts of the tiles before it and
+ * moves its elements. The last pass writes ranks instead. Elements past the image's end have the greatest key: they
+ * come last and do not change the positions of others. */
 #include "places.cuh"
 
 namespace
@@ -35,7 +36,7 @@ template <> struct infinity_of<ps3c_bf16> {
     static constexpr uint32_t bits = 0x7f80u;
 };
 
-/* 0 and -0 get the same key, every NaN the greatest. */
+/* 0 and -0 have the same key; NaN has the greatest. */
 template <class T> __device__ __forceinline__ uint32_t key_of(const T *probs, int64_t i)
 {
     constexpr uint32_t sign = 1u << (sizeof(T) * 8 - 1);
@@ -107,30 +108,42 @@ template <class T> struct pass_args {
     int shift;
 };
 
-/* This thread's elements of tile `tile` of image b, and their digits. */
-template <class T>
-__device__ __forceinline__ void load_tile(const pass_args<T> &args, int64_t b, int64_t tile, entry (&in)[ITEMS],
-                                          int (&digit)[ITEMS])
+/* The tile of a block. */
+struct rank_tile {
+    int64_t image, number; /* number: in the image */
+};
+
+template <class T> __device__ __forceinline__ rank_tile tile_of_block(const pass_args<T> &args)
 {
+    const int64_t image = blockIdx.x / args.tiles;
+    return {image, blockIdx.x - image * args.tiles};
+}
+
+/* This thread's elements of the tile, their digits, and how many elements of the warp before each have its digit.
+ * counts: filled here, complete after the next barrier. */
+template <class T>
+__device__ __forceinline__ void count_tile(const pass_args<T> &args, const rank_tile &tile, entry (&in)[ITEMS],
+                                           int (&digit)[ITEMS], int (&place)[ITEMS], int (&counts)[WARPS][PS3C_DIGITS])
+{
+    const int64_t first = tile.image * args.n;
     for (int i = 0; i < ITEMS; i++) {
-        const int64_t at = tile * TILE + ps3c_tile_at<ITEMS>(i);
+        const int64_t at = tile.number * TILE + ps3c_tile_at<ITEMS>(i);
         in[i] = {0xffffffffu, -1};
         if (at < args.n)
-            in[i] = args.from ? args.from[b * args.n + at] : entry{key_of(args.probs, b * args.n + at), (int32_t)at};
+            in[i] = args.from ? args.from[first + at] : entry{key_of(args.probs, first + at), (int32_t)at};
         digit[i] = in[i].key >> args.shift & (PS3C_DIGITS - 1);
     }
+    ps3c_clear_counts(counts);
+    __syncthreads();
+    ps3c_warp_places(digit, BITS, counts[threadIdx.x / 32], place);
 }
 
 template <class T> __global__ void __launch_bounds__(THREADS) count_digits(pass_args<T> args)
 {
     PS3C_SHARED(int, counts, [WARPS][PS3C_DIGITS]);
-    const int64_t b = blockIdx.x / args.tiles, tile = blockIdx.x - b * args.tiles;
     entry in[ITEMS];
     int digit[ITEMS], place[ITEMS];
-    load_tile(args, b, tile, in, digit);
-    ps3c_clear_counts(counts);
-    __syncthreads();
-    ps3c_warp_places(digit, BITS, counts[threadIdx.x / 32], place);
+    count_tile(args, tile_of_block(args), in, digit, place, counts);
     __syncthreads();
     args.counts[(int64_t)blockIdx.x * PS3C_DIGITS + threadIdx.x] = ps3c_tile_count(counts, threadIdx.x);
 }
@@ -140,20 +153,17 @@ template <class T> __global__ void __launch_bounds__(THREADS) move_by_digit(pass
     static_assert(THREADS == PS3C_DIGITS, "a thread per digit");
     PS3C_SHARED(int, counts, [WARPS][PS3C_DIGITS]);
     PS3C_SHARED(int, sums, [WARPS]);
-    const int64_t b = blockIdx.x / args.tiles, tile = blockIdx.x - b * args.tiles;
+    const rank_tile tile = tile_of_block(args);
     entry in[ITEMS];
     int digit[ITEMS], place[ITEMS];
-    load_tile(args, b, tile, in, digit);
-    ps3c_clear_counts(counts);
-    __syncthreads();
-    ps3c_warp_places(digit, BITS, counts[threadIdx.x / 32], place);
-    /* This thread's digit: how many there are, and how many in the tiles before. */
-    const int32_t *of_tile = args.counts + b * args.tiles * PS3C_DIGITS + threadIdx.x;
+    count_tile(args, tile, in, digit, place, counts);
+    /* How often this thread's digit occurs, in the image and in the tiles before. */
+    const int32_t *of_tile = args.counts + tile.image * args.tiles * PS3C_DIGITS + threadIdx.x;
     int all = 0, before = 0;
     for (int64_t i = 0; i < args.tiles; i++) {
         const int count = of_tile[i * PS3C_DIGITS];
         all += count;
-        before += i < tile ? count : 0;
+        before += i < tile.number ? count : 0;
     }
     const int first = ps3c_block_before(all, sums);
     ps3c_counts_to_places(counts, threadIdx.x, first + before);
@@ -163,9 +173,9 @@ template <class T> __global__ void __launch_bounds__(THREADS) move_by_digit(pass
         if (in[i].index < 0)
             continue;
         if (args.to)
-            args.to[b * args.n + at] = in[i];
+            args.to[tile.image * args.n + at] = in[i];
         else
-            args.rank[b * args.n + in[i].index] = at;
+            args.rank[tile.image * args.n + in[i].index] = at;
     }
 }
 
@@ -195,8 +205,8 @@ template <class T> ps3c_status rank(const ps3c_run *run, const ps3c_rank_args *a
 
 } // namespace
 
-/* Two lists of entries, and counts: an image of more than SMALL patches, two tiles, has at most 1.5 times the tiles
- * that its patches fill. */
+/* Two lists of entries, and counts. An image of more than SMALL patches has more than two full tiles, so that its
+ * number of tiles is at most 1.5 times patches / TILE. */
 size_t ps3c_rank_cuda_scratch(int64_t positions)
 {
     const size_t tiles = (size_t)positions * 3 / (2 * TILE) + 1;

@@ -1,6 +1,6 @@
-/* Where torch's interpolate reads, and with what weights: kernels/cpu/resample.h on the device, operation by operation,
- * so that both name the same pixels with the same weights. Every rounding that counts is written out (__fmaf_rn, or a
- * product that feeds nothing a compiler could contract it with); divisions are IEEE's. */
+/* Source indices and weights of torch's interpolate: kernels/cpu/resample.h on the device, operation by operation,
+ * so that both backends use the same pixels and weights. Every rounding that matters is explicit: __fmaf_rn, or a
+ * product that the compiler cannot contract with anything. Divisions are IEEE divisions. */
 #ifndef PS3C_CUDA_RESAMPLE_CUH
 #define PS3C_CUDA_RESAMPLE_CUH
 
@@ -11,7 +11,7 @@ __device__ __forceinline__ int64_t ps3c_cuda_clamp(int64_t i, int64_t low, int64
     return i < low ? low : i > high ? high : i;
 }
 
-/* ---- bicubic, a = -0.75, half-pixel centres, borders repeated ---------------------------------------------------- */
+/* ---- bicubic, a = -0.75, half-pixel centres, clamped borders ----------------------------------------------------- */
 
 /* Inputs first - 1 .. first + 2, each to be clamped to [0, in). */
 struct ps3c_cuda_bicubic {
@@ -66,7 +66,7 @@ __device__ __forceinline__ ps3c_cuda_antialias ps3c_cuda_antialias_taps(int64_t 
 {
     ps3c_cuda_antialias taps;
     const float scale = (float)in / (float)out, support = scale >= 1.0f ? 2.0f * scale : 2.0f;
-    taps.center = __fmaf_rn(scale, (float)i + 0.5f, 0.0f); /* a product that nothing may contract */
+    taps.center = __fmaf_rn(scale, (float)i + 0.5f, 0.0f); /* a rounded product that is never contracted */
     taps.inverse_scale = scale >= 1.0f ? 1.0f / scale : 1.0f;
     taps.first = ps3c_cuda_clamp((int64_t)(taps.center - support + 0.5f), 0, in - 1);
     const int64_t end = ps3c_cuda_clamp((int64_t)(taps.center + support + 0.5f), taps.first, in);

@@ -1,5 +1,6 @@
-/* Plain rows into and out of activations, and channels from one activation to another. Values are moved, never
- * rounded. A warp has a row; 16 bytes at a time where both sides are aligned, as the real model's always are. */
+/* Plain rows into and out of activations, and channels from one activation to another. Values are copied without
+ * rounding. One warp per row, 16 bytes per lane where both sides are aligned, as they always are in published
+ * models. */
 #include "tokens.cuh"
 
 namespace
@@ -68,7 +69,7 @@ template <class T> ps3c_status launch_from_rows(const ps3c_run *run, const ps3c_
     return PS3C_OK;
 }
 
-/* Whoever writes y's last channels writes its padding: y may never have been written before. */
+/* The call that writes y's last channels also writes its padding: y may be uninitialised. */
 template <class T> ps3c_status launch_copy_channels(const ps3c_run *run, const ps3c_copy_channels_args *args)
 {
     copy_args a = {};

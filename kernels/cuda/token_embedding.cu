@@ -1,7 +1,7 @@
 /* Rows of the embedding table by token id, plus positions.
  *
- * An id outside the vocabulary cannot be reported: the host would have to wait for the device. Its row becomes NaN,
- * which reaches every result of that text, and nothing outside the table is read. */
+ * An id outside the vocabulary cannot be reported as an error: that would need a device synchronisation. Its row
+ * becomes NaN, which propagates to all results of that text; nothing outside the table is read. */
 #include "tokens.cuh"
 
 #include <cmath>
@@ -12,7 +12,7 @@ namespace
 struct embed_args {
     ps3c_cuda_ids ids;
     int64_t rows, tokens, channels, pitch, vocab_size;
-    bool wide; /* rows of table, positions and class token start on 16 bytes */
+    bool wide; /* rows of table, positions and class token are 16-byte aligned */
 };
 
 template <class T>

@@ -1,14 +1,14 @@
-/* What operations on tokens share: naming a patch, moving a row of channels, reading an id.
+/* What operations on tokens share: locating a patch, copying a row of channels, reading an id.
  *
- * Most of them give a warp to a row (a token): rows are 16-byte aligned, so its lanes move packs of 16 bytes, and only
- * the row's number is ever divided, never an element's. Rows of weights and of the caller's tensors have no padding and
- * may start anywhere; `wide` says that they, too, can be read in packs. */
+ * Most of them use one warp per row (a token): rows are 16-byte aligned, so lanes copy packs of 16 bytes, and integer
+ * divisions are needed per row only, not per element. Rows of weights and of the caller's tensors have no padding and
+ * any alignment; `wide` is true if they, too, can be read in packs. */
 #ifndef PS3C_CUDA_TOKENS_CUH
 #define PS3C_CUDA_TOKENS_CUH
 
 #include "cuda.cuh"
 
-constexpr int PS3C_ROW_WARPS = 4; /* warps of a block, a row each */
+constexpr int PS3C_ROW_WARPS = 4; /* warps of a block, one row each */
 
 template <class T> constexpr int PS3C_WIDE = 16 / sizeof(T);
 template <class T> using ps3c_wide = ps3c_pack<T, PS3C_WIDE<T>>;
@@ -35,7 +35,7 @@ struct ps3c_cuda_patch {
     int64_t row, col;
 };
 
-/* The patch of a row (segment * tokens + token): the one that its position names. */
+/* The patch at the position of a row (segment * tokens + token). */
 __device__ __forceinline__ ps3c_cuda_patch ps3c_cuda_locate(const ps3c_cuda_scales &scales, const int32_t *positions,
                                                             int64_t tokens, int64_t row)
 {
@@ -50,13 +50,13 @@ __device__ __forceinline__ ps3c_cuda_patch ps3c_cuda_locate(const ps3c_cuda_scal
 
 /* ---- rows of channels ------------------------------------------------------------------------------------------ */
 
-/* Rows from p on, `stride` elements apart, all start on 16 bytes. NULL is none at all. */
+/* True if rows from p on, `stride` elements apart, are 16-byte aligned. True for NULL. */
 static inline bool ps3c_cuda_wide(const void *p, int64_t stride, size_t element)
 {
     return (uintptr_t)p % 16 == 0 && stride % (int64_t)(16 / element) == 0;
 }
 
-/* The pack at `from`, whose first `valid` elements (any number, negative too) exist; the others are 0. */
+/* The pack at `from`. Only its first `valid` elements exist (valid may be negative or large); the others become 0. */
 template <class T> __device__ __forceinline__ ps3c_wide<T> ps3c_cuda_load(const T *from, int64_t valid, bool wide)
 {
     ps3c_wide<T> x;
@@ -68,7 +68,7 @@ template <class T> __device__ __forceinline__ ps3c_wide<T> ps3c_cuda_load(const 
     return x;
 }
 
-/* A warp copies from[0 .. count) to `to` and zeroes to[count .. end). wide: both start on 16 bytes. */
+/* A warp copies from[0 .. count) to `to` and zeroes to[count .. end). wide: both are 16-byte aligned. */
 template <class T>
 __device__ __forceinline__ void ps3c_cuda_copy_row(T *to, const T *from, int64_t count, int64_t end, bool wide)
 {
@@ -82,14 +82,14 @@ __device__ __forceinline__ void ps3c_cuda_copy_row(T *to, const T *from, int64_t
         to[c] = c < count ? from[c] : ps3c_from_float<T>(0.0f);
 }
 
-/* This warp's first row, and how far on its next one is; blocks of PS3C_ROW_WARPS warps. */
+/* This warp's first row, and the step to its next one, in blocks of PS3C_ROW_WARPS warps. */
 __device__ __forceinline__ int64_t ps3c_cuda_first_row()
 {
     return (int64_t)blockIdx.x * PS3C_ROW_WARPS + threadIdx.x / 32;
 }
 __device__ __forceinline__ int64_t ps3c_cuda_row_step() { return (int64_t)gridDim.x * PS3C_ROW_WARPS; }
 
-/* Launches a kernel that gives each of `rows` rows to a warp; returns from the calling function on failure. */
+/* Launches a kernel with one warp per row, for `rows` rows; returns from the calling function on failure. */
 #define PS3C_CUDA_LAUNCH_ROWS(run, operation, kernel, rows, ...)                                             \
     PS3C_CUDA_LAUNCH(run, operation, kernel, ps3c_cuda_blocks(rows, PS3C_ROW_WARPS), PS3C_ROW_WARPS * 32, 0, \
                      __VA_ARGS__)

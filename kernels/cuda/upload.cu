@@ -1,4 +1,4 @@
-/* Host arrays in kernel parameters. */
+/* Host arrays as kernel parameters. */
 #include "upload.cuh"
 
 #include <cstring>
@@ -6,7 +6,7 @@
 namespace
 {
 
-constexpr int WORDS = 896; /* 3584 bytes: parameters may take 4096 on every architecture */
+constexpr int WORDS = 896; /* 3584 bytes; every architecture allows 4096 bytes of parameters */
 
 struct words {
     uint32_t at[WORDS];
