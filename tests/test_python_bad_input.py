@@ -260,8 +260,8 @@ def test_bad_text_config(change, message):
         (IDS[:0], ValueError, "text: got an empty batch"),
         (IDS[:, :0], ValueError, "text: got texts of 0 tokens"),
         (IDS.repeat(1, 2), ValueError, "text: got texts of 24 tokens, expected 1 to context_length, 12"),
-        (IDS + 97, ValueError, r"text\[0\]\[0\] is \d+, expected a token id from 0 to 96"),
-        (IDS - 97, ValueError, r"text\[0\]\[0\] is -\d+, expected a token id from 0 to 96"),
+        (IDS + 97, ValueError, r"text\[0\]\[0\]: got \d+, expected a token id from 0 to 96"),
+        (IDS - 97, ValueError, r"text\[0\]\[0\]: got -\d+, expected a token id from 0 to 96"),
     ],
     ids=["list", "rank", "float", "bool", "empty", "no tokens", "long", "high", "negative"],
 )

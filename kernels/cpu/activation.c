@@ -2,7 +2,7 @@
 #include "scratch.h"
 #include "block_scratch.h"
 
-/* a * b, SIZE_MAX when that does not fit (SIZE_MAX stays SIZE_MAX). */
+/* a * b; SIZE_MAX if it overflows or if a or b is SIZE_MAX. */
 static size_t multiply(size_t a, size_t b)
 {
     size_t product;
@@ -23,7 +23,7 @@ size_t ps3c_cpu_activation_bytes(ps3c_dtype dtype, int64_t segments, int64_t tok
 
 static size_t floats(int64_t count) { return multiply((size_t)count, sizeof(float)); }
 
-/* One line per operation that uses run->scratch; each names what it keeps there. */
+/* The maximum over the operations that use run->scratch: one line each. */
 size_t ps3c_cpu_scratch_bytes(ps3c_dtype dtype, int threads, int64_t tokens, int64_t channels, int64_t positions)
 {
     size_t each = threads > 0 ? (size_t)threads : 1, bytes = 0;
@@ -34,7 +34,7 @@ size_t ps3c_cpu_scratch_bytes(ps3c_dtype dtype, int threads, int64_t tokens, int
     bytes = greater(bytes, multiply((size_t)channels, 2 * sizeof(float)));
     /* attention, naive: a head's output per thread, float64 */
     bytes = greater(bytes, multiply(each, multiply((size_t)channels + 8, sizeof(double))));
-    /* The others: block_scratch.h. More than that is never needed by their plain versions. */
+    /* The other operations: block_scratch.h. Their plain versions never need more. */
     if (tokens > INT64_MAX / 256 || channels > INT64_MAX / 256 || positions > INT64_MAX / 256)
         return SIZE_MAX;
     bytes = greater(bytes, multiply(each, floats(ps3c_position_add_floats(channels))));

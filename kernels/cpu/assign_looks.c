@@ -1,7 +1,7 @@
 /* From ranks to looks: positions of each look's tokens, rows of the selected patches, selection maps. */
 #include "cpu.h"
 
-/* First look whose end lies beyond the rank; looks: none. */
+/* The first look whose end is greater than the rank; `looks` if there is none. */
 static int64_t look_of(const int32_t *ends, int64_t looks, int32_t rank)
 {
     int64_t low = 0, high = looks;
@@ -15,8 +15,8 @@ static int64_t look_of(const int32_t *ends, int64_t looks, int32_t rank)
     return low;
 }
 
-/* One walk over the patches in (scale, row, col) order, each look filling from its front. A look's fill count waits in
- * its own last row_of entry, which is also the last to get its value. */
+/* One loop over the patches in (scale, row, col) order; each look is filled from its front. A look's counter is kept
+ * in its last row_of entry, which is the last one to get its own value. */
 ps3c_status ps3c_assign_looks(const ps3c_run *run, const ps3c_assign_looks_args *args)
 {
     for (int64_t b = 0; b < args->batch; b++) {

@@ -1,13 +1,13 @@
-/* softmax(q k^T / sqrt(head_dim)) v over each segment: the cached tokens' keys and values first, then the segment's own.
- * FlashAttention's blocks (Dao et al., arXiv:2205.14135) with the online softmax (arXiv:1805.02867) on panels.
+/* softmax(q k^T / sqrt(head_dim)) v over each segment: the cached tokens' keys and values first, then the segment's
+ * own. FlashAttention's blocks (Dao et al., arXiv:2205.14135) with the online softmax (arXiv:1805.02867), on panels.
  *
- * A task is 48 queries of one head. Queries are in the lanes, so S^T[key][48] = K Q^T and O^T[channel][48] += V^T P^T are both the
- * tile of GEMM (tile.h), Q, K and V used where the QKV product left them, any head_dim without padding, and the softmax
- * without a horizontal step. The maximum is taken from the accumulators as scores are stored; the rescaling of O joins
- * V's tile as it adds up. V lies by tokens (cpu.h): the pairing along keys that bfloat16 products want.
+ * A task is 48 queries of one head. Queries are in the lanes, so S^T[key][48] = K Q^T and O^T[channel][48] += V^T P^T
+ * both use the tile of GEMM (tile.h). Q, K and V are used where the QKV product wrote them, for any head_dim without
+ * padding, and the softmax has no horizontal step. The maximum is taken from the accumulators when scores are stored; O
+ * is rescaled when V's tile is added. V is laid out by tokens (cpu.h): bfloat16 products need pairs of keys.
  *
- * Where words are no operands (float16; bfloat16 without AVX512-BF16), a block of keys and values is converted to
- * float32 per task, and the float32 tile does the work.
+ * If words cannot be operands (float16; bfloat16 without instructions for it), each task converts a block of keys and
+ * values to float32 and uses the float32 tile.
  */
 #include <float.h>
 #include <math.h>
@@ -25,7 +25,7 @@ typedef struct attention_plan {
     float scale;    /* log2(e) / sqrt(head_dim) */
 } attention_plan;
 
-/* One block of keys, as one strip of lanes sees it. */
+/* One block of keys, for one strip of lanes. */
 typedef struct attention_block {
     const attention_plan *plan;
     ps3c_attention_scratch *scratch;
@@ -43,7 +43,7 @@ typedef struct attention_block {
 
 /* ---- scores ------------------------------------------------------------------------------------------------ */
 
-/* Scores that a query may not see become -infinity, in lanes [lane, lane + lanes). */
+/* Sets the scores of masked keys to -infinity, in lanes [lane, lane + lanes). */
 static void mask_scores(const attention_block *b, int64_t lane, int64_t lanes)
 {
     for (int64_t i = 0; i < b->count; i++) {
@@ -56,7 +56,7 @@ static void mask_scores(const attention_block *b, int64_t lane, int64_t lanes)
     }
 }
 
-/* scores[key][lane] = k . q, and the greatest so far of each lane. */
+/* scores[key][lane] = k . q, and the maximum so far of each lane. */
 INLINE void score_keys(const attention_block *b, int vectors, bool native, int64_t lane)
 {
     ps3c_attention_scratch *t = b->scratch;
@@ -83,7 +83,8 @@ INLINE void score_keys(const attention_block *b, int vectors, bool native, int64
         }
 }
 
-/* Scores to exponentials, in place (native: two rows to one of pairs); the sums; the decay of what came before. */
+/* Scores to exponentials, in place (native: two rows become one row of pairs); their sums; the decay of earlier
+ * sums. */
 INLINE void exponentials(const attention_block *b, int vectors, bool native, int64_t lane)
 {
     ps3c_attention_scratch *t = b->scratch;
@@ -93,7 +94,8 @@ INLINE void exponentials(const attention_block *b, int vectors, bool native, int
     for (int j = 0; j < vectors; j++) {
         int64_t at = lane + VECTOR * j;
         max[j] = v_load(t->max + at) * scale;
-        /* At most 1; the minimum also covers a maximum of nothing, whose difference to itself need not round to 0. */
+        /* At most 1. The minimum also handles a row with no visible key yet: there the difference may not round to
+         * 0. */
         v_store(t->decay + at, v_exp2(v_min(v_load(t->scaled_max + at) - max[j], v_splat(0)), 5));
         v_store(t->scaled_max + at, max[j]);
         sum[j] = v_splat(0);
@@ -137,7 +139,7 @@ INLINE void add_values(const attention_block *b, int vectors, bool native, int64
 {
     ps3c_attention_scratch *t = b->scratch;
     const int64_t head_dim = b->plan->args->head_dim, row = native ? PS3C_PANEL / 2 : PS3C_PANEL;
-    /* A pair whose second key is not there is left to the end: the spare value may be anything. */
+    /* An odd last key is added at the end: the spare value of its pair is undefined. */
     const int64_t words = native ? b->count / 2 : b->count, stretches = (words + row - 1) / row;
     tile_operands o = {.row = row, .step = 1, .depth = row, .stretches = stretches, .stride = b->stride};
     o.last = words - (stretches - 1) * row;
@@ -198,7 +200,7 @@ static void (*const block_functions[1 + PS3C_BF16_NATIVE][TILE_VECTORS])(const a
 
 /* ---- a task ------------------------------------------------------------------------------------------------ */
 
-/* A block's values, by tokens, to float32 panel rows. */
+/* Values of a block, laid out by tokens, to float32 panel rows. */
 INLINE void widen_values(ps3c_dtype dtype, const ps3c_word *in, int64_t channels, float *out)
 {
     for (int64_t i = 0; i < channels * PS3C_PANEL; i += VECTOR)
@@ -222,7 +224,7 @@ static void widen_block(attention_block *b)
     b->stride = size;
 }
 
-/* All keys of one source: `count` tokens of `source`, keys from `channel` on. `base` has everything else. */
+/* All keys of one source: `count` tokens of `source`, keys from `channel` on. `base` has the other fields. */
 static void attend_source(const attention_block *base, int vectors, const ps3c_activation *source, int64_t segment,
                           int64_t channel, int64_t count)
 {
@@ -248,7 +250,7 @@ static void attend_source(const attention_block *base, int vectors, const ps3c_a
     }
 }
 
-/* out / sum, rounded, to this head's channels of the query's panel. */
+/* Rounds out / sum and stores it to the head's channels of the query's panel. */
 INLINE void store_output(ps3c_dtype dtype, int vectors, int64_t head_dim, const ps3c_attention_scratch *t,
                          ps3c_word *out)
 {
@@ -292,7 +294,7 @@ static void task(const attention_plan *p, ps3c_attention_scratch *t, int64_t seg
         b.last_mask = a->last_query_mask + segment * tokens;
         b.last_lane = tokens - 1 - first;
     }
-    /* Causal: the panel's last query sees no key beyond itself. */
+    /* Causal: the panel's last query sees no later key. */
     attend_source(&b, vectors, a->own, segment, a->own_channel + head * head_dim,
                   a->causal && own < tokens ? own : tokens);
     if (p->dtype == PS3C_FLOAT32)

@@ -1,11 +1,11 @@
-/* softmax(q k^T / sqrt(head_dim)) v, one query at a time with the online softmax (Milakov and Gimelshein,
- * arXiv:1805.02867), plain C. Sums are float64: this is the reference of attention.c. */
+/* softmax(q k^T / sqrt(head_dim)) v, one query at a time, with the online softmax (Milakov and Gimelshein,
+ * arXiv:1805.02867); plain C. Sums are float64: this is the reference of attention.c. */
 #include <float.h>
 #include <math.h>
 
 #include "cpu.h"
 
-/* State of one query: the greatest score, the sum of exponentials, the weighted sum of values [head_dim]. */
+/* State of one query: the maximum score, the sum of exponentials, the weighted sum of values [head_dim]. */
 typedef struct {
     double max, sum, *out;
 } query_state;

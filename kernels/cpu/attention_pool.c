@@ -1,5 +1,5 @@
-/* Attention of one query per head over each segment's tokens: see pooling_naive.c. Tokens are in the lanes for the
- * scores; a value channel is summed lane by lane, the lanes at the end. */
+/* Attention of one query per head over each segment's tokens: see attention_pool_naive.c. For the scores, tokens are in
+ * the lanes. A value channel is summed per lane; the lanes are added at the end. */
 #include <math.h>
 
 #include "block_scratch.h"
@@ -34,7 +34,7 @@ INLINE void panel_scores(ps3c_dtype dtype, const pool *p, int64_t panel)
         v_store(p->score + panel * PS3C_PANEL + j * VECTOR, sum[j] * p->scale);
 }
 
-/* Scores to softmax weights, 0 for masked and spare tokens; returns their sum. */
+/* Scores to unnormalised softmax weights, 0 for masked and spare tokens; returns their sum. */
 static float softmax(const pool *p)
 {
     const int64_t tokens = p->args->keys_values->tokens, lanes = ps3c_panels(tokens) * PS3C_PANEL;
@@ -70,7 +70,7 @@ INLINE void weighted_values(ps3c_dtype dtype, const pool *p, float total)
             for (int j = 0; j < PS3C_PANEL && j < tokens; j += VECTOR) {
                 vfloat even, odd, weight = v_load(p->score + panel * PS3C_PANEL + j);
                 v_unpack(dtype, v_load_word(words + j), &even, &odd);
-                if (j + VECTOR > tokens) /* 0 times whatever a spare token holds may be NaN */
+                if (j + VECTOR > tokens) /* spare tokens may hold NaN, and 0 * NaN is NaN */
                     for (int i = (int)(tokens - j); i < VECTOR; i++)
                         even[i] = odd[i] = 0.0f;
                 sums[0] = v_fma(weight, even, sums[0]);
@@ -98,7 +98,7 @@ ps3c_status PS3C_CPU(ps3c_attention_pool)(const ps3c_run *run, const ps3c_attent
 {
     const int64_t count = args->keys_values->segments * args->heads;
     const int64_t floats = ps3c_attention_pool_floats(args->keys_values->tokens);
-    if (ps3c_is16(run->dtype) && args->head_dim % 2) /* heads would share words */
+    if (ps3c_is16(run->dtype) && args->head_dim % 2) /* a word would belong to two heads */
         return ps3c_attention_pool_naive(run, args);
     ps3c_activation_clear(args->out, run->dtype);
 #pragma omp parallel for schedule(static, 1) num_threads(run->threads)

@@ -3,8 +3,8 @@
 
 #include "tokens.h"
 
-/* Scratch: a score for each token. Scores are softmaxed in two passes; a segment whose tokens are all masked gives
- * NaN (0 / 0). */
+/* Scratch: a score for each token. The softmax takes two passes. If all tokens of a segment are masked, the result
+ * is NaN (0 / 0). */
 ps3c_status ps3c_attention_pool_naive(const ps3c_run *run, const ps3c_attention_pool_args *args)
 {
     const ps3c_activation *kv = args->keys_values;

@@ -1,6 +1,6 @@
-/* Blocks of tokens in float32, for operations that make or change whole tokens one after the other: a block is
- * [channels][16 tokens], a third of a panel; it lies in scratch while its tokens are worked on. Work is shared among
- * threads in contiguous runs, each run with scratch of its own. */
+/* Blocks of tokens in float32, for operations that compute token by token. A block is [channels][16 tokens], a third
+ * of a panel, and is in scratch while its tokens are computed. Each thread gets a contiguous range of blocks and its
+ * own scratch. */
 #ifndef PS3C_CPU_BLOCK_H
 #define PS3C_CPU_BLOCK_H
 
@@ -8,9 +8,9 @@
 #include "simd.h"
 #include "tokens.h"
 
-/* Block number `index` of an activation, counted through segments and panels: its place and its tokens. */
+/* A block of an activation: its position and its tokens. */
 typedef struct ps3c_block {
-    int64_t segment, token, count; /* count: real tokens, 0 in the spare end of a panel */
+    int64_t segment, token, count; /* count: real tokens; 0 if all are spare */
     ps3c_word *words;              /* [words][48], 16 of the 48 */
 } ps3c_block;
 
@@ -18,6 +18,7 @@ INLINE int64_t ps3c_blocks(const ps3c_activation *a)
 {
     return a->segments * ps3c_panels(a->tokens) * (PS3C_PANEL / PS3C_BLOCK);
 }
+/* Block number `index`, counted through segments and panels. */
 INLINE ps3c_block ps3c_block_at(const ps3c_activation *a, ps3c_dtype dtype, int64_t index)
 {
     const int64_t per_segment = ps3c_panels(a->tokens) * (PS3C_PANEL / PS3C_BLOCK);

@@ -1,12 +1,12 @@
-/* Cosine of each token's features with its image's prompt: see saliency_naive.c. A panel's tokens are in the lanes; a
- * channel's share of the sums goes to one of four partial sums, against rounding. */
+/* Cosine of each token's features with its image's prompt: see cosine_naive.c. A panel's tokens are in the lanes.
+ * Channels are added to four partial sums in turn, which reduces the rounding error. */
 #include <math.h>
 
 #include "block_scratch.h"
 #include "simd.h"
 #include "tokens.h"
 
-/* Prompt divided by its length, which is at least 1e-12; NaN stays NaN. */
+/* prompt / max(|prompt|, 1e-12) as float32; keeps NaN. */
 static void normalized_prompt(ps3c_dtype dtype, const void *prompt, int64_t channels, float *out)
 {
     float part[16] = {0}, norm = 0.0f;

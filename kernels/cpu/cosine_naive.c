@@ -3,7 +3,7 @@
 
 #include "tokens.h"
 
-/* NaN stays NaN. */
+/* Keeps NaN. */
 static float at_least(float v, float low) { return v < low ? low : v; }
 
 ps3c_status ps3c_cosine_naive(const ps3c_run *run, const ps3c_cosine_args *args)

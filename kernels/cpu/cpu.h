@@ -1,18 +1,18 @@
 /* The CPU backend: layout of activations, and how its sources are compiled once per instruction set.
  *
- * Layout. Tokens are in the vector lanes: an activation is [segment][panel of 48 tokens][channel words][48 words].
- * A word is 32 bits: one float32, or two neighbouring channels of a 16-bit type (the even one in the low half; the
- * last high half is zero when the number of channels is odd). Each segment starts a new panel. Spare tokens of a last panel
- * hold anything, NaN included: whole vectors of them are skipped, so they may never have been written. Operations on each token
- * alone may read and write them; operations that mix tokens let none in.
- * Attention values (gemm's values_from) of 16-bit types lie "by tokens" instead: channel c of 48 tokens as 48
- * neighbouring 16-bit values, 24 words, so that two channels still fill the 48 words of their channel pair. In bfloat16 that is
- * the pairing along keys that the dot-product instruction wants. float32 values need no other layout.
+ * Layout. Tokens are in the vector lanes: an activation is [segment][panel of 48 tokens][channel words][48 words]. A
+ * word is 32 bits: one float32, or two neighbouring channels of a 16-bit type (the even one in the low half; if the
+ * number of channels is odd, the last high half is zero). Each segment starts a new panel. The last panel's spare
+ * tokens are undefined and may be NaN: vectors with spare tokens only are never written. Operations on single tokens
+ * may read and write spare tokens; operations that combine tokens must ignore them. Attention values (gemm's
+ * values_from) of 16-bit types are laid out "by tokens" instead: channel c of 48 tokens is 48 neighbouring 16-bit
+ * values, 24 words, so that two channels still fill the 48 words of their channel pair. A bfloat16 dot-product
+ * instruction needs pairs of keys, and this layout has them. float32 values have the same layout as others.
  *
- * Levels. levels.def lists the instruction sets. A source that uses PS3C_CPU(f) (gemm.c, attention.c, ...) is compiled once
- * per level with PS3C_LEVEL set to the level's name; PS3C_CPU(f) is f's name at that level. All other sources are compiled
- * once: X_naive.c, the plain C version of an operation X that also has a fast X.c; and X.c of an operation with one
- * version for all levels (PS3C_CPU_EVERY_LEVEL). dispatch.c selects a level at run time.
+ * Levels. levels.def lists the instruction sets. A source that uses PS3C_CPU(f) (gemm.c, attention.c, ...) is compiled
+ * once per level with PS3C_LEVEL set to the level's name; PS3C_CPU(f) is f's name at that level. All other sources are
+ * compiled once: X_naive.c, the plain C version of an operation X that also has a fast X.c; and X.c of an operation
+ * with one version for all levels (PS3C_CPU_EVERY_LEVEL). dispatch.c selects a level at run time.
  */
 #ifndef PS3C_CPU_H
 #define PS3C_CPU_H
@@ -52,7 +52,7 @@ static inline ps3c_word *ps3c_panel(const ps3c_activation *a, ps3c_dtype dtype, 
     return (ps3c_word *)a->data + (segment * ps3c_panels(a->tokens) + panel) * ps3c_panel_words(dtype, a->channels);
 }
 
-/* ---- one value at a time, for naive operations and borders ---------------------------------------------- */
+/* ---- single values, for plain operations and borders ----------------------------------------------------- */
 
 static inline float ps3c_bf16_to_float(uint16_t h)
 {
@@ -61,7 +61,7 @@ static inline float ps3c_bf16_to_float(uint16_t h)
     memcpy(&f, &u, 4);
     return f;
 }
-/* Round to nearest even; NaN stays NaN. */
+/* Rounds to nearest even; keeps NaN. */
 static inline uint16_t ps3c_float_to_bf16(float f)
 {
     uint32_t u;
@@ -71,7 +71,7 @@ static inline uint16_t ps3c_float_to_bf16(float f)
     return (uint16_t)((u + 0x7fffu + ((u >> 16) & 1)) >> 16);
 }
 float ps3c_f16_to_float(uint16_t h); /* half.c */
-uint16_t ps3c_float_to_f16(float f); /* round to nearest even; overflow to infinity */
+uint16_t ps3c_float_to_f16(float f); /* rounds to nearest even; overflows to infinity */
 
 static inline float ps3c_half_to_float(ps3c_dtype dtype, uint16_t h)
 {
@@ -157,7 +157,7 @@ PS3C_HOST_OPERATIONS(PS3C_CPU_DECLARE_LEVELS)
 /* ---- memory (activation.c) ------------------------------------------------------------------------------- */
 
 size_t ps3c_cpu_activation_bytes(ps3c_dtype dtype, int64_t segments, int64_t tokens, int64_t channels);
-/* The greatest of what the operations need: an operation that uses scratch adds its line to activation.c. */
+/* The maximum of what the operations need. An operation that uses scratch adds its line to activation.c. */
 size_t ps3c_cpu_scratch_bytes(ps3c_dtype dtype, int threads, int64_t tokens, int64_t channels, int64_t positions);
 
 #endif

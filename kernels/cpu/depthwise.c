@@ -1,12 +1,12 @@
 /* 7x7 depthwise convolution of a map of tokens: see depthwise_naive.c.
  *
- * A task is a word of channels (one of float32, two of 16 bits) of a segment. Its map is walked row by row: a ring of
- * seven rows, widened to float32 with three zeros at each border, gives a row of sums with tokens in the lanes. */
+ * A task is one word of channels (one of float32, two of 16 bits) of a segment. Its map is computed row by row. A ring
+ * buffer has the seven current input rows in float32, with three zeros at each border; tokens are in the lanes. */
 #include "block_scratch.h"
 #include "simd.h"
 #include "tokens.h"
 
-/* The word row of tokens [first, first + count) of one channel word: words `lane` of the segment's panels. */
+/* Copies the words of tokens [first, first + count); lane: the channel word's row in the segment's first panel. */
 INLINE void read_tokens(const ps3c_word *lane, int64_t panel_words, int64_t first, int64_t count, ps3c_word *to)
 {
     while (count > 0) {
@@ -24,12 +24,12 @@ INLINE void write_tokens(ps3c_word *lane, int64_t panel_words, int64_t first, in
     }
 }
 
-/* A row of the ring: 16 floats, of which the last three are the left border, cols, zeros up to the stride. */
+/* A row of the ring buffer: 16 floats, of which the last three are the left border; cols; zeros up to the stride. */
 enum { LEFT = 16 };
 
 typedef struct convolution {
     ps3c_dtype dtype;
-    int64_t rows, cols, stride; /* stride: floats of a ring's row */
+    int64_t rows, cols, stride; /* stride: floats of a row of the ring buffer */
     int channels;               /* of the word: 1 or 2 */
     float weight[2][7][7], bias[2];
     float *ring[2];   /* [7][stride] for each channel */
@@ -37,7 +37,7 @@ typedef struct convolution {
     ps3c_word *words; /* [stride] */
 } convolution;
 
-/* Row `row` of the map into its place in the ring; zeros beyond the map. */
+/* Loads row `row` of the map into the ring buffer; zeros outside the map. */
 INLINE void enter_row(ps3c_dtype dtype, convolution *k, const ps3c_word *lane, int64_t panel_words, int64_t row)
 {
     float *even = k->ring[0] + (row + 7) % 7 * k->stride + LEFT, *odd = k->ring[1] + (row + 7) % 7 * k->stride + LEFT;
@@ -53,7 +53,7 @@ INLINE void enter_row(ps3c_dtype dtype, convolution *k, const ps3c_word *lane, i
         v_store(even + x, low);
         v_store(odd + x, high);
     }
-    memset(even + k->cols, 0, 3 * sizeof(float)); /* the last vector may have left other tokens there */
+    memset(even + k->cols, 0, 3 * sizeof(float)); /* the last vector may have written other tokens there */
     memset(odd + k->cols, 0, 3 * sizeof(float));
 }
 

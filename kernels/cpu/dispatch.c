@@ -13,8 +13,8 @@ enum { PS3C_CPU_LEVELS(NUMBER, ) LEVELS };
 static const ps3c_backend backends[LEVELS] = {PS3C_CPU_LEVELS(COMMON, ) PS3C_OPERATIONS(FIELDS)
                                                   PS3C_HOST_OPERATIONS(FIELDS)};
 
-/* Tables of the levels that this processor has and their names, best first, NULL-terminated. Written once, before main()
- * or while the library is opened; afterwards all threads only read them. */
+/* Tables of the levels that this processor has and their names, best first, NULL-terminated. Written once, before
+ * main() or while the library is opened; afterwards all threads only read them. */
 static const ps3c_backend *available[LEVELS + 1];
 static const char *names[LEVELS + 1];
 
@@ -41,7 +41,7 @@ static ps3c_status find_backend(ps3c_context *context, int32_t device_index, con
             *backend = available[i];
             return PS3C_OK;
         }
-    return ps3c_fail(context, PS3C_ERROR_RUNTIME, "level: got '%s', expected one of this processor's", level);
+    return ps3c_fail(context, PS3C_ERROR_RUNTIME, "level: got '%s', expected a level that this processor has", level);
 }
 
 const ps3c_backend_source ps3c_cpu_source = {.find = find_backend, .levels = levels};

@@ -1,7 +1,7 @@
 /* Low-resolution probabilities at the grid of one scale. */
 #include "ground_truth.h"
 
-/* 1 where gt > 0, the probability where gt <= 0, and 0 where gt is NaN: written as the reference's products, so that a
+/* 1 where gt > 0, the probability where gt <= 0, and 0 where gt is NaN. Computed by the reference's products, so that a
  * NaN probability stays NaN. */
 static float with_ground_truth(float gt, float prob) { return (float)(gt > 0.0f) + (float)(gt <= 0.0f) * prob; }
 
@@ -24,7 +24,7 @@ static void smooth(ps3c_dtype dtype, void *map, int64_t rows, int64_t cols)
             ps3c_store(dtype, map, y * cols + x, area[ps3c_nearest(6, rows, y)][ps3c_nearest(6, cols, x)]);
 }
 
-/* Output rows (or columns) [*from, *to) are those whose nearest of `in` is i. */
+/* Output rows (or columns) [*from, *to) have input i as their nearest. */
 static void nearest_range(int64_t in, int64_t out, int64_t i, int64_t *from, int64_t *to)
 {
     *from = *to = 0;
@@ -34,7 +34,7 @@ static void nearest_range(int64_t in, int64_t out, int64_t i, int64_t *from, int
         ++*to;
 }
 
-/* The part of image b's map whose ground truth is row gt_row of the first high-res grid: each cell of it is area-resized
+/* Applies row gt_row of the ground truth, on the first high-res grid, to image b's map. Each cell of the row is resized
  * once, however many patches it covers. */
 static void apply_ground_truth(const ps3c_run *run, const ps3c_expand_args *args, int64_t b, int64_t gt_row, void *map)
 {

@@ -1,13 +1,15 @@
 /* y = act(x W^T + bias) * scale + residual: torch.nn.functional.linear and what follows it in a transformer block.
  *
- * W's rows are the broadcast operand of the tile (tile.h), x's panels the vector operand, so the result comes out in
- * panels and nothing is packed. A task is a block of W's rows and one panel (or two); the panel's slice of the reduction stays in
- * the second-level cache while the rows stream past. Slices are summed apart and added: a K of 4304 in one chain has three
- * times the error. Slices depend on K alone, so results do not depend on threads, segments or rows per task.
+ * W's rows are the broadcast operand of the tile (tile.h) and x's panels the vector operand. So the result is in
+ * panels, and nothing is packed. A task is a block of W's rows and one panel (or two); the panel's slice of the
+ * reduction stays in the L2 cache while the rows are read once. Slices are summed separately and then added: a single
+ * sum over K = 4304 has three times the error. Slices depend on K alone, so results do not depend on threads, segments
+ * or rows per task.
  *
- * Weights are used in place where words can be: float32, and with AVX512-BF16 bfloat16 pairs on even, 4-byte aligned
- * rows. Everything else (float16, bfloat16 elsewhere, odd rows, transposed weights) is converted to float32 a tile's rows at
- * a time, once for all panels of the task, and x a slice at a time; then the float32 tile does the work.
+ * Weights are used in place if words can be operands: float32, and on levels with bfloat16 instructions pairs of
+ * bfloat16 in even, 4-byte aligned rows. Other weights (float16, bfloat16 on other levels, odd rows, transposed
+ * weights) are converted to float32, the rows of one tile at a time, once for all panels of the task; x is converted
+ * slice by slice. Then the float32 tile is used.
  */
 #include "scratch.h"
 #include "tile.h"
@@ -24,7 +26,7 @@ typedef struct gemm_plan {
 
 /* ---- epilogue ---------------------------------------------------------------------------------------------- */
 
-/* Where a tile's sums go. */
+/* Where a tile's sums are stored. */
 typedef struct gemm_store {
     const ps3c_gemm_args *args;
     const float *c;            /* sums [rows][48] */
@@ -58,7 +60,7 @@ INLINE void finish_float32(int rows, int vectors, const gemm_store *s)
         }
 }
 
-/* Two outputs at a time: they share a word. */
+/* Two outputs at a time, because they share a word. */
 INLINE void finish_pairs(ps3c_dtype dtype, int rows, int vectors, const gemm_store *s)
 {
     const ps3c_gemm_args *g = s->args;
@@ -70,7 +72,7 @@ INLINE void finish_pairs(ps3c_dtype dtype, int rows, int vectors, const gemm_sto
             int lane = s->lane + VECTOR * j;
             vfloat even = finish_value(s, r, j), odd = single ? v_splat(0) : finish_value(s, r + 1, j);
             vword w;
-            if (values) { /* a channel's 48 tokens are neighbours: two rows of 16-bit values */
+            if (values) { /* by tokens: two rows of 48 16-bit values */
                 vhalf h = v_to_half(dtype, even);
                 memcpy((uint16_t *)out + lane, &h, sizeof h);
                 h = v_to_half(dtype, odd);
@@ -85,7 +87,7 @@ INLINE void finish_pairs(ps3c_dtype dtype, int rows, int vectors, const gemm_sto
                     odd += high;
             }
             w = v_pack(dtype, even, odd);
-            if (single && channel + 1 < g->y->channels) /* the other half is somebody's channel */
+            if (single && channel + 1 < g->y->channels) /* the other half belongs to another channel */
                 w = (w & 0xffff) | (v_load_word(out + lane) & 0xffff0000u);
             v_store_word(out + lane, w);
         }
@@ -173,7 +175,7 @@ static void widen_weight(const gemm_plan *p, int64_t n, int rows, int64_t k, int
     }
 }
 
-/* A tile's rows against one panel: all of its lanes, and the epilogue after the last slice. */
+/* The product of a tile's rows with all lanes of one panel; the epilogue after the last slice. */
 static void panel_rows(const gemm_plan *p, int64_t index, int rows, tile_operands *o, bool last, gemm_store *s)
 {
     const ps3c_gemm_args *g = p->args;
@@ -253,9 +255,9 @@ static gemm_plan plan_gemm(const ps3c_run *run, const ps3c_gemm_args *g)
     p.slice = slices ? ((p.depth + slices - 1) / slices + 1) / 2 * 2 : 2;
     p.group = p.wide_weight ? PS3C_GEMM_WIDE_PANELS : 1;
     if (p.group > 1)
-        limit = PS3C_GEMM_ROWS / PS3C_GEMM_WIDE_PANELS; /* the partial sums share one strip */
+        limit = PS3C_GEMM_ROWS / PS3C_GEMM_WIDE_PANELS; /* the panels share the buffer of partial sums */
     tasks = (panels + p.group - 1) / p.group;
-    /* At least four tasks a thread, but not below 64 rows: each reads the panel again. */
+    /* At least four tasks per thread, but at least 64 rows per task: each task reads the panel again. */
     blocks = (g->n + limit - 1) / limit;
     while (blocks * tasks < 4 * (int64_t)run->threads && (g->n + blocks - 1) / blocks > 64)
         blocks++;

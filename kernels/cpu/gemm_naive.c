@@ -1,6 +1,6 @@
 /* y = act(x W^T + bias) * scale + residual, plain C: torch.nn.functional.linear and what follows it in a block.
- * The reference of the fast versions (gemm.c), so sums are float64; it computes 48 tokens x 8 outputs at a time,
- * converting each value of x once for the eight. */
+ * The reference of gemm.c, so sums are float64. It computes 48 tokens x 8 outputs at a time, so that each value of x is
+ * converted once for eight outputs. */
 #include "activate.h"
 
 enum { OUTPUTS = 8 };

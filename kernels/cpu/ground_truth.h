@@ -1,11 +1,11 @@
-/* Ground-truth selection maps, area-resized as the reference does it. */
+/* Ground-truth selection maps, area-resized like in the reference. */
 #ifndef PS3C_CPU_GROUND_TRUTH_H
 #define PS3C_CPU_GROUND_TRUTH_H
 
 #include "resample.h"
 #include "tokens.h"
 
-/* A float32 value cast to a tensor's dtype: integers truncate, bool is 1 where not 0. */
+/* A float32 value cast to a tensor's dtype: integers are truncated, bool is 1 if not 0. */
 static inline float ps3c_cast(ps3c_dtype dtype, float v)
 {
     switch (dtype) {
@@ -21,8 +21,8 @@ static inline float ps3c_cast(ps3c_dtype dtype, float v)
         return truncf(v);
     }
 }
-/* Map b of gt (B, any, any) resized to rows x cols (adaptive average in float32, summed and divided in torch's order,
- * because the cast to gt's dtype turns on the last bit), at one cell. */
+/* One cell of map b of gt (B, any, any), resized to rows x cols: adaptive average in float32, summed and divided in
+ * torch's order, because the cast to gt's dtype depends on the last bit. */
 static inline float ps3c_ground_truth(const ps3c_tensor *gt, int64_t b, int64_t rows, int64_t cols, int64_t row,
                                       int64_t col)
 {

@@ -1,7 +1,7 @@
 /* Mask of the tokens whose patch has ground truth. */
 #include "ground_truth.h"
 
-/* The image "would have none" when its values sum to 0: the reference's rule, on the values before they become 0/1. */
+/* An image has no ground truth if its values, before they become 0/1, sum to 0: the reference's rule. */
 ps3c_status ps3c_gt_mask(const ps3c_run *run, const ps3c_gt_mask_args *args)
 {
     (void)run;

@@ -1,5 +1,5 @@
-/* float16 (IEEE binary16) to and from float32, in integer arithmetic: the one-value conversions of naive operations
- * and borders. Fast operations convert vectors (simd.h). */
+/* float16 (IEEE binary16) to and from float32, in integer arithmetic: the conversions of single values in plain
+ * operations and at borders. Fast operations convert vectors (simd.h). */
 #include "cpu.h"
 
 float ps3c_f16_to_float(uint16_t h)
@@ -12,7 +12,7 @@ float ps3c_f16_to_float(uint16_t h)
     } else if (u >= 0x00800000u) { /* normal: the exponent's bias grows by 112 */
         u += 0x38000000u;
         memcpy(&f, &u, 4);
-    } else { /* subnormal: a whole number of 2^-24 */
+    } else { /* subnormal: a multiple of 2^-24 */
         f = (float)(u >> 13) * 0x1p-24f;
     }
     memcpy(&u, &f, 4);
@@ -27,17 +27,17 @@ uint16_t ps3c_float_to_f16(float f)
     memcpy(&u, &f, 4);
     sign = u >> 16 & 0x8000;
     u &= 0x7fffffffu;
-    if (u > 0x7f800000u) /* NaN: quiet, the top of its payload kept */
+    if (u > 0x7f800000u) /* NaN: becomes quiet and keeps the top of its payload */
         return (uint16_t)(sign | 0x7e00 | (u >> 13 & 0x1ff));
     if (u >= 0x47800000u) /* 65536 and above */
         return (uint16_t)(sign | 0x7c00);
-    if (u < 0x38800000u) { /* subnormal: at 0.5 a float32 counts in 2^-24, so the addition rounds */
+    if (u < 0x38800000u) { /* subnormal: float32 near 0.5 has steps of 2^-24, so the addition rounds */
         float magic;
         memcpy(&magic, &u, 4);
         magic += 0.5f;
         memcpy(&u, &magic, 4);
         return (uint16_t)(sign | (u - 0x3f000000u));
     }
-    u += 0x0fff + (u >> 13 & 1); /* may carry into infinity, as it should */
+    u += 0x0fff + (u >> 13 & 1); /* a carry gives infinity, as it should */
     return (uint16_t)(sign | (u - 0x38000000u) >> 13);
 }

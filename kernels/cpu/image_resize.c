@@ -1,8 +1,8 @@
-/* Resizing of decoded images: see image_resize_naive.c, whose bytes come out here too.
+/* Resizing of decoded images: see image_resize_naive.c. The results are the same, bit for bit.
  *
- * All in 32-bit integers of GCC's vector types, which compile for every level. Columns: the four bytes of a pixel are one
- * vector, a tap one multiplication. Rows: 16 pixels at a time, whose bytes of one channel then become floats; 4 bytes a
- * pixel in between make both directions plain loads. */
+ * Arithmetic is in 32-bit integers of the compilers' vector types, which every level can compile. Columns: the four
+ * bytes of a pixel are one vector, and a tap is one multiplication. Rows: 16 pixels at a time; then the bytes of one
+ * channel become floats. The intermediate image has 4 bytes per pixel, so that both passes use plain loads. */
 #include "cpu.h"
 
 #ifdef __SSE4_1__
@@ -27,7 +27,7 @@ enum { HALF = 1 << (PS3C_WEIGHT_BITS - 1), PIXELS = 16 };
     })
 
 #ifdef __SSE4_1__
-/* GCC takes the generic conversion of four bytes apart into scalars. */
+/* GCC compiles the generic conversion of four bytes to scalar instructions. */
 static inline ints4 load_pixel(const uint8_t *p)
 {
     int32_t bytes;
@@ -38,7 +38,7 @@ static inline ints4 load_pixel(const uint8_t *p)
 static inline ints4 load_pixel(const uint8_t *p) { return (ints4){p[0], p[1], p[2], p[3]}; }
 #endif
 
-/* The last pixel of 3 bytes may be the last bytes that there are. */
+/* The last pixel of 3 bytes may be at the end of the memory. */
 static inline ints4 load_last_pixel(const uint8_t *p) { return (ints4){p[0], p[1], p[2], 0}; }
 
 static void resize_row(const uint8_t *in, int64_t channels, const ps3c_taps *taps, uint8_t *out)

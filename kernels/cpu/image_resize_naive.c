@@ -1,7 +1,8 @@
-/* Resizing of decoded images in two passes, columns first, bytes in between: Pillow's way, so that its results come out.
+/* Resizing of decoded images in two passes, columns first, with bytes in between. The results are Pillow's, bit for
+ * bit.
  *
- * Source: Pillow's ImagingResample for 8-bit images: weights in fixed point, each pass rounded and clipped to a byte.
- * The weights are made in csrc/run/preprocess.c. */
+ * Source: Pillow's ImagingResample for 8-bit images: weights in fixed point, each pass rounded and clipped to a
+ * byte. The weights come from csrc/run/preprocess.c. */
 #include "cpu.h"
 
 static uint8_t to_byte(int32_t sum)

@@ -1,8 +1,8 @@
 /* y = act((x - mean) / sqrt(variance + eps) * weight + bias) over the channels of each token; the variance from the
  * deviations (two passes). torch.nn.functional.layer_norm, with an activation for the places where one follows.
  *
- * Tokens are in the lanes, so a token's sums are a lane's: no horizontal step. Three sweeps over a panel, the last two
- * from cache; several vectors abreast, so that the panel is read as one stream.
+ * Tokens are in the lanes, so the sums of a token are in one lane and there is no horizontal step. There are three
+ * passes over a panel, the last two from cache, on several vectors at once, so that the panel is read as one stream.
  */
 #include "tile.h"
 
@@ -86,10 +86,11 @@ INLINE void normalize(ps3c_dtype dtype, int vectors, const norm_panel *p)
     ps3c_word *y = p->y;
     for (int j = 0; j < vectors; j++)
         mean[j] = v_splat(0);
-    average(dtype, vectors, p, mean, rest, factor); /* the squares of this sweep are not used */
+    average(dtype, vectors, p, mean, rest, factor); /* the squares of this pass are not used */
     for (int j = 0; j < vectors; j++)
         mean[j] = rest[j];
-    /* What the first sweep's sum lost to rounding (a large mean) shows as the mean deviation: mean and variance take it in. */
+    /* If the mean is large, the first pass's sum has a rounding error. The mean of the deviations is that error; it
+     * corrects mean and variance. */
     average(dtype, vectors, p, mean, rest, factor);
     for (int j = 0; j < vectors; j++) {
         mean[j] += rest[j];

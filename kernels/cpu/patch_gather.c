@@ -1,18 +1,18 @@
 /* Patches of the image by bicubic resampling, straight from the source, for the selected positions only.
  *
- * patch_gather_naive.c says what is computed; here a patch is resampled separably. A row of the source that several
- * output rows need is resampled along x once: output row y needs source rows first(y) - 1 .. first(y) + 2 and first()
- * does not decrease, so four rows, in slots of row number mod 4, are enough at any ratio. */
+ * See patch_gather_naive.c for what is computed. Here a patch is resampled separably. A source row that several
+ * output rows need is resampled along x once. Output row y needs source rows first(y) - 1 .. first(y) + 2, and
+ * first() does not decrease, so four stored rows are enough at any ratio; source row r is in slot r mod 4. */
 #include "block.h"
 #include "resample.h"
 
-enum { MOST_PATCH = 64 }; /* larger patches take the plain version */
+enum { MOST_PATCH = 64 }; /* larger patches use the plain version */
 
 typedef struct gather {
-    /* The patch at work: sources (in elements) and weights of its columns and rows. */
+    /* Of the current patch: source offsets (in elements) and weights of its columns and rows. */
     int64_t x_offset[4][MOST_PATCH], y_offset[MOST_PATCH][4], y_row[MOST_PATCH][4];
     float x_weight[4][MOST_PATCH], y_weight[MOST_PATCH][4];
-    /* A colour channel of it: values to resample; resampled rows, and the number in the source of each. */
+    /* Of its current colour channel: values to resample; resampled rows, and the source row of each. */
     uint32_t tap[4][MOST_PATCH];
     float line[4][MOST_PATCH], sum[MOST_PATCH];
     int64_t row[4];

@@ -1,7 +1,7 @@
 /* Position embeddings of each token's patch, added in place: see position_add_naive.c.
  *
- * A token's row of the resampled table is made with the channels in the vector lanes, as the table has them: each of
- * its few lines is a weighted sum of table rows, and the row a weighted sum of lines. */
+ * A token's row of the resampled table is computed with channels in the vector lanes, in the table's order: first
+ * weighted sums of the table rows of one grid row each (lines), then the weighted sum of the lines. */
 #include "block.h"
 #include "resample.h"
 

@@ -1,9 +1,9 @@
 /* Position embeddings of each token's patch, added in place.
  *
- * The resampled table is never stored: a token's row of it needs a handful of table rows (4 x 4; more when the table
- * shrinks), so each is computed where it is used, and weights edited in place are honoured without a cache. Like
- * torch's separable kernel: along columns first, then along rows, float32. The sum with token and residual is rounded
- * once, where the reference rounds after each step. */
+ * The resampled table is not stored. A token's row of it needs only a few table rows (4 x 4; more if the table
+ * shrinks), so it is computed where it is used; there is no cache, so a table edited in place is used as it is now.
+ * As in torch's separable kernel, columns are resampled first, then rows, in float32. The sum with token and
+ * residual is rounded once; the reference rounds after each step. */
 #include "resample.h"
 #include "tokens.h"
 

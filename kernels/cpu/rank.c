@@ -1,5 +1,5 @@
-/* Stable descending order of probabilities: see selection_naive.c. Radix sort from the lowest digit up (each pass is
- * stable), 11 bits a pass; a digit that all keys share is passed over, which is most of them for 16-bit types. */
+/* Stable descending order of probabilities: see rank_naive.c. LSD radix sort (each pass is stable), 11 bits per pass. A
+ * digit that is the same in all keys is skipped; for 16-bit types that is most of them. */
 #include "block_scratch.h"
 
 enum { DIGITS = 3, BITS = 11, BUCKETS = 1 << BITS };
@@ -9,7 +9,7 @@ typedef struct entry {
     int32_t index;
 } entry;
 
-/* Unsigned keys that ascend as floats descend: 0 and -0 the same, NaN last. */
+/* Unsigned keys that ascend as floats descend. 0 and -0 have the same key; NaN is last. */
 static uint32_t sort_key(float f)
 {
     uint32_t u;

@@ -3,7 +3,7 @@
 
 #include "cpu.h"
 
-/* Strictly before, in descending order with NaN last; equal values (0 and -0 too) are neither. */
+/* True if a comes strictly before b: descending, NaN last. Equal values, and 0 and -0, have no order. */
 static bool before(float a, float b) { return a > b || (isnan(b) && !isnan(a)); }
 
 /* Bottom-up merge sort of indices: stable. Scratch: two arrays of n indices. */

@@ -1,9 +1,8 @@
-/* Where torch's interpolate reads, and with what weights: the arithmetic that position tables, patches, ground truth
- * and probabilities share.
+/* Source indices and weights of torch's interpolate, for position tables, patches, ground truth and probabilities.
  *
- * torch computes source indices in float32, and their fraction matters: at index 3000 half a unit in the last place
- * is 1e-4 of a pixel. Its builds fuse the multiplication and the addition of the index (measured, 2.13 on x86-64), so
- * the index here is an explicit fused multiply-add, at every level and whatever the compiler may contract.
+ * torch computes source indices in float32, and their rounding matters: at index 3000, half a unit in the last place is
+ * 1e-4 of a pixel. torch's builds fuse the multiplication and the addition of the index (measured, 2.13 on x86-64). So
+ * the index here is an explicit fused multiply-add at every level, independent of the compiler's contraction.
  */
 #ifndef PS3C_CPU_RESAMPLE_H
 #define PS3C_CPU_RESAMPLE_H
@@ -14,7 +13,7 @@
 
 static inline int64_t ps3c_clamp(int64_t i, int64_t low, int64_t high) { return i < low ? low : i > high ? high : i; }
 
-/* ---- bicubic, a = -0.75, half-pixel centres, borders repeated (Keys 1981; interpolate(mode="bicubic")) ---------- */
+/* ---- bicubic, a = -0.75, half-pixel centres, clamped borders (Keys 1981; interpolate(mode="bicubic")) ---------- */
 
 /* Output i of `out` reads input first - 1 .. first + 2, each clamped to [0, in), with these weights. */
 static inline int64_t ps3c_bicubic_taps(int64_t in, int64_t out, int64_t i, float weight[4])
@@ -61,7 +60,7 @@ static inline ps3c_antialias ps3c_antialias_taps(int64_t in, int64_t out, int64_
 {
     ps3c_antialias taps;
     float scale = (float)in / (float)out, support = scale >= 1.0f ? 2.0f * scale : 2.0f;
-    taps.center = __builtin_fmaf(scale, (float)i + 0.5f, 0.0f); /* a product rounded for itself, never contracted */
+    taps.center = __builtin_fmaf(scale, (float)i + 0.5f, 0.0f); /* a rounded product, never contracted */
     taps.inverse_scale = scale >= 1.0f ? 1.0f / scale : 1.0f;
     taps.first = ps3c_clamp((int64_t)(taps.center - support + 0.5f), 0, in - 1);
     int64_t end = ps3c_clamp((int64_t)(taps.center + support + 0.5f), taps.first, in);

@@ -1,13 +1,13 @@
 /* Plain rows into and out of the panel layout, and channels from one activation to another: see rows_naive.c.
  *
- * Both sides are 32-bit words, so this is a transposition of words whatever the dtype. It goes 16 words of each of a
- * panel's tokens at a time: 3 KB that stay in the first-level cache, whole cache lines on the side of the rows. */
+ * Both sides are 32-bit words, so this is a transposition of words for every dtype. It transposes 16 words of each
+ * token of a panel at a time: 3 KB, which stay in the L1 cache; rows are read and written in whole cache lines. */
 #include "simd.h"
 #include "tokens.h"
 
 enum { STRIP = 16 }; /* words: a cache line */
 
-/* Row of `bytes` bytes (any alignment) from one lane of `words` words; the last word may be half used. */
+/* Writes a row of `bytes` bytes (any alignment) from one lane of `words` words; the last word may be half used. */
 static void strip_to_row(const ps3c_word *lane, int64_t words, char *row, int64_t bytes)
 {
     ps3c_word line[STRIP];
@@ -82,13 +82,14 @@ ps3c_status PS3C_CPU(ps3c_from_rows)(const ps3c_run *run, const ps3c_from_rows_a
     return PS3C_OK;
 }
 
-/* x's words of a panel are neighbours in y's too. */
+/* x's words of a panel are also contiguous in y. */
 ps3c_status PS3C_CPU(ps3c_copy_channels)(const ps3c_run *run, const ps3c_copy_channels_args *args)
 {
     const ps3c_activation *x = args->x, *y = args->y;
     const int64_t panels = ps3c_panels(x->tokens), count = x->segments * panels;
     const size_t bytes = (size_t)ps3c_panel_words(run->dtype, x->channels) * sizeof(ps3c_word);
-    if (ps3c_is16(run->dtype) && x->channels % 2 && args->at + x->channels < y->channels) /* half a word is y's own */
+    if (ps3c_is16(run->dtype) && x->channels % 2 &&
+        args->at + x->channels < y->channels) /* the last word is shared with another channel of y */
         return ps3c_copy_channels_naive(run, args);
 #pragma omp parallel for schedule(static) num_threads(run->threads)
     for (int64_t i = 0; i < count; i++) {

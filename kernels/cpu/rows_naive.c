@@ -1,5 +1,5 @@
-/* Plain rows into and out of the panel layout, and channels from one activation to another. Values are moved, never
- * rounded. */
+/* Plain rows into and out of the panel layout, and channels from one activation to another. Values are copied without
+ * rounding. */
 #include "tokens.h"
 
 static void move(ps3c_dtype dtype, void *to, int64_t to_element, const void *from, int64_t from_element)
@@ -33,7 +33,7 @@ ps3c_status ps3c_from_rows_naive(const ps3c_run *run, const ps3c_from_rows_args 
     return PS3C_OK;
 }
 
-/* Spare tokens go along: y's may never have been written. */
+/* Spare tokens are copied too: those of y may be uninitialised. */
 ps3c_status ps3c_copy_channels_naive(const ps3c_run *run, const ps3c_copy_channels_args *args)
 {
     const ps3c_activation *x = args->x, *y = args->y;

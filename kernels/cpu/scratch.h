@@ -1,4 +1,4 @@
-/* What each thread of a fast operation keeps in run->scratch, sized for every level and shape. A thread takes entry
+/* Scratch of each thread of GEMM and attention, large enough for every level and shape. A thread uses entry
  * omp_get_thread_num() of run->threads. Sizes are multiples of 64 bytes. */
 #ifndef PS3C_CPU_SCRATCH_H
 #define PS3C_CPU_SCRATCH_H
@@ -6,15 +6,15 @@
 #include "cpu.h"
 
 enum {
-    PS3C_GEMM_ROWS = 640,         /* outputs of a task, at most: 320 to 640 measured equal */
-    PS3C_GEMM_ROWS_ROUNDED = 656, /* up to whole tiles of any level, and to 16 */
-    PS3C_GEMM_SLICE = 576,        /* words of the reduction before a partial sum is put aside */
-    PS3C_GEMM_WIDE_PANELS = 2,    /* panels of a task that converts its weights: each conversion serves both */
+    PS3C_GEMM_ROWS = 640,         /* maximum outputs of a task; 320 to 640 are equally fast (measured) */
+    PS3C_GEMM_ROWS_ROUNDED = 656, /* rounded up to whole tiles of any level, and to 16 */
+    PS3C_GEMM_SLICE = 576,        /* words of the reduction in one partial sum */
+    PS3C_GEMM_WIDE_PANELS = 2,    /* panels of a task that converts its weights: one conversion for both */
     PS3C_MAX_TILE_ROWS = 8,
 
-    PS3C_ATTENTION_HEAD_DIM = 256,  /* greatest of the fast version */
-    PS3C_ATTENTION_PANELS = 6,      /* panels of keys per softmax block, at most */
-    PS3C_ATTENTION_WIDE_ROWS = 576, /* channels times panels of a converted block, at most */
+    PS3C_ATTENTION_HEAD_DIM = 256,  /* maximum of the fast version */
+    PS3C_ATTENTION_PANELS = 6,      /* maximum panels of keys per softmax block */
+    PS3C_ATTENTION_WIDE_ROWS = 576, /* maximum channels times panels of a converted block */
 };
 
 typedef struct ps3c_gemm_scratch {
@@ -28,7 +28,7 @@ typedef struct ps3c_attention_scratch {
     float out[PS3C_ATTENTION_HEAD_DIM * PS3C_PANEL]; /* sum of weighted values */
     float max[PS3C_PANEL], scaled_max[PS3C_PANEL], sum[PS3C_PANEL], decay[PS3C_PANEL];
     float scores[PS3C_ATTENTION_PANELS * PS3C_PANEL * PS3C_PANEL];
-    float query[PS3C_ATTENTION_HEAD_DIM * PS3C_PANEL]; /* converted, as are: */
+    float query[PS3C_ATTENTION_HEAD_DIM * PS3C_PANEL]; /* converted to float32, like the next two: */
     float keys[PS3C_ATTENTION_WIDE_ROWS * PS3C_PANEL], values[PS3C_ATTENTION_WIDE_ROWS * PS3C_PANEL];
     ps3c_word tail[PS3C_ATTENTION_HEAD_DIM]; /* the last value of an odd number of them, per channel */
 } ps3c_attention_scratch;

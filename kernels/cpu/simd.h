@@ -1,15 +1,15 @@
-/* Vectors for the fast CPU sources. The header of the level (simd/<level>.h, chosen by PS3C_LEVEL) defines the vector types
- * and what takes an instruction of its own; here is what all levels share.
+/* Vectors for the fast CPU sources. The level's header (simd/<level>.h, chosen by PS3C_LEVEL) defines the vector types
+ * and the functions that depend on the instruction set. This header has what all levels share.
  *
  * A word is 32 bits: a float32, or two neighbouring 16-bit values, the even one in the low half (cpu.h). `dtype`
- * arguments are constants at every call, so that each instance holds one conversion.
+ * arguments are constants at every call, so that each inlined copy has one conversion only.
  */
 #ifndef PS3C_CPU_SIMD_H
 #define PS3C_CPU_SIMD_H
 
 #define PS3C_QUOTE_(text) #text
 #define PS3C_QUOTE(text) PS3C_QUOTE_(text)
-/* No space may come into the path. */
+/* The path must not contain a space. */
 /* clang-format off */
 #define PS3C_SIMD_HEADER PS3C_QUOTE(simd/PS3C_LEVEL.h)
 /* clang-format on */
@@ -18,7 +18,7 @@
 /* ---- arithmetic -------------------------------------------------------------------------------------------- */
 
 /* 2^x for x <= 126: 2^floor(x) times a minimax polynomial of the fraction. Relative error 1.5e-7 (degree 5), 7.5e-5
- * (degree 3: enough for a bfloat16 result). 0 below -126 (AVX-512: gradual underflow) and for -infinity; NaN stays. */
+ * (degree 3: enough for a bfloat16 result). 0 below -126 (AVX-512: gradual underflow) and for -infinity; keeps NaN. */
 INLINE vfloat v_exp2(vfloat x, int degree)
 {
     static const float c5[] = {0.999999925f, 0.693153073f, 0.240153617f, 0.0558263179f, 0.00898934025f, 0.00187757661f};
@@ -167,7 +167,7 @@ static inline void ps3c_widen_pairs(ps3c_dtype dtype, const ps3c_word *in, int64
         v_widen_pairs(PS3C_FLOAT16, in, words, out);
 }
 
-/* Vectors that hold `tokens` tokens, at most a panel's; a whole spare vector is not worked on. */
+/* Number of vectors with `tokens` tokens, at most a panel; vectors with spare tokens only are not counted. */
 INLINE int v_count(int64_t tokens) { return (int)((tokens < PS3C_PANEL ? tokens : PS3C_PANEL) + VECTOR - 1) / VECTOR; }
 
 #endif

@@ -1,9 +1,9 @@
 /* The multiply-add tile that GEMM and attention share: c[rows][lanes] = A[rows][depth] B[depth][lanes].
  *
- * A is broadcast, one word at a time, from wherever it lies; B is panel rows of 48 words; c is float32 rows of 48.
- * A tile is TILE_ROWS x TILE_VECTORS accumulators, which with B's vectors and one of A fill the register file:
- * AVX-512 8 x 3 of 32 registers (a whole panel), AVX2 6 x 2 of 16, baseline 4 x 3 of 16. So for each multiply-add there are at
- * most half as many loads, and the loop runs at the rate of the multipliers even from L2.
+ * A is broadcast, one word at a time, and may have any strides; B is panel rows of 48 words; c is float32 rows of 48.
+ * A tile is TILE_ROWS x TILE_VECTORS accumulators. Together with B's vectors and one of A they fill the register file:
+ * AVX-512 8 x 3 of 32 registers (a whole panel), AVX2 6 x 2 of 16, baseline 4 x 3 of 16. So there are at most half as
+ * many loads as multiply-adds, and the loop is limited by the multipliers, even if the operands come from L2.
  */
 #ifndef PS3C_CPU_TILE_H
 #define PS3C_CPU_TILE_H
@@ -16,15 +16,15 @@ _Static_assert(TILE_ROWS <= 8 && (TILE_VECTORS == 2 || TILE_VECTORS == 3),
 _Static_assert(VECTOR == 4 || VECTOR == 8 || VECTOR == 16, "blocks are of 16 tokens");
 
 typedef struct tile_operands {
-    /* A(r, k) = a[r * row + k * step]. The reduction runs over `stretches` stretches of `depth` words (the last one:
-     * `last`), which are `stride` words apart in A and adjoin in B. */
+    /* A(r, k) = a[r * row + k * step]. The reduction has `stretches` stretches of `depth` words (the last one: `last`).
+     * They are `stride` words apart in A and contiguous in B. */
     const ps3c_word *a;
     int64_t row, step, depth, stretches, last, stride;
     const ps3c_word *b;
     float *c;
-    bool add;           /* c joins the sum, after the tile's own: shorter chains, smaller errors */
-    const float *scale; /* [48] or NULL: c * scale joins instead */
-    float *max;         /* [48] or NULL: greatest of itself and the tile's columns */
+    bool add;           /* add c after the tile's own sum: smaller rounding error */
+    const float *scale; /* [48] or NULL: add c * scale instead */
+    float *max;         /* [48] or NULL: becomes the maximum of itself and the tile's columns */
 } tile_operands;
 
 /* acc + a b; native: both are words of bfloat16 pairs. */
@@ -38,8 +38,8 @@ INLINE vfloat tile_multiply(bool native, vfloat acc, vfloat a, vfloat b)
     return v_fma(a, b, acc);
 }
 
-/* One tile; rows, vectors, native and prefetch are constants. prefetch: of the next eight rows of A, lying `row` apart,
- * a word of each in turn (measured 1-2 %). */
+/* One tile; rows, vectors, native and prefetch are constants. prefetch: prefetches the next eight rows of A, one
+ * word of each in turn (1 to 2 % faster, measured). */
 INLINE void tile(int rows, int vectors, bool native, bool prefetch, const tile_operands *o)
 {
     vfloat acc[TILE_ROWS][TILE_VECTORS];

@@ -12,7 +12,8 @@ ps3c_status ps3c_token_embedding(const ps3c_run *run, const ps3c_token_embedding
             int64_t id = ps3c_tensor_id(args->ids, args->first + s, t);
             if (id < 0 || id >= args->vocab_size)
                 return ps3c_fail(run->context, PS3C_ERROR_VALUE,
-                                 "ids[%" PRId64 "][%" PRId64 "] is %" PRId64 ", expected a token id from 0 to %" PRId64,
+                                 "ids[%" PRId64 "][%" PRId64 "]: got %" PRId64
+                                 ", expected a token id from 0 to %" PRId64,
                                  args->first + s, t, id, args->vocab_size - 1);
         }
     ps3c_activation_clear(out, run->dtype);

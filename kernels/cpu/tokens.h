@@ -1,4 +1,4 @@
-/* Small helpers that several operations share: naming a patch, starting an activation, reading a tensor. */
+/* Small functions that several operations share: locating a patch, clearing an activation, reading a tensor. */
 #ifndef PS3C_CPU_TOKENS_H
 #define PS3C_CPU_TOKENS_H
 
@@ -8,7 +8,7 @@ typedef struct ps3c_patch {
     int64_t scale, row, col;
 } ps3c_patch;
 
-/* The patch that a position index names. positions: [segments][tokens] or NULL (0, 1, 2, ... in every segment). */
+/* The patch at a token's position. positions: [segments][tokens] or NULL (0, 1, 2, ... in every segment). */
 static inline ps3c_patch ps3c_locate(const ps3c_scale *scales, int64_t num_scales, const int32_t *positions,
                                      int64_t tokens, int64_t segment, int64_t token)
 {
@@ -24,13 +24,13 @@ static inline int64_t ps3c_activation_words(const ps3c_activation *a, ps3c_dtype
 {
     return a->segments * ps3c_panels(a->tokens) * ps3c_panel_words(dtype, a->channels);
 }
-/* Zeroes everything: the spare half word of an odd number of channels must be zero. */
+/* Zeroes the whole activation: with an odd number of channels, the spare half word must be zero. */
 static inline void ps3c_activation_clear(const ps3c_activation *a, ps3c_dtype dtype)
 {
     memset(a->data, 0, (size_t)ps3c_activation_words(a, dtype) * sizeof(ps3c_word));
 }
 
-/* Element at an offset (in elements) of a tensor of any dtype, as torch's .float() has it. */
+/* Element at an offset (in elements) of a tensor of any dtype, converted like torch's .float(). */
 static inline float ps3c_tensor_float(const ps3c_tensor *t, int64_t offset)
 {
     const char *p = (const char *)t->data;

@@ -1,5 +1,5 @@
-/* What the C tests of CPU operations share: random data, guarded buffers, an independent statement of the activation layout
- * (kernels/cpu/cpu.h describes it), the levels to test, and counting of failures. */
+/* What the C tests of CPU operations share: random data, guarded buffers, a second, independent implementation of the
+ * activation layout (kernels/cpu/cpu.h describes it), the levels to test, and the count of failures. */
 #ifndef PS3C_CHECK_H
 #define PS3C_CHECK_H
 
@@ -13,7 +13,7 @@
 
 static long check_failures, check_count;
 
-/* Counts a check; reports the first failures. Format and arguments say what failed. */
+/* Counts a check and prints the first failures; the format and its arguments describe the failure. */
 #define CHECK(condition, ...)            \
     do {                                 \
         check_count++;                   \
@@ -61,7 +61,7 @@ typedef struct guarded {
     size_t bytes;
 } guarded;
 
-/* Buffers end where their data ends, so that address sanitizers see the first byte beyond. */
+/* A zeroed buffer of exact size between guard bytes, `offset` bytes off 64-byte alignment. */
 static guarded guarded_make(size_t bytes, size_t offset)
 {
     guarded g = {.bytes = bytes};
@@ -89,7 +89,7 @@ static inline void guarded_free(guarded *g) { free(g->block); }
 
 static size_t element_bytes(ps3c_dtype dtype) { return dtype == PS3C_FLOAT32 ? 4 : 2; }
 
-/* count random values times scale, offset bytes off alignment. */
+/* count random values times scale, offset bytes off 64-byte alignment. */
 static inline guarded random_array(ps3c_dtype dtype, int64_t count, double scale, size_t offset)
 {
     guarded g = guarded_make((size_t)count * element_bytes(dtype), offset);
@@ -98,8 +98,8 @@ static inline guarded random_array(ps3c_dtype dtype, int64_t count, double scale
     return g;
 }
 
-/* Where token t's channel c lies, in elements: [segment][panel of 48][channel words][48], a word holding a float32 or two
- * channels; attention values of 16-bit types: 48 tokens of a channel side by side. */
+/* Index of a token's channel, in elements: [segment][panel of 48][channel words][48], where a word is a float32 or two
+ * channels; attention values of 16-bit types (values): 48 neighbouring tokens of a channel. */
 static int64_t place(const ps3c_activation *a, ps3c_dtype dtype, int64_t segment, int64_t token, int64_t channel,
                      bool values)
 {
@@ -115,7 +115,7 @@ static inline double get(const ps3c_activation *a, ps3c_dtype dtype, int64_t seg
     return ps3c_load(dtype, a->data, place(a, dtype, segment, token, channel, values));
 }
 
-/* An activation of random values. Spare tokens get NaN: no result may depend on them. */
+/* An activation of random values. Spare tokens are NaN: no result may depend on them. */
 static inline ps3c_activation random_activation(ps3c_dtype dtype, int64_t segments, int64_t tokens, int64_t channels,
                                                 double scale, guarded *memory)
 {
@@ -184,7 +184,7 @@ static inline ps3c_run make_run(ps3c_dtype dtype, int threads, int64_t tokens, i
 {
     size_t bytes = ps3c_cpu_scratch_bytes(dtype, threads, tokens, channels, 0);
     *scratch = guarded_make(bytes, 0);
-    memset(scratch->data, 0xff, bytes); /* NaN: nothing may be read before it is written */
+    memset(scratch->data, 0xff, bytes); /* NaN: scratch must be written before it is read */
     return (ps3c_run){.dtype = dtype, .threads = threads, .scratch = scratch->data, .scratch_bytes = bytes};
 }
 

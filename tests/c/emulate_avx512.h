@@ -1,6 +1,7 @@
-/* The AVX-512 intrinsics that the kernels use, in plain C, so that the sources of those levels can be tested on a processor
- * without them: the Makefile includes this before the source and compiles for AVX2. Semantics follow the instructions'
- * pseudocode (Intel SDM), denormals of the bfloat16 instructions included; speed does not matter.
+/* The AVX-512 intrinsics that the kernels use, in plain C, so that the sources of those levels can be tested on a
+ * processor without AVX-512. The Makefile includes this header before the source and compiles for AVX2. The functions
+ * follow the instructions' pseudocode (Intel SDM), also for denormals of the bfloat16 instructions; speed does not
+ * matter.
  */
 #ifndef PS3C_EMULATE_AVX512_H
 #define PS3C_EMULATE_AVX512_H
@@ -14,7 +15,7 @@ typedef float emu_float __attribute__((vector_size(64)));
 typedef uint32_t emu_word __attribute__((vector_size(64)));
 typedef uint16_t emu_short __attribute__((vector_size(64)));
 typedef uint16_t emu_half __attribute__((vector_size(32)));
-/* Not inlined: the unrolled tiles would take minutes to compile. */
+/* Not inlined: otherwise the unrolled tiles take minutes to compile. */
 #define EMU static __attribute__((noinline, unused))
 
 EMU emu_float emu_fmadd(emu_float a, emu_float b, emu_float c)
@@ -78,7 +79,7 @@ EMU __m256i emu_cvtps(emu_float f)
 }
 EMU __m256i emu_truncate(emu_word w) { return (__m256i) __builtin_convertvector(w, emu_half); }
 
-/* One rounding to bfloat16: nearest even, denormals are zero. */
+/* Rounds to bfloat16: to nearest even, denormals become zero. */
 EMU uint16_t emu_bf16(float f)
 {
     uint32_t u;
@@ -104,7 +105,7 @@ EMU __m256i emu_cvtneps(emu_float f)
         h[i] = emu_bf16(f[i]);
     return (__m256i)h;
 }
-/* the second argument goes to the low half */
+/* the low half of the result is from the second argument */
 EMU emu_short emu_cvtne2ps(emu_float a, emu_float b)
 {
     emu_short h;
@@ -131,7 +132,7 @@ EMU emu_float emu_dpbf16(emu_float acc, emu_word a, emu_word b)
     }
     return acc;
 }
-EMU __m512i emu_set16(const short *e) /* highest first */
+EMU __m512i emu_set16(const short *e) /* highest element first */
 {
     emu_short v;
     for (int i = 0; i < 32; i++)

@@ -1,5 +1,5 @@
-/* Attention at every level against float64: head dims, key counts, cached keys, masks, channel offsets drawn at random;
- * scores of several hundred; NaN; guard words; independence of segments and threads. */
+/* Attention at every level against float64, with random head dims, key counts, cached keys, masks and channel offsets;
+ * scores of several hundred; NaN; guard bytes; results independent of other segments and of threads. */
 #include "check.h"
 
 typedef ps3c_status (*attention_function)(const ps3c_run *, const ps3c_attention_args *);
@@ -12,7 +12,7 @@ typedef struct problem {
     guarded own_memory, cached_memory, out_memory, mask;
 } problem;
 
-/* Random activation whose channels from `values` on (all of them) lie by tokens; spare tokens are NaN. */
+/* Random activation whose channels from `values` on are laid out by tokens; spare tokens are NaN. */
 static ps3c_activation keys_values(ps3c_dtype dtype, int64_t segments, int64_t tokens, int64_t channels, int64_t values,
                                    double scale, guarded *memory)
 {
@@ -55,8 +55,8 @@ static void free_problem(problem *p)
     }
 }
 
-/* One query of one head in float64: want[head_dim], and for each the mean of |value| under the weights. Returns the
- * greatest |score|. */
+/* One query of one head in float64: want[head_dim]; size[head_dim], the weighted mean of |value|. Returns the maximum
+ * |score|. */
 static double expected(const problem *p, int64_t segment, int64_t token, int64_t head, double *want, double *size)
 {
     const ps3c_attention_args *a = &p->args;
@@ -117,7 +117,8 @@ static void check_problem(problem *p)
         for (int64_t i = 0; i < queries * D; i++) {
             int64_t q = i / D, s = q / a->heads / p->own.tokens, t = q / a->heads % p->own.tokens;
             double got = get(&p->out, p->dtype, s, t, q % a->heads * D + i % D, false);
-            /* float32 scores err by their size; bfloat16 products round the weights (by up to 2^-8), after an exponential good to 7.5e-5 */
+            /* The error of float32 scores is proportional to their size. bfloat16 products round the weights (by up to
+             * 2^-8); their exponential has an error of 7.5e-5. */
             double allowed = size[i] * (1e-6 + 1.2e-6 * score[q]) + rounding(p->dtype, want[i]) * 1.01 + 1e-7;
             if (p->dtype == PS3C_BFLOAT16 && !strcmp(level_names[level], "avx512bf16"))
                 allowed += size[i] * (0x1p-8 + 1.5e-4);
@@ -132,7 +133,7 @@ static void check_problem(problem *p)
     free(want), free(size), free(score);
 }
 
-/* NaN in one token's key reaches every query that sees it and no other segment; all NaN is survived. */
+/* NaN in one token's key reaches every query that sees the key, and no other segment. All NaN: the results are NaN. */
 static void check_nan(ps3c_dtype dtype)
 {
     problem p;
@@ -162,7 +163,7 @@ static void check_nan(ps3c_dtype dtype)
     free_problem(&p);
 }
 
-/* Three segments together, and the last alone, with other threads: the same bits. */
+/* The last of three segments has the same bits when computed alone, with another number of threads. */
 static void check_independence(ps3c_dtype dtype, int level)
 {
     problem p, alone;

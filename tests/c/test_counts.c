@@ -1,7 +1,8 @@
-/* What one forward pass asks of a backend: how often each operation, over how many values, and no memory of its own.
+/* What one forward pass asks of a backend: the number of calls of each operation, the number of values that it writes,
+ * and no allocation.
  *
- * The engine runs over a backend that counts and then computes with the naive operations. A fusion that is lost, a copy
- * that comes in, a step that runs once a look instead of once a group, or an allocation changes a number here. */
+ * The engine runs on a backend that counts and then computes with the naive operations. A number here changes if a
+ * fusion is lost, a copy is added, a step runs once per look instead of once per group, or memory is allocated. */
 #include "check.h"
 
 /* clang-format off */
@@ -24,11 +25,11 @@ enum {
 #define FIELD(op) int64_t op;
 static struct counts {
     OPERATIONS(FIELD)
-} calls, values; /* values: numbers that an operation wrote, where it has an activation for them */
+} calls, values; /* values: number of values that an operation wrote to an activation */
 static int64_t multiplications;
 static long allocations;
 
-/* ---- the counting backend ------------------------------------------------------------------------------------------- */
+/* ---- the counting backend ---------------------------------------------------------------------------------------- */
 
 static int64_t size_of(const ps3c_activation *a) { return a->segments * a->tokens * a->channels; }
 
@@ -93,7 +94,7 @@ static ps3c_status find_backend(ps3c_context *context, int32_t device_index, con
 
 static const ps3c_backend_source counting = {.find = find_backend};
 
-/* The linker sends the engine's and the kernels' allocations here (--wrap). */
+/* The linker redirects the allocations of engine and kernels to these (--wrap). */
 void *__real_malloc(size_t bytes);
 void *__real_calloc(size_t count, size_t bytes);
 void *__wrap_malloc(size_t bytes);
@@ -109,7 +110,7 @@ void *__wrap_calloc(size_t count, size_t bytes)
     return __real_calloc(count, bytes);
 }
 
-/* ---- a pass ---------------------------------------------------------------------------------------------------------- */
+/* ---- a pass ------------------------------------------------------------------------------------------------------ */
 
 static const ps3c_vision_config config = {.width = WIDTH,
                                           .depth = DEPTH,
@@ -151,7 +152,7 @@ static ps3c_tensor random_tensor(int ndim, const int64_t *shape)
     return t;
 }
 
-/* Runs one image with `looks` looks and counts; false when it failed. */
+/* Runs `batch` images with `looks` looks and counts; false on failure. */
 static bool run(int64_t batch, int64_t looks)
 {
     ps3c_context *context = ps3c_context_create();
@@ -217,14 +218,14 @@ static bool run(int64_t batch, int64_t looks)
     CHECK(counter == (expected), "%s: got %lld, expected %lld", #counter " (" WHERE ")", (long long)counter, \
           (long long)(expected))
 
-/* Two looks of one image: they run as one group of two segments. */
+/* Two looks of one image run as one group of two segments. */
 static void test_two_looks(void)
 {
 #define WHERE "one image, two looks"
     const int64_t looked = 2 * LOOK, tokens = LOW + looked, conv = (1512 / 28) * (1512 / 28), wide = SELECT * WIDTH;
     if (!run(1, 2))
         return;
-    /* low-res: embedding, and in a block q apart from k v (which stay as the cache), projection, fc1, fc2 */
+    /* low-res: the embedding; per block q, k v (separate, because they are kept as the cache), projection, fc1, fc2 */
     EXPECT(calls.gemm, 1 + 5 * DEPTH + 1 + 4 * DEPTH + 2 + 2 + 2 * CONV_DEPTH + 1);
     EXPECT(calls.layernorm, 2 * 2 * DEPTH + 1 + 1 + CONV_DEPTH);
     EXPECT(calls.attention, 2 * DEPTH);
@@ -256,7 +257,7 @@ static void test_two_looks(void)
 #undef WHERE
 }
 
-/* Images of a batch share every product; only the convolution network runs image by image. */
+/* Images of a batch share all products; only the convolution network runs image by image. */
 static void test_batch(void)
 {
 #define WHERE "three images, one look"

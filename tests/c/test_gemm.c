@@ -1,5 +1,5 @@
-/* GEMM at every level against float64: shapes, strides, alignments, layouts and epilogues drawn at random; guard words
- * around buffers of exact size; independence of segments and threads. */
+/* GEMM at every level against float64, with random shapes, strides, alignments, layouts and epilogues; guard bytes
+ * around buffers of exact size; results independent of other segments and of threads. */
 #include "check.h"
 
 typedef ps3c_status (*gemm_function)(const ps3c_run *, const ps3c_gemm_args *);
@@ -23,7 +23,7 @@ static void make_problem(problem *p, ps3c_dtype dtype, int64_t n, int64_t k, int
     g->transposed = random_int(0, 4) == 0;
     g->ldw = (g->transposed ? n : k) + (random_bool() ? 0 : random_int(0, 5));
     rows = g->transposed ? k : n;
-    /* rows may lie apart: the last one is not padded */
+    /* rows may be ldw apart; no padding after the last one */
     p->weight = random_array(dtype, (rows - 1) * g->ldw + (g->transposed ? n : k), 1 / sqrt((double)k), shift ? 2 : 0);
     g->weight = p->weight.data;
     g->act = (ps3c_activation_function)random_int(0, 3);
@@ -57,7 +57,7 @@ static void free_problem(problem *p)
     }
 }
 
-/* Expected value and the error allowed: rounding of the result, and of a float32 sum of such terms. */
+/* Expected value, and the allowed error: rounding of the result and of a float32 sum of these terms. */
 static double expected(const problem *p, int64_t segment, int64_t token, int64_t n, double *allowed)
 {
     const ps3c_gemm_args *g = &p->args;
@@ -84,7 +84,7 @@ static double expected(const problem *p, int64_t segment, int64_t token, int64_t
     return v;
 }
 
-/* Channels that the call does not own must be as they were. */
+/* Channels outside the call's output must be unchanged. */
 static void check_rest(const problem *p, const char *level)
 {
     const ps3c_gemm_args *g = &p->args;
@@ -101,7 +101,7 @@ static void check_rest(const problem *p, const char *level)
             }
 }
 
-/* step: every how many outputs to compare. */
+/* Compares every step-th output. */
 static void check_problem(problem *p, int64_t step)
 {
     const ps3c_gemm_args *g = &p->args;
@@ -136,7 +136,7 @@ static void check_problem(problem *p, int64_t step)
     free(allowed);
 }
 
-/* Three segments in one call, and each alone, at other thread counts: the same bits. */
+/* Each of three segments has the same bits when computed alone, at other thread counts. */
 static void check_independence(ps3c_dtype dtype, int level)
 {
     problem p;

@@ -1,4 +1,4 @@
-/* LayerNorm at every level against float64: widths, dtypes, activations; in place and not; large means. */
+/* LayerNorm at every level against float64: widths, dtypes, activations; in place or not; large means. */
 #include "check.h"
 
 typedef ps3c_status (*layernorm_function)(const ps3c_run *, const ps3c_layernorm_args *);
@@ -45,7 +45,7 @@ static void check(ps3c_dtype dtype, int64_t segments, int64_t tokens, int64_t ch
                 double w = ps3c_load(dtype, weight.data, c), b = ps3c_load(dtype, bias.data, c);
                 double normal = (get(&source, dtype, s, t, c, false) - mean) * factor, v = normal * w + b;
                 double want = activate(args.act, v), got = get(&y, dtype, s, t, c, false);
-                /* the mean's rounding, amplified by 1 / deviation; then a few roundings of the rest */
+                /* rounding of the mean, divided by the deviation; then a few more roundings */
                 double allowed = fabs(w) * factor * fabs(mean) * 2e-7 + 6e-7 * (fabs(normal * w) + fmax(1, fabs(b)));
                 allowed += rounding(dtype, want) * 1.01;
                 CHECK(fabs(got - want) <= allowed,

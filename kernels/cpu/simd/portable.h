@@ -1,5 +1,5 @@
-/* Vectors of 4 floats for the baseline of any architecture: the compilers' vector extensions, and SSE2 where that is the
- * baseline.
+/* Vectors of 4 floats for the baseline of any architecture: the compilers' vector extensions, and SSE2 where that is
+ * the baseline.
  *
  * Every level's header defines what this one defines:
  *   PS3C_VECTOR                          floats of a vector, 4, 8 or 16; then it includes vector.h
@@ -8,8 +8,8 @@
  *   v_exp2_fraction, v_exp2_scale        the two ends of v_exp2 (simd.h)
  *   v_from_f16, v_to_f16                 PS3C_VECTOR neighbouring float16 values
  *   v_unpack_f16, v_pack_f16             words of two float16 values, the even one in the low half
- * and, if the level has instructions for bfloat16, PS3C_BF16_NATIVE and three functions more: see avx512bf16.h. A header
- * may include another level's and replace a function by a macro of its name. */
+ * and, if the level has instructions for bfloat16, PS3C_BF16_NATIVE and three functions more: see avx512bf16.h. A
+ * header may include another level's and replace a function by a macro of its name. */
 #ifndef PS3C_CPU_SIMD_PORTABLE_H
 #define PS3C_CPU_SIMD_PORTABLE_H
 
@@ -39,8 +39,8 @@ INLINE vfloat v_sqrt(vfloat a)
 }
 #endif
 
-/* x - floor(x), and in *n what v_exp2_scale needs: here floor(x), rounded into the low bits of a float near 1.5 * 2^23,
- * where floats are the integers. */
+/* x - floor(x), and *n for v_exp2_scale. Here *n is floor(x) + 1.5 * 2^23: near that number floats are integers, so
+ * that the addition rounds and the low bits of *n are floor(x). */
 INLINE vfloat v_exp2_fraction(vfloat x, vfloat *n)
 {
     *n = x - 0.5f + 12582912.0f;

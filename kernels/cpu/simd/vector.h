@@ -1,5 +1,5 @@
-/* The vector types of a level and plain arithmetic on them, with the compilers' vector extensions. Included by each level's
- * header after it has defined PS3C_VECTOR, the number of floats of a vector: 4, 8 or 16. */
+/* The vector types of a level and plain arithmetic on them, with the compilers' vector extensions. Included by each
+ * level's header after it has defined PS3C_VECTOR, the number of floats of a vector: 4, 8 or 16. */
 #ifndef PS3C_CPU_SIMD_VECTOR_H
 #define PS3C_CPU_SIMD_VECTOR_H
 
