@@ -54,7 +54,11 @@ reference: $(REFERENCE)
 
 # ---- tests ----------------------------------------------------------------------------------------------------------
 
-test: build reference toolkit
+# The tests' own extension, from the same objects as ps3c._core. Prints its path.
+operations: build
+	$(BIN)/python setup.py -q build_operations
+
+test: build reference toolkit operations
 	$(MAKE) -s -C tests/c BUILD=$(CURDIR)/build/tests-c check
 	$(BIN)/pytest tests -q -n $(TEST_JOBS) --dist loadfile $(ARGS)
 
@@ -67,9 +71,10 @@ real-size: build reference
 # tests/test_memory.py (memory in use): Python's own are too many.
 asan: build reference
 	$(MAKE) -s -C tests/c BUILD=$(CURDIR)/build/tests-c-asan SANITIZE=1 check
-	CC=gcc PS3C_SANITIZE=1 $(BIN)/python setup.py -q build --build-lib $(ASAN) --build-temp build/asan-objects
+	CC=gcc PS3C_SANITIZE=1 $(BIN)/python setup.py -q build --build-lib $(ASAN)
+	CC=gcc PS3C_SANITIZE=1 $(BIN)/python setup.py -q build_operations | tail -n 1 > $(ASAN)/operations.path
 	$(SANITIZED) $(BIN)/python -P -c "import ps3c._core as core; assert '$(ASAN)' in core.__file__, core.__file__"
-	$(SANITIZED) PS3C_ASAN=1 $(BIN)/pytest tests -q -n $(TEST_JOBS) --dist loadfile $(ARGS)
+	$(SANITIZED) PS3C_ASAN=1 PS3C_OPERATIONS=$$(cat $(ASAN)/operations.path) $(BIN)/pytest tests -q -n $(TEST_JOBS) --dist loadfile $(ARGS)
 
 SANITIZED = LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" PYTHONMALLOC=malloc PYTHONPATH=$(CURDIR)/$(ASAN) \
 	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1
@@ -138,9 +143,8 @@ else
 	@echo "lint: no clang here, warnings checked with gcc alone"
 endif
 
-# Single operations are for tests: the stub leaves them unnamed.
 typecheck: build
-	$(BIN)/python -m mypy.stubtest ps3c._core --allowlist tests/typing/stubtest.txt --mypy-config-file tests/typing/mypy.ini
+	$(BIN)/python -m mypy.stubtest ps3c._core --mypy-config-file tests/typing/mypy.ini
 	$(BIN)/python -m mypy --config-file tests/typing/mypy.ini tests/typing/consumer.py
 
 # ---- wheel ----------------------------------------------------------------------------------------------------------
@@ -155,4 +159,4 @@ clean:
 distclean: clean
 	rm -rf $(VENV) .venv-* .cache
 
-.PHONY: help venv build toolkit reference test real-size asan cuda demo docs lint typecheck wheel clean distclean
+.PHONY: help venv build toolkit reference operations test real-size asan cuda demo docs lint typecheck wheel clean distclean

@@ -1,11 +1,14 @@
 """Products alone, by ps3c, torch and oneDNN, and the arrays that single operations take."""
 
 import ctypes
+import functools
+import importlib.util
 import os
 import subprocess
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import common
@@ -25,12 +28,20 @@ def random(shape, dtype: str, scale: float = 1.0) -> np.ndarray:
     return tensor.view(torch.int16).numpy().view(np.uint16) if dtype == "bfloat16" else tensor.numpy()
 
 
+@functools.cache
+def extension() -> ModuleType:
+    """The extension of tests/operations, built if needed. By its path: operations.py of this folder has its name."""
+    path = common.ROOT / "tests" / "operations" / "extension.py"
+    spec = importlib.util.spec_from_file_location("tests_extension", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.operations
+
+
 def seconds(name: str, *arguments, **keywords) -> float:
     """Of one operation's backend call."""
-    from ps3c import _core
-
-    getattr(_core, "op_" + name)(*arguments, **keywords)
-    return _core.op_seconds()
+    getattr(extension(), name)(*arguments, **keywords)
+    return extension().seconds()
 
 
 # ---- products, ours and others' ------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What the tests of ps3c._core share: instances of the module by route, tiny models and all that their runs want."""
+"""What the tests of ps3c._core share: instances of the module by route, tiny models and all that their runs need."""
 
 import importlib.machinery
 import importlib.util
@@ -21,10 +21,25 @@ def load_core(monkeypatch, dlpack):
 
 
 @pytest.fixture(params=["exchange", "managed", "capsule"])
-def core(request, monkeypatch):
+def route(request):
+    """How torch lends its tensors: dlpack.c."""
     if request.param != "capsule" and not HAS_EXCHANGE:
         pytest.skip("this torch has no C exchange API")
-    return load_core(monkeypatch, request.param)
+    return request.param
+
+
+@pytest.fixture
+def core(route, monkeypatch):
+    return load_core(monkeypatch, route)
+
+
+@pytest.fixture
+def operations(route, monkeypatch):
+    """The tests' extension, whose TensorView borrows by the route."""
+    from operations import load  # builds it: only tests that ask for it need it
+
+    monkeypatch.setenv("PS3C_DLPACK", route)
+    return load()
 
 
 VISION = dict(

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-C = sorted(path for folder in ("csrc", "kernels", "examples") for path in (ROOT / folder).rglob("*.[ch]"))
+ROOMS = ("csrc", "kernels", "examples", "tests/operations")
+C = sorted(path for folder in ROOMS for path in (ROOT / folder).rglob("*.[ch]"))
 CUDA = sorted(path for path in ROOT.joinpath("kernels").rglob("*.cu*"))
 PYTHON = sorted(
     path
@@ -29,7 +30,7 @@ INCLUDES = re.compile(r'^[ \t]*#[ \t]*include[ \t]*[<"]([^>"]+)[>"]', re.MULTILI
 def room(path):
     """The part of the tree that a C file belongs to: "csrc" (ps3c.h alone), "csrc/model", "kernels/cpu", "examples"."""
     parts = path.relative_to(ROOT).parts
-    return "/".join(parts[: min(2, len(parts) - 1)]) if parts[0] in ("csrc", "kernels") else parts[0]
+    return "/".join(parts[: min(2, len(parts) - 1)]) if parts[0] in ("csrc", "kernels", "tests") else parts[0]
 
 
 def without_comments(path):
@@ -62,7 +63,10 @@ DOWNWARD = {
     "kernels/cpu": {"csrc", "csrc/contract"},
     "kernels/cuda": {"csrc", "csrc/contract"},
     "examples": {"csrc"},
+    "tests/operations": {"csrc", "csrc/contract", "csrc/run", "csrc/binding"},
 }
+# The one file of the tests' extension that knows how a backend lays out its activations.
+LAYOUTS = ROOT / "tests/operations/shared/layouts.c"
 ENGINE = ("csrc/contract", "csrc/run", "csrc/model")
 
 
@@ -70,7 +74,8 @@ ENGINE = ("csrc/contract", "csrc/run", "csrc/model")
 def test_includes_point_downward(path):
     for name, file in included(path):
         if file is not None:
-            assert room(file) == room(path) or room(file) in DOWNWARD[room(path)], name
+            below = DOWNWARD[room(path)] | ({"kernels/cpu"} if path == LAYOUTS else set())
+            assert room(file) == room(path) or room(file) in below, name
 
 
 @pytest.mark.parametrize("path", [p for p in C if room(p) in ENGINE], ids=name_of)
@@ -83,7 +88,7 @@ def test_engine_names_no_backend(path):
 @pytest.mark.parametrize("path", C + CUDA, ids=name_of)
 def test_python_and_cuda_stay_in_their_rooms(path):
     for name, file in included(path):
-        if room(path) != "csrc/binding":
+        if room(path) not in ("csrc/binding", "tests/operations"):
             assert not re.match(r"(Python|structmember)\.h|numpy/", name), name
         if room(path) != "kernels/cuda":
             assert file or not re.match(r"cuda|cublas|nv|curand", name), name
@@ -95,7 +100,7 @@ def test_python_and_cuda_stay_in_their_rooms(path):
 FORBIDDEN = re.compile(r"\b(exit|_exit|abort|assert|printf|fprintf|puts|perror|sprintf|strcpy|strcat|system)\s*\(")
 
 
-@pytest.mark.parametrize("path", [p for p in C + CUDA if room(p) != "examples"], ids=name_of)
+@pytest.mark.parametrize("path", [p for p in C + CUDA if room(p) not in ("examples", "tests/operations")], ids=name_of)
 def test_engine_and_kernels_never_stop_or_print(path):
     found = FORBIDDEN.search(without_strings(path))
     assert not found, found.group()
@@ -188,6 +193,14 @@ def test_exports_one_symbol():
     assert [line.split()[-1] for line in names.stdout.splitlines()] == ["PyInit__core"]
 
 
+def test_module_holds_no_test_code():
+    """Single operations and TensorView belong to the tests' extension."""
+    from ps3c import _core
+
+    assert not [name for name in dir(_core) if name.startswith("op_") or name in ("TensorView", "seconds")]
+    assert not set(re.findall(rb"ps3c_operation_\w+|\bop_[a-z0-9_]+|TensorView", Path(_core.__file__).read_bytes()))
+
+
 def test_one_openmp_runtime(tmp_path):
     """The engine uses the libgomp that torch has loaded: two pools of threads would fight for the processor."""
     from ps3c import _core
@@ -211,7 +224,7 @@ def test_stub_names_what_the_module_has():
 
     stub = (ROOT / "ps3c" / "_core.pyi").read_text()
     named = set(re.findall(r"^(?:class|def) (\w+)", stub, re.MULTILINE)) - {"__getattr__"}
-    assert named == {name for name in vars(_core) if not name.startswith(("_", "op_"))}
+    assert named == {name for name in vars(_core) if not name.startswith("_")}
     for name in named:
         thing = getattr(_core, name)
         if isinstance(thing, type):

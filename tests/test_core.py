@@ -12,7 +12,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from core_support import VISION, core, random_weights, run, text_arguments, vision_arguments  # noqa: F401
+from core_support import VISION, core, random_weights, route, run, text_arguments, vision_arguments  # noqa: F401
 from torch import nn
 
 from ps3c import _core as installed

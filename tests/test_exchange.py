@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from core_support import core  # noqa: F401  (a fixture)
+from core_support import operations, route  # noqa: F401  (fixtures)
 from torch import nn
 
 
@@ -20,16 +20,16 @@ def row_major_bytes(tensor):
 # ---- what is read ----------------------------------------------------------------------------------------------------
 
 
-def test_route(core, request):
-    assert core.TensorView(torch.zeros(3)).route == request.node.callspec.params["core"]
+def test_route(operations, route):
+    assert operations.TensorView(torch.zeros(3)).route == route
 
 
 @pytest.mark.parametrize(
     "dtype", ["float32", "float16", "bfloat16", "float64", "bool", "uint8", "int8", "int16", "int32", "int64"]
 )
-def test_dtypes(core, dtype):
+def test_dtypes(operations, dtype):
     tensor = torch.tensor([0, 1, 2, 3, 100]).to(getattr(torch, dtype))
-    view = core.TensorView(tensor)
+    view = operations.TensorView(tensor)
     assert (view.dtype, view.device, view.shape) == (dtype, ("cpu", 0), (5,))
     assert view.tobytes() == row_major_bytes(tensor)
 
@@ -48,36 +48,36 @@ STRIDED = {
 
 
 @pytest.mark.parametrize("kind", STRIDED)
-def test_strides(core, kind):
+def test_strides(operations, kind):
     tensor = STRIDED[kind](torch.arange(60, dtype=torch.float32).reshape(3, 4, 5))
-    view = core.TensorView(tensor)
+    view = operations.TensorView(tensor)
     assert view.shape == tuple(tensor.shape)
     assert all(a == b for a, b, size in zip(view.strides, tensor.stride(), tensor.shape) if size > 1)
     assert view.data_ptr == tensor.data_ptr()
     assert view.tobytes() == row_major_bytes(tensor)
 
 
-def test_no_copy(core):
+def test_no_copy(operations):
     tensor = torch.zeros(4)
-    view = core.TensorView(tensor)
+    view = operations.TensorView(tensor)
     tensor[2] = 1.0
     assert view.tobytes() == row_major_bytes(torch.tensor([0.0, 0, 1, 0]))
 
 
-def test_parameters_and_subclasses(core):
+def test_parameters_and_subclasses(operations):
     class Mine(torch.Tensor):
         pass
 
     base = torch.arange(6, dtype=torch.float32)
     for tensor in (nn.Parameter(base), base.clone().requires_grad_(), base.as_subclass(Mine), nn.Buffer(base)):
-        assert core.TensorView(tensor).tobytes() == row_major_bytes(base)
+        assert operations.TensorView(tensor).tobytes() == row_major_bytes(base)
 
 
-def test_more_types_than_are_remembered(core):
+def test_more_types_than_are_remembered(operations):
     for i in range(20):
         tensor = torch.full((2,), float(i)).as_subclass(type(f"Mine{i}", (torch.Tensor,), {}))
         for _ in range(2):
-            assert np.frombuffer(core.TensorView(tensor).tobytes(), np.float32).tolist() == [i, i]
+            assert np.frombuffer(operations.TensorView(tensor).tobytes(), np.float32).tolist() == [i, i]
 
 
 # ---- what is refused -------------------------------------------------------------------------------------------------
@@ -101,33 +101,33 @@ REFUSED = {
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", REFUSED)
-def test_refused_by_name(core, kind):
+def test_refused_by_name(operations, kind):
     make, word = REFUSED[kind]
     tensor = make()
     with pytest.raises(TypeError) as caught:
-        core.TensorView(tensor, "prompt")
+        operations.TensorView(tensor, "prompt")
     assert str(caught.value).startswith("argument prompt: ") and word in str(caught.value)
-    assert core.TensorView(torch.zeros(3)).shape == (3,)  # nothing is left behind
+    assert operations.TensorView(torch.zeros(3)).shape == (3,)  # nothing is left behind
 
 
 @pytest.mark.parametrize("thing", [[1.0], None, 3.0, np.zeros(3), "x", torch.float32, nn.Linear(2, 2)])
-def test_not_a_tensor(core, thing):
+def test_not_a_tensor(operations, thing):
     with pytest.raises(TypeError, match=f"argument prompt: expected a torch.Tensor, got .*{type(thing).__name__}"):
-        core.TensorView(thing, "prompt")
+        operations.TensorView(thing, "prompt")
 
 
-def test_pretending_to_be_a_tensor(core):
+def test_pretending_to_be_a_tensor(operations):
     class Proxy:
         __class__ = torch.Tensor
 
     with pytest.raises(TypeError, match="expected a torch.Tensor, got Proxy"):
-        core.TensorView(Proxy())
+        operations.TensorView(Proxy())
 
 
-def test_too_many_dimensions(core):
+def test_too_many_dimensions(operations):
     with pytest.raises(ValueError, match="argument tensor: expected at most 8 dimensions, got 9"):
-        core.TensorView(torch.zeros([1] * 9))
-    assert core.TensorView(torch.zeros([1] * 8)).shape == (1,) * 8
+        operations.TensorView(torch.zeros([1] * 9))
+    assert operations.TensorView(torch.zeros([1] * 8)).shape == (1,) * 8
 
 
 # ---- who keeps what alive --------------------------------------------------------------------------------------------
@@ -139,10 +139,10 @@ def owned_tensor():
     return torch.from_numpy(array), array
 
 
-def test_view_outlives_tensor(core):
+def test_view_outlives_tensor(operations):
     tensor, array = owned_tensor()
     before = sys.getrefcount(array)
-    view = core.TensorView(tensor)
+    view = operations.TensorView(tensor)
     del tensor
     assert sys.getrefcount(array) == before
     assert np.frombuffer(view.tobytes(), np.float32).tolist() == [0, 1, 2, 3, 4]
@@ -150,10 +150,10 @@ def test_view_outlives_tensor(core):
     assert sys.getrefcount(array) == before - 1
 
 
-def test_tensor_outlives_view(core):
+def test_tensor_outlives_view(operations):
     tensor, array = owned_tensor()
     before = sys.getrefcount(array)
-    view = core.TensorView(tensor)
+    view = operations.TensorView(tensor)
     del view
     assert sys.getrefcount(array) == before
     assert tensor.tolist() == [0, 1, 2, 3, 4]
@@ -161,10 +161,10 @@ def test_tensor_outlives_view(core):
     assert sys.getrefcount(array) == before - 1
 
 
-def test_release_is_final_and_repeatable(core):
+def test_release_is_final_and_repeatable(operations):
     tensor, array = owned_tensor()
     before = sys.getrefcount(array)
-    view = core.TensorView(tensor)
+    view = operations.TensorView(tensor)
     del tensor
     view.release()
     assert sys.getrefcount(array) == before - 1
@@ -174,16 +174,16 @@ def test_release_is_final_and_repeatable(core):
         view.tobytes()
 
 
-def test_new_data_is_seen(core):
+def test_new_data_is_seen(operations):
     tensor = torch.zeros(3)
-    core.TensorView(tensor)
+    operations.TensorView(tensor)
     tensor.data = torch.ones(2, dtype=torch.float64)  # what module.double() does to a Parameter
-    view = core.TensorView(tensor)
+    view = operations.TensorView(tensor)
     assert (view.shape, view.dtype, view.data_ptr) == ((2,), "float64", tensor.data_ptr())
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_no_leak(core):
+def test_no_leak(operations):
     tensor, array = owned_tensor()
     refused = [make() for make, _ in REFUSED.values()]
     before = sys.getrefcount(tensor), sys.getrefcount(array)
@@ -191,10 +191,10 @@ def test_no_leak(core):
     def rounds(count):
         for _ in range(count):
             for _ in range(200):
-                core.TensorView(tensor)
+                operations.TensorView(tensor)
             for other in refused:
                 with pytest.raises(TypeError):
-                    core.TensorView(other)
+                    operations.TensorView(other)
         gc.collect()
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 

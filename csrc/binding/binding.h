@@ -49,7 +49,7 @@ typedef struct ps3c_known_type {
 typedef enum ps3c_route { PS3C_ROUTE_EXCHANGE = 0, PS3C_ROUTE_MANAGED, PS3C_ROUTE_CAPSULE } ps3c_route;
 
 typedef struct ps3c_state {
-    PyTypeObject *vision_model, *vision_plan, *text_model, *text_plan, *parameters, *tensor_view;
+    PyTypeObject *vision_model, *vision_plan, *text_model, *text_plan, *parameters;
     /* torch, looked up when the first tensor comes; NULL before */
     PyObject *tensor_type; /* torch.Tensor */
     PyObject *is_neg;      /* torch.Tensor.is_neg */
@@ -95,6 +95,12 @@ void ps3c_call_end(ps3c_call *call);
     } while (0);
 
 /* ---- dlpack.c: torch tensors on loan ----------------------------------------------------------------------- */
+
+/* The state's fields for loans: how torch lends, by PS3C_DLPACK in the environment; for the module's m_traverse and
+ * m_clear, the types that were met. */
+void ps3c_loans_open(ps3c_state *state);
+int ps3c_loans_traverse(ps3c_state *state, visitproc visit, void *arg);
+void ps3c_loans_close(ps3c_state *state);
 
 /* How messages name a tensor: "prompt", "hidden_states[2]", "weight trunk.norm.bias". */
 typedef struct ps3c_label {
@@ -197,7 +203,6 @@ PyObject *ps3c_model_weights(PyObject *self, void *unused);
 extern PyType_Spec ps3c_vision_model_spec, ps3c_vision_plan_spec; /* vision.c */
 extern PyType_Spec ps3c_text_model_spec, ps3c_text_plan_spec;     /* text.c */
 extern PyType_Spec ps3c_parameters_spec;                          /* parameters.c */
-extern PyType_Spec ps3c_tensor_view_spec;                         /* tensor_view.c */
 
 extern PyMethodDef ps3c_machine_methods[]; /* machine.c */
 extern PyMethodDef ps3c_image_methods[];   /* image.c */

@@ -14,6 +14,38 @@
  */
 #include "binding.h"
 
+/* ---- state ------------------------------------------------------------------------------------------------ */
+
+void ps3c_loans_open(ps3c_state *state)
+{
+    const char *exchange = getenv("PS3C_DLPACK");
+    if (exchange != NULL && strcmp(exchange, "managed") == 0)
+        state->route = PS3C_ROUTE_MANAGED;
+    else if (exchange != NULL && strcmp(exchange, "capsule") == 0)
+        state->route = PS3C_ROUTE_CAPSULE;
+}
+
+int ps3c_loans_traverse(ps3c_state *state, visitproc visit, void *arg)
+{
+    Py_VISIT(state->tensor_type);
+    Py_VISIT(state->is_neg);
+    Py_VISIT(state->to_dlpack);
+    for (int i = 0; i < state->known_count; i++)
+        Py_VISIT(state->known[i].type);
+    return 0;
+}
+
+void ps3c_loans_close(ps3c_state *state)
+{
+    Py_CLEAR(state->tensor_type);
+    Py_CLEAR(state->is_neg);
+    Py_CLEAR(state->to_dlpack);
+    while (state->known_count > 0) {
+        PyTypeObject *type = state->known[--state->known_count].type; /* Py_CLEAR may evaluate its argument twice */
+        Py_DECREF(type);
+    }
+}
+
 /* ---- torch ------------------------------------------------------------------------------------------------ */
 
 static int ps3c_find_torch(ps3c_state *state)

@@ -1,6 +1,5 @@
 /* The extension module ps3c._core: its state, its types and its functions. */
 #include "arrays.h"
-#include "operations.h"
 
 static int ps3c_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **type)
 {
@@ -14,8 +13,7 @@ static int ps3c_add_types(PyObject *module, ps3c_state *state)
         ps3c_add_type(module, &ps3c_vision_plan_spec, &state->vision_plan) < 0 ||
         ps3c_add_type(module, &ps3c_text_model_spec, &state->text_model) < 0 ||
         ps3c_add_type(module, &ps3c_text_plan_spec, &state->text_plan) < 0 ||
-        ps3c_add_type(module, &ps3c_parameters_spec, &state->parameters) < 0 ||
-        ps3c_add_type(module, &ps3c_tensor_view_spec, &state->tensor_view) < 0)
+        ps3c_add_type(module, &ps3c_parameters_spec, &state->parameters) < 0)
         return -1;
     return 0;
 }
@@ -24,11 +22,7 @@ static int ps3c_core_exec(PyObject *module)
 {
     static PyMethodDef *const tables[] = {ps3c_machine_methods, ps3c_image_methods};
     ps3c_state *state = ps3c_state_of(module);
-    const char *exchange = getenv("PS3C_DLPACK");
-    if (exchange != NULL && strcmp(exchange, "managed") == 0)
-        state->route = PS3C_ROUTE_MANAGED;
-    else if (exchange != NULL && strcmp(exchange, "capsule") == 0)
-        state->route = PS3C_ROUTE_CAPSULE;
+    ps3c_loans_open(state);
     ps3c_register_backend(PS3C_CPU, &ps3c_cpu_source);
     ps3c_register_backend(PS3C_CUDA, &ps3c_cuda_source);
     if (ps3c_numpy_import() < 0)
@@ -36,8 +30,6 @@ static int ps3c_core_exec(PyObject *module)
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
         if (PyModule_AddFunctions(module, tables[i]) < 0)
             return -1;
-    if (ps3c_operations_add(module) < 0)
-        return -1;
     return ps3c_add_types(module, state);
 }
 
@@ -49,13 +41,7 @@ static int ps3c_core_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->text_model);
     Py_VISIT(state->text_plan);
     Py_VISIT(state->parameters);
-    Py_VISIT(state->tensor_view);
-    Py_VISIT(state->tensor_type);
-    Py_VISIT(state->is_neg);
-    Py_VISIT(state->to_dlpack);
-    for (int i = 0; i < state->known_count; i++)
-        Py_VISIT(state->known[i].type);
-    return 0;
+    return ps3c_loans_traverse(state, visit, arg);
 }
 
 static int ps3c_core_clear(PyObject *module)
@@ -66,14 +52,7 @@ static int ps3c_core_clear(PyObject *module)
     Py_CLEAR(state->text_model);
     Py_CLEAR(state->text_plan);
     Py_CLEAR(state->parameters);
-    Py_CLEAR(state->tensor_view);
-    Py_CLEAR(state->tensor_type);
-    Py_CLEAR(state->is_neg);
-    Py_CLEAR(state->to_dlpack);
-    while (state->known_count > 0) {
-        PyTypeObject *type = state->known[--state->known_count].type; /* Py_CLEAR may evaluate its argument twice */
-        Py_DECREF(type);
-    }
+    ps3c_loans_close(state);
     return 0;
 }
 

@@ -344,7 +344,7 @@ typedef struct ps3c_backend {
 
 /* ---- the CUDA backend, a library of its own ------------------------------------------------------------------------ */
 
-enum { PS3C_CUDA_ABI = 3 }; /* counts changes of anything that both sides of the library see */
+enum { PS3C_CUDA_ABI = 4 }; /* counts changes of anything that both sides of the library see */
 
 /* What the engine gives the library. */
 typedef struct ps3c_cuda_host {
@@ -361,10 +361,6 @@ typedef struct ps3c_cuda_library {
     ps3c_status (*check_device)(ps3c_context *context, int32_t device_index);
     /* Products of this process that cuBLASLt refused and a plain, slow kernel computed: 0 for any model of use. */
     int64_t (*refused_products)(void);
-    /* For tests of single operations: memory that both host and device reach, and waiting for the device. */
-    void *(*allocate_shared)(size_t bytes); /* 256-byte aligned; NULL: none */
-    void (*free_shared)(void *memory);
-    ps3c_status (*synchronize)(ps3c_context *context);
 } ps3c_cuda_library;
 
 /* The library's one exported symbol, "ps3c_cuda_open". NULL: the host is of another build. Static memory. */

@@ -164,27 +164,6 @@ size_t scratch_bytes(ps3c_dtype dtype, int, int64_t tokens, int64_t channels, in
     return round_up(bytes);
 }
 
-/* ---- memory for tests of single operations ------------------------------------------------------------------- */
-
-void *allocate_shared(size_t bytes)
-{
-    void *memory = nullptr;
-    if (cudaMallocHost(&memory, bytes) == cudaSuccess)
-        return memory;
-    cudaGetLastError();
-    return nullptr;
-}
-
-void free_shared(void *memory) { cudaFreeHost(memory); }
-
-ps3c_status synchronize(ps3c_context *context)
-{
-    const cudaError_t error = cudaDeviceSynchronize();
-    return error == cudaSuccess
-               ? PS3C_OK
-               : ps3c_fail(context, PS3C_ERROR_RUNTIME, "the device failed: %s", cudaGetErrorString(error));
-}
-
 /* ---- tables -------------------------------------------------------------------------------------------------- */
 
 constexpr ps3c_backend make_backend()
@@ -210,8 +189,7 @@ constexpr bool ON_HOST = true;
 #else
 constexpr bool ON_HOST = false;
 #endif
-const ps3c_cuda_library library = {&backend,        ON_HOST,     check_device, ps3c_lt_refusals,
-                                   allocate_shared, free_shared, synchronize};
+const ps3c_cuda_library library = {&backend, ON_HOST, check_device, ps3c_lt_refusals};
 
 /* Adds the folders where pip installs cuBLAS, relative to this library in site-packages/ps3c. */
 void find_cublas()

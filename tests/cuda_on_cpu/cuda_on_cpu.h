@@ -67,6 +67,8 @@ extern "C" {
 void emu_fail_next_launch(const char *part);
 /* From here on, calls of this OS thread that allocate or wait end the process (true), or may be made again. */
 void emu_forbid_waiting(bool forbid);
+/* cudaDeviceSynchronize: a call that waits. */
+void emu_wait();
 }
 
 namespace emu

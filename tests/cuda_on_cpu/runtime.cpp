@@ -120,6 +120,7 @@ EXPORT void emu_fail_next_launch(const char *part)
 }
 
 EXPORT void emu_forbid_waiting(bool forbid) { waiting_forbidden = forbid; }
+EXPORT void emu_wait() { cudaDeviceSynchronize(); }
 
 /* ---- the runtime ------------------------------------------------------------------------------------------------- */
 

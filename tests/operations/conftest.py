@@ -3,8 +3,7 @@ import os
 import emulated
 import pytest
 
-from ps3c import _core
-
+from . import operations
 from .support import DTYPES, LEVELS
 
 
@@ -14,7 +13,7 @@ def level(request):
     if request.param == "cuda":
         if "PS3C_ASAN" in os.environ:
             pytest.skip("the kernels' own tests (tests/cuda_on_cpu) run under sanitizers")
-        if _core.cuda_error() is not None:
+        if operations.cuda_error() is not None:
             if emulated.missing():
                 pytest.skip(emulated.missing())
             emulated.library()

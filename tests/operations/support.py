@@ -7,16 +7,15 @@ import zlib
 import numpy as np
 import torch
 
-from ps3c import _core
-
+from . import operations
 from .tolerances import ARITHMETIC, ROUNDING, SMALLEST
 
 
 class _Operations:
-    """ops.gemm is _core.op_gemm on one thread, where the call does not name threads."""
+    """ops.gemm is operations.gemm on one thread, where the call does not name threads."""
 
     def __getattr__(self, name):
-        return functools.partial(getattr(_core, "op_" + name), threads=1)
+        return functools.partial(getattr(operations, name), threads=1)
 
 
 ops = _Operations()
@@ -36,7 +35,7 @@ def naive(name, *arguments, **keywords):
     return _naive_results[key.digest()]
 
 
-LEVELS = _core.cpu_levels()
+LEVELS = operations.cpu_levels()
 DTYPES = ["float32", "float16", "bfloat16"]
 TORCH = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 

@@ -144,6 +144,11 @@ def test_module_keeps_to_the_limited_api(module):
     assert not {name for name in python if name not in stable or (stable[name].major, stable[name].minor) > (3, 11)}
 
 
+def test_module_holds_no_test_code(module):
+    """Single operations and TensorView belong to the tests' extension."""
+    assert not set(re.findall(rb"ps3c_operation_\w+|\bop_[a-z0-9_]+|TensorView", module.read_bytes()))
+
+
 # ---- installed -------------------------------------------------------------------------------------------------------
 
 

@@ -1,10 +1,8 @@
-/* _core.op_from_rows, _core.op_to_rows, _core.op_copy_channels, _core.op_blend, _core.op_activation_bytes */
-#include "operations.h"
-
-#include "../../kernels/cpu/cpu.h"
+/* from_rows, to_rows, copy_channels: rows into activations and out of them; activation_bytes. */
+#include "shared/operation.h"
 
 /* Reads by the layout's own indices, so that to_rows cannot hide what from_rows did. */
-static PyObject *op_from_rows(PyObject *module, PyObject *positional, PyObject *named)
+static PyObject *from_rows(PyObject *module, PyObject *positional, PyObject *named)
 {
     static char *keywords[] = {"rows", PS3C_OPTIONS_KEYWORDS};
     PyObject *rows, *checked = NULL, *result = NULL;
@@ -14,7 +12,7 @@ static PyObject *op_from_rows(PyObject *module, PyObject *positional, PyObject *
     ps3c_activation x;
 
     (void)module;
-    if (!PyArg_ParseTupleAndKeywords(positional, named, "O|$" PS3C_OPTIONS_FORMAT ":op_from_rows", keywords, &rows,
+    if (!PyArg_ParseTupleAndKeywords(positional, named, "O|$" PS3C_OPTIONS_FORMAT ":from_rows", keywords, &rows,
                                      PS3C_OPTIONS(options)))
         return NULL;
     if (ps3c_operation_begin(&operation, &options) < 0 || ps3c_operation_activation(&operation, "rows", rows, &x) < 0)
@@ -59,7 +57,7 @@ static int check_destination(const ps3c_to_rows_args *args, const ps3c_tensor *o
     return 0;
 }
 
-static PyObject *op_to_rows(PyObject *module, PyObject *positional, PyObject *named)
+static PyObject *to_rows(PyObject *module, PyObject *positional, PyObject *named)
 {
     static char *keywords[] = {"x", "into", "row_of", "first_row", PS3C_OPTIONS_KEYWORDS};
     PyObject *rows, *into, *row_of = Py_None, *result = NULL;
@@ -71,8 +69,8 @@ static PyObject *op_to_rows(PyObject *module, PyObject *positional, PyObject *na
     ps3c_to_rows_args args = {.x = &x};
 
     (void)module;
-    if (!PyArg_ParseTupleAndKeywords(positional, named, "OO|$OL" PS3C_OPTIONS_FORMAT ":op_to_rows", keywords, &rows,
-                                     &into, &row_of, &first_row, PS3C_OPTIONS(options)))
+    if (!PyArg_ParseTupleAndKeywords(positional, named, "OO|$OL" PS3C_OPTIONS_FORMAT ":to_rows", keywords, &rows, &into,
+                                     &row_of, &first_row, PS3C_OPTIONS(options)))
         return NULL;
     args.first_row = first_row;
     if (ps3c_operation_begin(&operation, &options) < 0 || ps3c_operation_activation(&operation, "x", rows, &x) < 0 ||
@@ -98,7 +96,7 @@ cleanup:
     return result;
 }
 
-static PyObject *op_copy_channels(PyObject *module, PyObject *positional, PyObject *named)
+static PyObject *copy_channels(PyObject *module, PyObject *positional, PyObject *named)
 {
     static char *keywords[] = {"x", "y", "at", PS3C_OPTIONS_KEYWORDS};
     PyObject *x_rows, *y_rows, *result = NULL;
@@ -109,8 +107,8 @@ static PyObject *op_copy_channels(PyObject *module, PyObject *positional, PyObje
     ps3c_copy_channels_args args = {.x = &x, .y = &y};
 
     (void)module;
-    if (!PyArg_ParseTupleAndKeywords(positional, named, "OOL|$" PS3C_OPTIONS_FORMAT ":op_copy_channels", keywords,
-                                     &x_rows, &y_rows, &at, PS3C_OPTIONS(options)))
+    if (!PyArg_ParseTupleAndKeywords(positional, named, "OOL|$" PS3C_OPTIONS_FORMAT ":copy_channels", keywords, &x_rows,
+                                     &y_rows, &at, PS3C_OPTIONS(options)))
         return NULL;
     if (ps3c_operation_begin(&operation, &options) < 0 || ps3c_operation_activation(&operation, "x", x_rows, &x) < 0 ||
         ps3c_operation_activation(&operation, "y", y_rows, &y) < 0)
@@ -128,45 +126,7 @@ cleanup:
     return result;
 }
 
-static PyObject *op_blend(PyObject *module, PyObject *positional, PyObject *named)
-{
-    static char *keywords[] = {"flag", "low", "y", "first", PS3C_OPTIONS_KEYWORDS};
-    PyObject *flag_object, *low_rows, *y_rows, *result = NULL;
-    long long first = 0;
-    ps3c_operation_options options = PS3C_OPTIONS_INIT;
-    ps3c_operation operation = PS3C_OPERATION_INIT;
-    ps3c_activation low, y;
-    ps3c_tensor flag;
-    ps3c_blend_args args = {.flag = &flag, .low = &low, .y = &y};
-
-    (void)module;
-    if (!PyArg_ParseTupleAndKeywords(positional, named, "OOO|$L" PS3C_OPTIONS_FORMAT ":op_blend", keywords,
-                                     &flag_object, &low_rows, &y_rows, &first, PS3C_OPTIONS(options)))
-        return NULL;
-    if (ps3c_operation_begin(&operation, &options) < 0 ||
-        ps3c_operation_tensor(&operation, "flag", flag_object, PS3C_ELEMENT_FLOAT32, 2, &flag) < 0 ||
-        ps3c_operation_activation(&operation, "low", low_rows, &low) < 0 ||
-        ps3c_operation_activation(&operation, "y", y_rows, &y) < 0)
-        goto cleanup;
-    if (low.segments != 1 || y.segments != 1 || low.tokens != y.tokens || low.channels != y.channels) {
-        ps3c_operation_refuse("low", "got (%lld, %lld, %lld), expected one segment of y's shape",
-                              (long long)low.segments, (long long)low.tokens, (long long)low.channels);
-        goto cleanup;
-    }
-    if (!flag.data || flag.shape[1] != 1 || first < 0 || first > flag.shape[0] - y.tokens) {
-        ps3c_operation_refuse("flag", "got (%lld, %lld), expected (at least %lld, 1)", (long long)flag.shape[0],
-                              (long long)flag.shape[1], first + (long long)y.tokens);
-        goto cleanup;
-    }
-    args.first = first;
-    PS3C_OPERATION_RUN(&operation, blend, &args);
-    result = ps3c_operation_rows(&operation, &y, y.channels);
-cleanup:
-    ps3c_operation_end(&operation);
-    return result;
-}
-
-static PyObject *op_activation_bytes(PyObject *module, PyObject *positional, PyObject *named)
+static PyObject *activation_bytes(PyObject *module, PyObject *positional, PyObject *named)
 {
     static char *keywords[] = {"segments", "tokens", "channels", PS3C_OPTIONS_KEYWORDS};
     long long segments, tokens, channels;
@@ -176,7 +136,7 @@ static PyObject *op_activation_bytes(PyObject *module, PyObject *positional, PyO
     size_t bytes;
 
     (void)module;
-    if (!PyArg_ParseTupleAndKeywords(positional, named, "LLL|$" PS3C_OPTIONS_FORMAT ":op_activation_bytes", keywords,
+    if (!PyArg_ParseTupleAndKeywords(positional, named, "LLL|$" PS3C_OPTIONS_FORMAT ":activation_bytes", keywords,
                                      &segments, &tokens, &channels, PS3C_OPTIONS(options)))
         return NULL;
     if (ps3c_operation_begin(&operation, &options) == 0) {
@@ -187,24 +147,18 @@ static PyObject *op_activation_bytes(PyObject *module, PyObject *positional, PyO
     return result;
 }
 
-PyMethodDef ps3c_operations_layout[] = {
-    PS3C_OPERATION_METHOD(op_from_rows, "op_from_rows(rows, *, dtype='float32', level=None, threads=0)\n--\n\n"
-                                        "Rows into an activation, read back one element at a time."),
-    PS3C_OPERATION_METHOD(
-        op_to_rows, "op_to_rows(x, into, *, row_of=None, first_row=0, dtype='float32', level=None, threads=0)\n"
-                    "--\n\n"
-                    "Writes rows x (segments, tokens, channels) into the array `into` (batch, rows, channels) at\n"
-                    "into[segment % batch, first_row + row_of[segment, token]], and returns it. into may have\n"
-                    "any strides along batch and rows. row_of: (segments, tokens) int32, None: the token."),
-    PS3C_OPERATION_METHOD(op_copy_channels,
-                          "op_copy_channels(x, y, at, *, dtype='float32', level=None, threads=0)\n--\n\n"
-                          "y with its channels from at on replaced by x."),
-    PS3C_OPERATION_METHOD(op_blend, "op_blend(flag, low, y, *, first=0, dtype='float32', level=None, threads=0)\n--\n\n"
-                                    "flag * low + (flag == 0) * y token by token; low, y: (1, tokens, channels);\n"
-                                    "flag: (images, 1) float32, token t is image first + t."),
-    PS3C_OPERATION_METHOD(op_activation_bytes,
-                          "op_activation_bytes(segments, tokens, channels, *, dtype='float32', level=None,\n"
-                          "                    threads=0)\n--\n\n"
-                          "Bytes of an activation, or None when they do not fit a size_t."),
-    {NULL, NULL, 0, NULL},
-};
+PS3C_OPERATION(from_rows, "from_rows(rows, *, dtype='float32', level=None, threads=0)\n--\n\n"
+                          "Rows into an activation, read back one element at a time.");
+
+PS3C_OPERATION(to_rows, "to_rows(x, into, *, row_of=None, first_row=0, dtype='float32', level=None, threads=0)\n"
+                        "--\n\n"
+                        "Writes rows x (segments, tokens, channels) into the array `into` (batch, rows, channels) at\n"
+                        "into[segment % batch, first_row + row_of[segment, token]], and returns it. into may have\n"
+                        "any strides along batch and rows. row_of: (segments, tokens) int32, None: the token.");
+
+PS3C_OPERATION(copy_channels, "copy_channels(x, y, at, *, dtype='float32', level=None, threads=0)\n--\n\n"
+                              "y with its channels from at on replaced by x.");
+
+PS3C_OPERATION(activation_bytes, "activation_bytes(segments, tokens, channels, *, dtype='float32', level=None,\n"
+                                 "                 threads=0)\n--\n\n"
+                                 "Bytes of an activation, or None when they do not fit a size_t.");

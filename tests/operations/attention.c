@@ -1,5 +1,5 @@
-/* _core.op_attention, _core.op_attention_pool */
-#include "operations.h"
+/* attention: softmax(q k^T / sqrt(head_dim)) v over cached and own tokens. */
+#include "shared/operation.h"
 
 /* Writes [before][keys][values] channels; keys and values are rows of the same shape. Returns the channels of keys. */
 static int64_t take_keys_values(ps3c_operation *operation, const char *keys_name, PyObject *keys,
@@ -58,7 +58,7 @@ static int check_attention(const ps3c_attention_args *args, int64_t channels, in
     return 0;
 }
 
-static PyObject *op_attention(PyObject *module, PyObject *positional, PyObject *named)
+static PyObject *attention(PyObject *module, PyObject *positional, PyObject *named)
 {
     static char *keywords[] = {
         "q", "k", "v", "heads", "cached_k", "cached_v", "causal", "last_query_mask", "fused", PS3C_OPTIONS_KEYWORDS};
@@ -73,7 +73,7 @@ static PyObject *op_attention(PyObject *module, PyObject *positional, PyObject *
     ps3c_attention_args args = {.query = &query, .own = &own, .out = &out};
 
     (void)module;
-    if (!PyArg_ParseTupleAndKeywords(positional, named, "OOO|$LOOpOp" PS3C_OPTIONS_FORMAT ":op_attention", keywords, &q,
+    if (!PyArg_ParseTupleAndKeywords(positional, named, "OOO|$LOOpOp" PS3C_OPTIONS_FORMAT ":attention", keywords, &q,
                                      &k, &v, &heads, &cached_k, &cached_v, &causal, &mask, &fused,
                                      PS3C_OPTIONS(options)))
         return NULL;
@@ -117,65 +117,10 @@ cleanup:
     return result;
 }
 
-static PyObject *op_attention_pool(PyObject *module, PyObject *positional, PyObject *named)
-{
-    static char *keywords[] = {"query", "keys_values", "heads", "mask", PS3C_OPTIONS_KEYWORDS};
-    PyObject *query_rows, *keys_values_rows, *mask = Py_None, *result = NULL;
-    long long heads = 0;
-    ps3c_operation_options options = PS3C_OPTIONS_INIT;
-    ps3c_operation operation = PS3C_OPERATION_INIT;
-    ps3c_activation query, keys_values, out;
-    ps3c_tensor view;
-    ps3c_attention_pool_args args = {.query = &query, .keys_values = &keys_values, .out = &out};
-
-    (void)module;
-    if (!PyArg_ParseTupleAndKeywords(positional, named, "OO|$LO" PS3C_OPTIONS_FORMAT ":op_attention_pool", keywords,
-                                     &query_rows, &keys_values_rows, &heads, &mask, PS3C_OPTIONS(options)))
-        return NULL;
-    if (ps3c_operation_begin(&operation, &options) < 0 ||
-        ps3c_operation_activation(&operation, "query", query_rows, &query) < 0 ||
-        ps3c_operation_activation(&operation, "keys_values", keys_values_rows, &keys_values) < 0)
-        goto cleanup;
-    if (query.segments != 1 || query.tokens != 1 || keys_values.channels != 2 * query.channels) {
-        ps3c_operation_refuse("query", "got (%lld, %lld, %lld), expected (1, 1, %lld)", (long long)query.segments,
-                              (long long)query.tokens, (long long)query.channels, (long long)keys_values.channels / 2);
-        goto cleanup;
-    }
-    if (heads < 1 || query.channels % heads || query.channels / heads % 8) {
-        ps3c_operation_refuse("heads", "got %lld, expected %lld channels to be heads of a multiple of 8", heads,
-                              (long long)query.channels);
-        goto cleanup;
-    }
-    if (mask != Py_None) {
-        int64_t shape[2] = {keys_values.segments, keys_values.tokens};
-        args.mask = ps3c_operation_array(&operation, "mask", mask, PS3C_ELEMENT_UINT8, 2, shape, &view);
-        if (!args.mask)
-            goto cleanup;
-    }
-    args.heads = heads;
-    args.head_dim = query.channels / heads;
-    if (ps3c_operation_output(&operation, 1, keys_values.segments, query.channels, &out) < 0)
-        goto cleanup;
-    PS3C_OPERATION_RUN(&operation, attention_pool, &args);
-    result = ps3c_operation_rows(&operation, &out, out.channels);
-cleanup:
-    ps3c_operation_end(&operation);
-    return result;
-}
-
-PyMethodDef ps3c_operations_attention[] = {
-    PS3C_OPERATION_METHOD(
-        op_attention,
-        "op_attention(q, k, v, *, heads, cached_k=None, cached_v=None, causal=False, last_query_mask=None,\n"
-        "             fused=False, dtype='float32', level=None, threads=0)\n--\n\n"
-        "softmax(q k^T / sqrt(head_dim)) v, rows (segments, tokens, heads * head_dim).\n\n"
-        "Segment s of q sees segment s % len(cached_k) of the cached tokens, then its own. last_query_mask: "
-        "(segments,\n"
-        "tokens) uint8. fused: q, k and v lie in one activation, as the engine has them."),
-    PS3C_OPERATION_METHOD(op_attention_pool,
-                          "op_attention_pool(query, keys_values, *, heads, mask=None, dtype='float32', level=None,\n"
-                          "                  threads=0)\n--\n\n"
-                          "One query (1, 1, C) over each segment of keys_values (S, T, 2 C): (1, S, C).\n\n"
-                          "mask: (S, T) uint8, 1 where a token counts."),
-    {NULL, NULL, 0, NULL},
-};
+PS3C_OPERATION(attention,
+               "attention(q, k, v, *, heads, cached_k=None, cached_v=None, causal=False, last_query_mask=None,\n"
+               "          fused=False, dtype='float32', level=None, threads=0)\n--\n\n"
+               "softmax(q k^T / sqrt(head_dim)) v, rows (segments, tokens, heads * head_dim).\n\n"
+               "Segment s of q sees segment s % len(cached_k) of the cached tokens, then its own. last_query_mask: "
+               "(segments,\n"
+               "tokens) uint8. fused: q, k and v lie in one activation, as the engine has them.");

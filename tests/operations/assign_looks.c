@@ -1,7 +1,5 @@
-/* _core.op_assign_looks */
-#include "operations.h"
-
-#include <limits.h>
+/* assign_looks: from ranks to looks. */
+#include "shared/operation.h"
 
 /* What one call carries; args points into it. */
 typedef struct looks_call {
@@ -165,7 +163,7 @@ cleanup:
     return result;
 }
 
-static PyObject *op_assign_looks(PyObject *module, PyObject *positional, PyObject *named)
+static PyObject *assign_looks(PyObject *module, PyObject *positional, PyObject *named)
 {
     static char *keywords[] = {"rank", "scales", "ends", PS3C_OPTIONS_KEYWORDS};
     PyObject *rank, *scales, *ends, *result = NULL;
@@ -175,7 +173,7 @@ static PyObject *op_assign_looks(PyObject *module, PyObject *positional, PyObjec
     looks_call call = {.entries = 0};
 
     (void)module;
-    if (!PyArg_ParseTupleAndKeywords(positional, named, "OOO|$" PS3C_OPTIONS_FORMAT ":op_assign_looks", keywords, &rank,
+    if (!PyArg_ParseTupleAndKeywords(positional, named, "OOO|$" PS3C_OPTIONS_FORMAT ":assign_looks", keywords, &rank,
                                      &scales, &ends, PS3C_OPTIONS(options)))
         return NULL;
     call.args.scales = call.scales;
@@ -193,12 +191,9 @@ cleanup:
     return result;
 }
 
-PyMethodDef ps3c_operations_looks[] = {
-    PS3C_OPERATION_METHOD(
-        op_assign_looks,
-        "op_assign_looks(rank, scales, ends, *, dtype='float32', level=None, threads=0)\n--\n\n"
-        "(positions, row_of, maps): lists of int32 (B, tokens) a look, twice, and of (B, rows, cols) a scale.\n\n"
-        "rank: int32 (B, rows * cols) a scale, as op_rank gives. scales: (height, width, rows, cols) tuples.\n"
-        "ends: int32 (B, scales, looks), patches taken up to and with each look."),
-    {NULL, NULL, 0, NULL},
-};
+PS3C_OPERATION(
+    assign_looks,
+    "assign_looks(rank, scales, ends, *, dtype='float32', level=None, threads=0)\n--\n\n"
+    "(positions, row_of, maps): lists of int32 (B, tokens) a look, twice, and of (B, rows, cols) a scale.\n\n"
+    "rank: int32 (B, rows * cols) a scale, as rank gives. scales: (height, width, rows, cols) tuples.\n"
+    "ends: int32 (B, scales, looks), patches taken up to and with each look.");

@@ -1,5 +1,5 @@
-/* _core.op_gemm */
-#include "operations.h"
+/* gemm: act(x W^T + bias) * scale + residual. */
+#include "shared/operation.h"
 
 /* The destination: a copy of `into`, or a new activation of just the outputs. */
 static int take_destination(ps3c_operation *operation, PyObject *into, const ps3c_activation *x, int64_t channels,
@@ -61,7 +61,7 @@ static int check_channels(const ps3c_gemm_args *args, const ps3c_activation *res
     return 0;
 }
 
-static PyObject *op_gemm(PyObject *module, PyObject *positional, PyObject *named)
+static PyObject *gemm(PyObject *module, PyObject *positional, PyObject *named)
 {
     static char *keywords[] = {"x",          "weight",      "bias",        "act",  "scale",    "residual",
                                "transposed", "values_from", "out_channel", "into", "in_place", PS3C_OPTIONS_KEYWORDS};
@@ -76,8 +76,8 @@ static PyObject *op_gemm(PyObject *module, PyObject *positional, PyObject *named
     ps3c_gemm_args args = {.x = &x, .y = &y};
 
     (void)module;
-    if (!PyArg_ParseTupleAndKeywords(positional, named, "OO|O$sOOpLLOp" PS3C_OPTIONS_FORMAT ":op_gemm", keywords,
-                                     &x_rows, &weight, &bias, &act, &scale, &residual_rows, &transposed, &values_from,
+    if (!PyArg_ParseTupleAndKeywords(positional, named, "OO|O$sOOpLLOp" PS3C_OPTIONS_FORMAT ":gemm", keywords, &x_rows,
+                                     &weight, &bias, &act, &scale, &residual_rows, &transposed, &values_from,
                                      &out_channel, &into, &in_place, PS3C_OPTIONS(options)))
         return NULL;
     args.transposed = transposed;
@@ -113,14 +113,11 @@ cleanup:
     return result;
 }
 
-PyMethodDef ps3c_operations_gemm[] = {
-    PS3C_OPERATION_METHOD(
-        op_gemm,
-        "op_gemm(x, weight, bias=None, *, act='none', scale=None, residual=None, transposed=False, values_from=-1,\n"
-        "        out_channel=0, into=None, in_place=False, dtype='float32', level=None, threads=0)\n--\n\n"
-        "act(x W^T + bias) * scale + residual as rows (segments, tokens, n).\n\n"
-        "weight: (n, k), or (k, n) with transposed; rows may lie apart. values_from: outputs from here on go through\n"
-        "the layout of attention values and back (-1: none). into: rows whose channels from out_channel on are\n"
-        "replaced, returned whole. in_place: the residual is the destination."),
-    {NULL, NULL, 0, NULL},
-};
+PS3C_OPERATION(
+    gemm,
+    "gemm(x, weight, bias=None, *, act='none', scale=None, residual=None, transposed=False, values_from=-1,\n"
+    "     out_channel=0, into=None, in_place=False, dtype='float32', level=None, threads=0)\n--\n\n"
+    "act(x W^T + bias) * scale + residual as rows (segments, tokens, n).\n\n"
+    "weight: (n, k), or (k, n) with transposed; rows may lie apart. values_from: outputs from here on go through\n"
+    "the layout of attention values and back (-1: none). into: rows whose channels from out_channel on are\n"
+    "replaced, returned whole. in_place: the residual is the destination.");

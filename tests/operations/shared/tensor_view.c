@@ -1,6 +1,6 @@
-/* TensorView: a torch tensor's memory held by a loan. A window on dlpack.c for tests: what the engine would see, and
- * when the memory is given back. */
-#include "binding.h"
+/* TensorView: a torch tensor's memory, borrowed by csrc/binding/dlpack.c. It shows what the engine sees, and when the
+ * memory is given back. */
+#include "../../../csrc/binding/binding.h"
 
 typedef struct ps3c_tensor_view {
     PyObject base;
@@ -149,7 +149,7 @@ static PyType_Slot ps3c_tensor_view_slots[] = {
 };
 
 PyType_Spec ps3c_tensor_view_spec = {
-    .name = "ps3c._core.TensorView",
+    .name = "operations.TensorView",
     .basicsize = sizeof(ps3c_tensor_view),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = ps3c_tensor_view_slots,

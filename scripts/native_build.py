@@ -1,0 +1,255 @@
+"""What builds of C sources share: one object from one source and one set of flags, compiled again only when something
+changed, and linking. setup.py builds ps3c._core with it, and the tests' extension (tests/operations) from the same objects.
+
+The environment variables are those of setup.py.
+"""
+
+import fcntl
+import functools
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from setuptools.errors import CompileError, LinkError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Of the oldest Python that a module built here serves; None: this Python alone.
+LIMITED_API = (3, 11)
+if (
+    sys.implementation.name != "cpython"
+    or sys.version_info < LIMITED_API
+    or sysconfig.get_config_var("Py_GIL_DISABLED")
+):
+    LIMITED_API = None
+
+# Machine code for each; the last one's PTX too, for what comes after it.
+CUDA_ARCHITECTURES = ["sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120"]
+
+
+def switch(name):
+    """Is the environment variable set, and not to 0?"""
+    return os.environ.get(name, "0") not in ("", "0")
+
+
+def sources(folder, pattern="*.c"):
+    return sorted(str(path.relative_to(ROOT)) for path in (ROOT / folder).glob(pattern))
+
+
+@functools.lru_cache(None)
+def digest(name):
+    return hashlib.sha256(Path(name).read_bytes()).hexdigest()
+
+
+@contextmanager
+def locked(folder):
+    """One build at a time may write into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+class Compilation:
+    """One source to one object, with one set of flags."""
+
+    def __init__(self, compiler, source, flags, folder, tag=""):
+        self.source = source
+        stem = Path(folder, source).with_suffix("")
+        self.object = Path(f"{stem}{'.' + tag if tag else ''}.o")
+        self.depends = self.object.with_suffix(".d")
+        self.command = [*compiler, *flags, "-c", source]
+
+    def stamp(self):
+        """What the object is made from: the command, and the contents of the files that the compiler read."""
+        names = self.depends.read_text().replace("\\\n", " ").split(":", 1)[1].split()
+        return hashlib.sha256("\0".join([*self.command, *map(digest, names)]).encode()).hexdigest()
+
+    def is_current(self):
+        try:
+            return self.object.is_file() and self.object.with_suffix(".made").read_text() == self.stamp()
+        except (OSError, IndexError):
+            return False
+
+    def run(self):
+        if self.is_current():
+            return
+        self.object.parent.mkdir(parents=True, exist_ok=True)
+        print("cc", self.source, "->", self.object.name, flush=True)
+        output = ["-MMD", "-MF", str(self.depends), "-o", str(self.object)]
+        result = subprocess.run(self.command + output, capture_output=True, text=True)
+        self.object.with_suffix(".log").write_text(result.stderr)  # scripts/cuda_kernels.py reads ptxas's words there
+        if result.returncode != 0 or "-Xptxas=-v" not in self.command:
+            sys.stderr.write(result.stderr)
+        if result.returncode != 0:
+            raise CompileError(f"{self.source}: the compiler failed with status {result.returncode}")
+        self.object.with_suffix(".made").write_text(self.stamp())
+
+
+class Toolchain:
+    """The C compiler, the flags of one kind of build (release, debug or sanitize), and the folder of its objects."""
+
+    def __init__(self, objects, jobs):
+        """objects: a folder. Each kind has its own in it, so that another kind does not compile everything again."""
+        compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+        self.compiler = [part for part in compiler if part != "-pthread"] + ["-pthread"]
+        self.kind = "sanitize" if switch("PS3C_SANITIZE") else "debug" if switch("PS3C_DEBUG") else "release"
+        self.sanitize = ["-fsanitize=address,undefined"] if self.kind == "sanitize" else []
+        self.folder = Path(objects, self.kind)
+        self.jobs = jobs
+        self.openmp = self.openmp_flags()
+        self.optimize = {
+            "sanitize": ["-O1", "-g", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined"],
+            "debug": ["-O0", "-g"],
+            "release": [],
+        }[self.kind]
+        self.common = ["-std=gnu11", "-Wall", "-Wextra", "-fPIC", "-fvisibility=hidden", *self.sanitize, *self.openmp]
+        self.common += ["-Werror=implicit-function-declaration"]  # such as of what the limited API hides
+        self.common += ["-Werror"] if switch("PS3C_WERROR") else []
+
+    def openmp_flags(self):
+        """-fopenmp where the compiler has its headers and library; without it everything runs on one thread."""
+        program = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder, "openmp.c")
+            source.write_text(program)
+            command = [*self.compiler, "-fopenmp", str(source), "-o", str(Path(folder, "openmp"))]
+            if subprocess.run(command, capture_output=True).returncode == 0:
+                return ["-fopenmp"]
+        print("warning: this compiler has no OpenMP: ps3c will use one thread", file=sys.stderr)
+        return []
+
+    def engine_flags(self):
+        return [*self.common, "-ffp-contract=off", *(self.optimize or ["-O2"])]
+
+    def kernel_flags(self):
+        return [*self.common, "-ffp-contract=fast", *(self.optimize or ["-O3"])]
+
+    def python_flags(self):
+        """Of sources that include Python.h and NumPy."""
+        import numpy
+
+        paths = sysconfig.get_paths()
+        folders = dict.fromkeys([paths["include"], paths["platinclude"], numpy.get_include()])
+        limited = [f"-DPy_LIMITED_API=0x{LIMITED_API[0]:02X}{LIMITED_API[1]:02X}0000"] if LIMITED_API else []
+        return [*self.engine_flags(), *limited, *[f"-isystem{path}" for path in folders]]
+
+    def compilation(self, source, flags, tag=""):
+        return Compilation(self.compiler, source, flags, self.folder, tag)
+
+    def run(self, compilations):
+        with ThreadPoolExecutor(self.jobs) as pool:
+            list(pool.map(Compilation.run, compilations))
+
+    def link(self, compilations, target):
+        """A shared library, unless it is there and made from the same objects. Replaced, not overwritten: a process may
+        have it loaded."""
+        # Not by Python's own link command: some add where that Python lies to the library's search path.
+        command = [
+            *self.compiler,
+            "-shared",
+            *[str(task.object) for task in compilations],
+            *self.sanitize,
+            *self.openmp,
+        ]
+        command += [*shlex.split(os.environ.get("LDFLAGS", "")), "-ldl", "-lm"]
+        made = [task.object.with_suffix(".made").read_text() for task in compilations]
+        stamp = hashlib.sha256("\0".join([*command, *made]).encode()).hexdigest()
+        stamps = self.folder / f"{target.name}.linked"
+        if target.is_file() and stamps.is_file() and stamps.read_text() == stamp + digest_of(target):
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        new = target.with_name(f"{target.name}.new")
+        if subprocess.run([*command, "-o", str(new)]).returncode != 0:
+            raise LinkError(f"{target}: the compiler failed to link")
+        os.replace(new, target)
+        stamps.write_text(stamp + digest_of(target))
+
+
+def digest_of(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+class CudaLibrary:
+    """libps3c_cuda.so: one fat object a source, linked with CUDA's runtime inside and no other CUDA library."""
+
+    NAME = "libps3c_cuda.so"
+    CHECKS = (
+        "kernels/cuda/cublaslt_check.cu"  # compares our declarations with cuBLAS's header, where that is: make cuda
+    )
+
+    def __init__(self):
+        wanted = os.environ.get("PS3C_CUDA", "auto") or "auto"
+        if wanted not in ("auto", "0", "1"):
+            raise CompileError(f"PS3C_CUDA: got {wanted!r}, expected auto, 1 or 0")
+        self.required = wanted == "1"
+        self.nvcc = None if wanted == "0" or not sources("kernels/cuda", "*.cu") else self.find_nvcc()
+        if self.nvcc is None and self.required:
+            raise CompileError(
+                "PS3C_CUDA=1, but no nvcc: it is not on the path, under CUDA_HOME or in /usr/local/cuda; NVCC names it"
+            )
+
+    @staticmethod
+    def find_nvcc():
+        named = os.environ.get("NVCC")
+        places = [Path(os.environ[name], "bin", "nvcc") for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
+        places.append(Path("/usr/local/cuda/bin/nvcc"))
+        return named or shutil.which("nvcc") or next((str(place) for place in places if place.is_file()), None)
+
+    def architectures(self):
+        asked = os.environ.get("PS3C_CUDA_ARCHITECTURES", "").replace(",", " ").replace(";", " ").split()
+        if asked:
+            return asked
+        listed = subprocess.run([self.nvcc, "--list-gpu-code"], capture_output=True, text=True).stdout.split()
+        known = [name for name in CUDA_ARCHITECTURES if name.rstrip("a") in listed]
+        if not known:
+            raise CompileError(f"{self.nvcc} does not say that it compiles for any of {' '.join(CUDA_ARCHITECTURES)}")
+        return known
+
+    def flags(self):
+        names = [name.replace("sm_", "") for name in self.architectures()]
+        later = names[-1].rstrip("a")  # code for "90a" runs nowhere else
+        flags = ["-std=c++17", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wextra,-Wno-unused-parameter"]
+        flags += [f"-gencode=arch=compute_{name},code=sm_{name}" for name in names]
+        flags += [f"-gencode=arch=compute_{later},code=compute_{later}"]
+        return flags + (["-Xptxas=-v"] if switch("PS3C_CUDA_VERBOSE") else [])
+
+    def build(self, folder, target, jobs):
+        """Compiles and links; where nobody asked for it, what nvcc cannot do is a warning."""
+        target.unlink(missing_ok=True)  # none is better than that of another build
+        if self.nvcc is None:
+            return
+        try:
+            flags = self.flags()
+            names = [name for name in sources("kernels/cuda", "*.cu") if name != self.CHECKS]
+            tasks = [Compilation([self.nvcc], source, flags, folder) for source in names]
+            with ThreadPoolExecutor(jobs) as pool:
+                list(pool.map(Compilation.run, tasks))
+            self.link(tasks, target)
+        except (CompileError, OSError) as error:
+            if self.required:
+                raise
+            print(f"warning: no CUDA library ({error}): ps3c will run on the CPU alone", file=sys.stderr)
+
+    def link(self, tasks, target):
+        lib = (
+            Path(os.path.realpath(self.nvcc)).parent.parent / "lib"
+        )  # where pip's nvcc keeps what others have in lib64
+        command = [self.nvcc, "-shared", "-cudart=static", f"-L{lib}", *[str(task.object) for task in tasks]]
+        command += ["-Xlinker=-z,defs,--exclude-libs,ALL", "-ldl", "-lpthread", "-lrt", "-o", str(target)]
+        # With libstdc++ inside, the process's own cannot be too old for it; not every system has it as an archive.
+        for inside in (["-Xcompiler=-static-libstdc++,-static-libgcc"], []):
+            result = subprocess.run(command + inside, capture_output=True, text=True)
+            if result.returncode == 0:
+                break
+        sys.stderr.write(result.stderr)
+        if result.returncode != 0:
+            raise CompileError(f"{target}: nvcc failed to link with status {result.returncode}")
