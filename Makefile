@@ -23,7 +23,7 @@ help:
 	@echo "make real-size  the published models' size against ps3-torch, once (minutes, 20 GB)"
 	@echo "make asan       tests on a build with the address and undefined-behaviour sanitizers"
 	@echo "make cuda       the CUDA library for all architectures, without spills; docs/kernels.md; no GPU needed"
-	@echo "make lint       formatting, and a build without warnings by gcc and clang"
+	@echo "make lint       formatting, and a build without warnings by Python's compiler and by clang"
 	@echo "make typecheck  the stub of ps3c._core against the module, and a user's code against the package, by mypy"
 	@echo "make wheel      sdist and manylinux wheel in dist/; with the CUDA library when PS3C_CUDA=1"
 	@echo "make clean      removes what was built; 'make distclean' the environments too"
@@ -100,7 +100,7 @@ $(CUBLAS)/.ready: $(VENV)/.ready
 # Everything that a machine without a GPU can say: it compiles, nothing spills, our declarations of cuBLASLt are its own,
 # and every function looked up in it is there.
 cuda: toolkit $(CUBLAS)/.ready
-	NVCC=$(CUDA_HOME)/bin/nvcc PS3C_CUDA=1 PS3C_CUDA_VERBOSE=1 $(BIN)/python setup.py -q build_ext --build-lib $(CUDA_BUILD) --build-temp $(CUDA_BUILD)/objects
+	NVCC=$(CUDA_HOME)/bin/nvcc PS3C_CUDA=1 PS3C_CUDA_VERBOSE=1 $(BIN)/python setup.py -q build_cuda --build-lib $(CUDA_BUILD) --build-temp $(CUDA_BUILD)/objects
 	$(CUDA_HOME)/bin/nvcc -std=c++17 -arch=sm_80 -I$(CUBLAS)/nvidia/cu13/include -c kernels/cuda/cublaslt_check.cu -o $(CUDA_BUILD)/cublaslt_check.o
 	$(BIN)/python scripts/cuda_kernels.py $(CUDA_BUILD)/objects $(if $(PS3C_CUDA_ARCHITECTURES),,--write docs/kernels.md) \
 	    --library $(CUDA_BUILD)/ps3c/libps3c_cuda.so --cublaslt $(CUBLAS)/nvidia/cu13/lib/libcublasLt.so.13
@@ -130,15 +130,17 @@ docs: build $(VENV)/.docs
 
 # ---- lint -----------------------------------------------------------------------------------------------------------
 
+# The first build is that of `make build`, with warnings as errors: it compiles nothing twice.
 lint: venv
 ifneq ($(FORMAT),)
 	$(FORMAT) --dry-run -Werror $(C_FILES)
 else
 	@echo "lint: no clang-format-14 here, formatting not checked"
 endif
-	CC=gcc PS3C_WERROR=1 $(BIN)/python setup.py -q build_ext --build-lib build/lint-gcc --build-temp build/lint-gcc
+	PS3C_WERROR=1 $(BIN)/python setup.py -q build_ext --inplace build_operations
 ifneq ($(CLANG),)
-	CC=$(CLANG) PS3C_WERROR=1 $(BIN)/python setup.py -q build_ext --build-lib build/lint-clang --build-temp build/lint-clang
+	CC=$(CLANG) PS3C_WERROR=1 $(BIN)/python setup.py -q build_ext --build-lib build/lint-clang --build-temp build/lint-clang \
+	    build_operations --build-temp build/lint-clang
 else
 	@echo "lint: no clang here, warnings checked with gcc alone"
 endif

@@ -16,9 +16,11 @@ Environment:
 A source is compiled again when it, a header that it includes, or its flags changed; what counts is what files hold, not
 when they were written.
 
-The module keeps to Python's limited API, so that one build serves CPython 3.11 and all that follow (_core.abi3.so, wheel
-tag cp311-abi3). For 3.10, whose limited API lacks what NumPy needs, and for free-threaded Python, which has none yet, it
-is built for that version.
+The module keeps to Python's limited API, so that one build serves CPython 3.11 and all that follow (_core.abi3.so,
+wheel tag cp311-abi3). For 3.10, whose limited API lacks what NumPy needs, and for free-threaded Python, which has none
+yet, it is built for that version.
+
+Two commands are for development: build_operations (the extension of tests/operations) and build_cuda.
 """
 
 import os
@@ -115,7 +117,7 @@ class BuildCore(build_ext):
 
 
 class BuildOperations(BuildCore):
-    """The tests' extension, from the objects of ps3c._core (all but its module.c) and tests/operations/**/*.c.
+    """The tests' extension: the objects of ps3c._core but its module.c, and the C files of tests/operations.
 
     It lies beside the objects and is no part of a wheel. The last line printed is its path.
     """
@@ -128,10 +130,22 @@ class BuildOperations(BuildCore):
         toolchain = Toolchain(self.objects_folder(), self.jobs())
         target = toolchain.folder / "operations" / "_operations.so"
         with locked(toolchain.folder):
-            tasks = self.compilations([*names, *sources("tests/operations", "**/*.c")], toolchain)
+            names += [*sources("tests/operations"), *sources("tests/operations/shared")]
+            tasks = self.compilations(names, toolchain)
             toolchain.run(tasks)
             toolchain.link(tasks, target)
         print(target.resolve())
+
+
+class BuildCuda(BuildCore):
+    """The CUDA library alone, in build_lib; its objects in build_temp."""
+
+    description = "build libps3c_cuda.so without ps3c._core"
+
+    def run(self):
+        target = Path(self.build_lib, "ps3c", CudaLibrary.NAME)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        CudaLibrary().build(Path(self.objects_folder()), target, self.jobs())
 
 
 os.chdir(ROOT)
@@ -143,6 +157,6 @@ setup(
             py_limited_api=bool(LIMITED_API),
         )
     ],
-    cmdclass={"build_ext": BuildCore, "build_operations": BuildOperations},
+    cmdclass={"build_ext": BuildCore, "build_operations": BuildOperations, "build_cuda": BuildCuda},
     options={"bdist_wheel": {"py_limited_api": "cp{}{}".format(*LIMITED_API)}} if LIMITED_API else {},
 )

@@ -1,11 +1,11 @@
 """Each operation of the CPU backend alone, at the sizes of one look of a 4K image (so400m): rate and share of a look.
 
 Operations run through the extension of tests/operations, which is built when the benchmark starts. It copies the
-arguments first; only the backend's call is timed. Products and attention are given in GFLOP/s and as a share of the GEMM
-ceiling (the best rate of a plain product of the MLP's shapes by torch or ps3c, measured in the same run); the others in
-GB/s of the memory that they have to read and write. "a look" is how many of them one look does. With oneDNN at hand (see
-README.md), each product also runs there in turn, with the same epilogue; otherwise only a plain product of torch's
-stands beside it.
+arguments first; only the backend's call is timed. Products and attention are given in GFLOP/s and as a share of the
+GEMM ceiling (the best rate of a plain product of the MLP's shapes by torch or ps3c, measured in the same run); the
+others in GB/s of the memory that they have to read and write. "a look" is how many of them one look does. With oneDNN
+at hand (see README.md), each product also runs there in turn, with the same epilogue; otherwise only a plain product of
+torch's stands beside it.
 
     python benchmarks/operations.py --rows gemm-fc1 attention --dtypes bfloat16
     python benchmarks/operations.py --onednn FOLDER --level avx2

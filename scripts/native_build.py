@@ -1,5 +1,6 @@
-"""What builds of C sources share: one object from one source and one set of flags, compiled again only when something
-changed, and linking. setup.py builds ps3c._core with it, and the tests' extension (tests/operations) from the same objects.
+"""What builds of C sources share: an object from one source and one set of flags, compiled again only when something
+changed, and linking. setup.py builds ps3c._core with it, and the tests' extension (tests/operations) from the same
+objects.
 
 The environment variables are those of setup.py.
 """
@@ -59,9 +60,14 @@ def locked(folder):
 
 
 class Compilation:
-    """One source to one object, with one set of flags."""
+    """One source to one object, with one set of flags.
 
-    def __init__(self, compiler, source, flags, folder, tag=""):
+    strict: warnings are errors. It is no part of the stamp, so that `make lint` and other builds share objects: an
+    object is not current for a strict build if the compiler said anything when it made it.
+    """
+
+    def __init__(self, compiler, source, flags, folder, tag="", strict=False):
+        self.strict = strict
         self.source = source
         stem = Path(folder, source).with_suffix("")
         self.object = Path(f"{stem}{'.' + tag if tag else ''}.o")
@@ -75,6 +81,8 @@ class Compilation:
 
     def is_current(self):
         try:
+            if self.strict and self.object.with_suffix(".log").read_text():
+                return False
             return self.object.is_file() and self.object.with_suffix(".made").read_text() == self.stamp()
         except (OSError, IndexError):
             return False
@@ -84,7 +92,7 @@ class Compilation:
             return
         self.object.parent.mkdir(parents=True, exist_ok=True)
         print("cc", self.source, "->", self.object.name, flush=True)
-        output = ["-MMD", "-MF", str(self.depends), "-o", str(self.object)]
+        output = ["-MMD", "-MF", str(self.depends), "-o", str(self.object), *(["-Werror"] if self.strict else [])]
         result = subprocess.run(self.command + output, capture_output=True, text=True)
         self.object.with_suffix(".log").write_text(result.stderr)  # scripts/cuda_kernels.py reads ptxas's words there
         if result.returncode != 0 or "-Xptxas=-v" not in self.command:
@@ -113,7 +121,6 @@ class Toolchain:
         }[self.kind]
         self.common = ["-std=gnu11", "-Wall", "-Wextra", "-fPIC", "-fvisibility=hidden", *self.sanitize, *self.openmp]
         self.common += ["-Werror=implicit-function-declaration"]  # such as of what the limited API hides
-        self.common += ["-Werror"] if switch("PS3C_WERROR") else []
 
     def openmp_flags(self):
         """-fopenmp where the compiler has its headers and library; without it everything runs on one thread."""
@@ -143,7 +150,7 @@ class Toolchain:
         return [*self.engine_flags(), *limited, *[f"-isystem{path}" for path in folders]]
 
     def compilation(self, source, flags, tag=""):
-        return Compilation(self.compiler, source, flags, self.folder, tag)
+        return Compilation(self.compiler, source, flags, self.folder, tag, strict=switch("PS3C_WERROR"))
 
     def run(self, compilations):
         with ThreadPoolExecutor(self.jobs) as pool:

@@ -2,11 +2,11 @@
 
     python scripts/wheel.py [--output dist]
 
-The wheel is built from the unpacked sdist, so that what one lacks the other does not have by chance; objects that
-`make build` has compiled from the same sources are used again. auditwheel then says which systems it runs on (the tag
-manylinux_2_X: glibc 2.X or later) and adds no library: libgomp is the one that torch loads, so that both share one pool of
-threads, and cuBLASLt is opened at run time. The CUDA library goes in where the build has it: PS3C_CUDA=1 wants it, 0 leaves
-it out.
+The wheel is built from the unpacked sdist, so that what one lacks the other does not have by chance. Objects that
+`make build` has compiled from the same sources are used again. auditwheel then determines which systems it runs on (the
+tag manylinux_2_X: glibc 2.X or later) and adds no library: libgomp is the one that torch loads, so that both share one
+pool of threads, and cuBLASLt is opened at run time. The CUDA library is included if the build has it: PS3C_CUDA=1
+requires it, 0 leaves it out.
 """
 
 import argparse

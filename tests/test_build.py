@@ -53,6 +53,24 @@ def name_of(path):
     return str(path.relative_to(ROOT))
 
 
+def operations():
+    """(operation, the file of kernels/cuda and of tests/operations that holds it), by the one list in the contract."""
+    text = (ROOT / "csrc/contract/backend.h").read_text()
+    lists = re.findall(r"#define PS3C_(?:HOST_)?OPERATIONS\(OP\)((?:.*\\\n)*.*)\n", text)
+    shared = {**dict.fromkeys(("from_rows", "to_rows", "copy_channels"), "rows")}
+    shared |= dict.fromkeys(("resize_columns", "resize_rows"), "image_resize")
+    return [(name, shared.get(name, name)) for name in re.findall(r"\bOP\((\w+)\)", "".join(lists))]
+
+
+@pytest.mark.parametrize("operation, file", operations())
+def test_every_operation_has_its_files(operation, file):
+    """One operation, one name in every folder."""
+    folder = ROOT / "tests" / "operations"
+    assert re.search(rf"^PS3C_OPERATION\(\s*{operation},", (folder / f"{file}.c").read_text(), re.MULTILINE)
+    assert (folder / f"test_{file}.py").is_file()
+    assert file == "image_resize" or (ROOT / "kernels" / "cuda" / f"{file}.cu").is_file()
+
+
 # Which rooms a file may include from, besides its own. Kernels see the contract and ps3c.h of the engine, nothing else.
 DOWNWARD = {
     "csrc": set(),

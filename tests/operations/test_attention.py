@@ -1,4 +1,4 @@
-"""op_attention: softmax(q k^T / sqrt(d)) v over cached and own tokens."""
+"""attention: softmax(q k^T / sqrt(d)) v over cached and own tokens."""
 
 import numpy as np
 import pytest

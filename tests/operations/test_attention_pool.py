@@ -1,4 +1,4 @@
-"""op_attention_pool: one query over the tokens of each segment."""
+"""attention_pool: one query over the tokens of each segment."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""op_depthwise: 7x7 depthwise convolution over tokens as a map."""
+"""depthwise: 7x7 depthwise convolution over tokens as a map."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""op_gemm: y = act(x W^T + bias) * scale + residual."""
+"""gemm: y = act(x W^T + bias) * scale + residual."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,5 @@
-"""image_resize_columns and image_resize_rows: the bytes of Pillow's resize at every level, then image_normalize's floats."""
+"""resize_columns and resize_rows by their integers, and ps3c._core's image_resize_columns and image_resize_rows, which
+work out the taps: the bytes of Pillow's resize at every level, then image_normalize's floats."""
 
 import numpy as np
 import pytest
@@ -6,7 +7,8 @@ from PIL import Image
 
 from ps3c import _core
 
-from .support import assert_same, generator
+from . import operations
+from .support import LEVELS, assert_same, generator
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -80,6 +82,74 @@ def test_no_byte_beyond_the_last_row():
     for width in (1, 2, 3, 5, 8, 33):
         pixels = np.frombuffer(bytes(range(3 * width)), np.uint8).reshape(1, width, 3)
         assert_same(resize(pixels, (1, 2 * width + 1), "bicubic"), expected(pixels, (1, 2 * width + 1), "bicubic"))
+
+
+# ---- one backend operation --------------------------------------------------------------------------------
+
+
+def random_taps(rng, inputs, outputs):
+    """(firsts, counts, weights) whose weights add up to 1, some of them negative."""
+    counts = rng.integers(1, min(inputs, 9) + 1, outputs)
+    firsts = np.array([rng.integers(0, inputs - count + 1) for count in counts])
+    weights = np.zeros((outputs, counts.max()), np.int32)
+    for i, count in enumerate(counts):
+        part = rng.uniform(-0.1, 1, count) if count > 1 else np.ones(1)
+        weights[i, :count] = (
+            np.round(part / part.sum() * 2**22) if abs(part.sum()) > 0.3 else [2**22] + [0] * (count - 1)
+        )
+    return firsts, counts, weights
+
+
+def tapped(pixels, firsts, counts, weights):
+    """Sums along the first axis, rounded to nearest and clipped to bytes."""
+    sums = [
+        (weights[i, : counts[i]].astype(np.int64)[:, None, None] * pixels[first : first + counts[i]]).sum(0)
+        for i, first in enumerate(firsts)
+    ]
+    return ((np.array(sums) + 2**21) >> 22).clip(0, 255).astype(np.uint8)
+
+
+TAP_SIZES = [(1, 1, 1), (3, 5, 7), (9, 33, 16), (2, 64, 129), (17, 100, 3)]  # rows, width, outputs
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("rows, width, outputs", TAP_SIZES)
+def test_columns_by_their_taps(rows, width, outputs, level):
+    taps = random_taps(generator(rows, width), width, outputs)
+    for channels in (3, 4):
+        pixels = noise(rows, width, channels)
+        got = operations.resize_columns(pixels, *taps, level=level, threads=2)
+        want = tapped(pixels[..., :3].transpose(1, 0, 2), *taps).transpose(1, 0, 2)
+        assert_same(got[..., :3].copy(), np.ascontiguousarray(want))
+        apart = np.repeat(pixels, 2, axis=0)[::2]
+        assert_same(operations.resize_columns(apart, *taps, level=level)[..., :3], got[..., :3], "rows apart")
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("width, rows, outputs", TAP_SIZES)
+def test_rows_by_their_taps(width, rows, outputs, level):
+    taps, pixels = random_taps(generator(width, rows), rows, outputs), noise(rows, width, 4)
+    mean, std = (np.array(values, np.float32) for values in (MEAN, STD))
+    got = operations.resize_rows(pixels, *taps, mean, std, level=level, threads=2)
+    assert_same(got, _core.image_normalize(tapped(pixels[..., :3], *taps), MEAN, STD))
+
+
+def test_bad_taps():
+    pixels, taps = noise(4, 5, 4), random_taps(generator("bad"), 4, 3)
+    mean = np.zeros(3, np.float32)
+    for words, arguments in [
+        ("pixels", (pixels[..., :2], *taps)),
+        ("firsts", (pixels, taps[0][:2], *taps[1:])),
+        ("counts", (pixels, taps[0] + 5, *taps[1:])),
+        ("counts", (pixels, taps[0], taps[1] * 0, taps[2])),
+    ]:
+        with pytest.raises((TypeError, ValueError), match=words):
+            operations.resize_columns(*arguments)
+    with pytest.raises(ValueError, match="mean"):
+        operations.resize_rows(pixels, *taps, mean[:2], mean)
+
+
+# ---- what is refused --------------------------------------------------------------------------------
 
 
 def test_bad_arguments():

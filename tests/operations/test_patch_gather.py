@@ -1,4 +1,4 @@
-"""op_patch_gather: selected patches of the resampled image, against torch's interpolate of the whole of it.
+"""patch_gather: selected patches of the resampled image, against torch's interpolate of the whole of it.
 
 torch computes source indices and weights in float32, so the oracle is its float32 result, not a float64 one.
 """

@@ -1,4 +1,4 @@
-"""op_position_add: position tables, cropped or resampled as by torch's interpolate(mode="bicubic", antialias=True)."""
+"""position_add: position tables, cropped or resampled as by torch's interpolate(mode="bicubic", antialias=True)."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""op_rank: places in a stable descending order, NaN after everything else."""
+"""rank: places in a stable descending order, NaN after everything else."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Rows into activations and out of them: op_from_rows, op_to_rows, op_copy_channels, op_blend, op_activation_bytes.
+"""from_rows, to_rows, copy_channels, activation_bytes: rows into activations and out of them.
 
 These move bits: everything is compared exactly.
 """
@@ -6,7 +6,7 @@ These move bits: everything is compared exactly.
 import numpy as np
 import pytest
 
-from .support import assert_close, assert_same, encode, generator, ops, random
+from .support import assert_same, encode, generator, ops, random
 
 SHAPES = [
     (1, 1, 1),
@@ -85,21 +85,6 @@ def test_copy_channels(width, channels, at, dtype, level):
         assert_same(got[:, :, rest].copy(), y[:, :, rest].copy())
 
 
-def test_blend(dtype, level):
-    for tokens, channels, first in [(1, 4, 0), (5, 7, 2), (49, 3, 1)]:
-        low, low64 = random((1, tokens, channels), dtype, "low")
-        y, y64 = random((1, tokens, channels), dtype, "y")
-        flag = generator(tokens).choice(np.array([0, 1, 0.5, -2], np.float32), (first + tokens, 1))
-        f = flag[first:].astype(np.float64)[None]
-        got = ops.blend(flag, low, y, first=first, dtype=dtype, level=level)
-        assert_close(got, f * low64 + (f == 0) * y64, np.abs(f * low64) + np.abs(y64), "blend", dtype)
-        wide = np.repeat(flag, 3, axis=1)
-        assert_same(ops.blend(wide[:, 1:2], low, y, first=first, dtype=dtype, level=level), got, "strided")
-        whole = np.flatnonzero((flag[first:, 0] == 0) | (flag[first:, 0] == 1))
-        picked = np.where(flag[first:] == 1, low[0], y[0])
-        assert_same(got[0, whole], picked[whole])
-
-
 def test_activation_bytes(level):
     for segments, tokens, channels in SHAPES:
         if level == "cuda":  # rows, each on 16 bytes, all of them on 256
@@ -139,8 +124,6 @@ def test_bad_arguments():
         ops.copy_channels(x, np.zeros((2, 3, 6), np.float32), 1)
     with pytest.raises(ValueError, match="at"):
         ops.copy_channels(x, np.zeros((2, 3, 6), np.float32), 4)
-    with pytest.raises(ValueError, match="flag"):
-        ops.blend(np.zeros((2, 1), np.float32), x[:1], x[:1])
     read_only = x.copy()
     read_only.flags.writeable = False
     with pytest.raises(TypeError, match="into"):

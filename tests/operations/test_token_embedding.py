@@ -1,4 +1,4 @@
-"""op_token_embedding, op_pool_tokens, op_class_mask."""
+"""token_embedding: rows of the vocabulary's table, plus positions."""
 
 import numpy as np
 import pytest
@@ -45,32 +45,6 @@ def test_ids_outside_the_vocabulary(bad, level):
     assert ops.token_embedding(ids, table, positions, segments=1, level=level).shape == (1, 6, 4)
 
 
-@pytest.mark.parametrize("segments, tokens, channels", [(1, 1, 1), (3, 7, 5), (2, 49, 16), (50, 3, 9)])
-def test_pool_tokens(segments, tokens, channels, dtype, level):
-    x, _ = random((segments, tokens, channels), dtype, "x")
-    assert_same(ops.pool_tokens(x, "first", dtype=dtype, level=level), x[None, :, 0].copy())
-    assert_same(ops.pool_tokens(x, "last", dtype=dtype, level=level), x[None, :, -1].copy())
-    ids = generator(tokens).integers(0, 5, (segments, tokens))
-    want = x[np.arange(segments), ids.argmax(axis=1)][None]
-    assert_same(ops.pool_tokens(x, "argmax", ids=ids, dtype=dtype, level=level), want)
-    more = np.concatenate([ids[:1], ids])
-    assert_same(ops.pool_tokens(x, "argmax", ids=more, first=1, dtype=dtype, level=level), want, "first")
-    assert_same(ops.pool_tokens(x, "argmax", ids=np.asfortranarray(ids), dtype=dtype, level=level), want, "strides")
-    large = ids.copy()
-    large[:, -1] = 2**62
-    assert_same(ops.pool_tokens(x, "argmax", ids=large, dtype=dtype, level=level), x[None, :, -1].copy(), "64 bits")
-
-
-def test_class_mask(level):
-    """Index 0, and i where ids[i - 1] is not the padding: as the reference's mask, shifted by one."""
-    ids = generator("mask").integers(0, 3, (4, 9))
-    for pad in (0, 2, -1):
-        want = np.concatenate([np.ones((4, 1)), ids != pad], 1).astype(np.uint8)
-        assert_same(ops.class_mask(ids, pad, level=level), want)
-        assert_same(ops.class_mask(ids, pad, first=1, segments=2, level=level), want[1:3])
-        assert_same(ops.class_mask(ids.T.copy().T, pad, level=level), want)
-
-
 def test_bad_arguments():
     ids, table = np.zeros((2, 3), np.int64), np.zeros((5, 4), np.float32)
     for error, words, call in [
@@ -83,9 +57,6 @@ def test_bad_arguments():
             "class_token",
             lambda: ops.token_embedding(ids, table, table, class_token=np.zeros(3, np.float32)),
         ),
-        (ValueError, "pool", lambda: ops.pool_tokens(np.zeros((1, 2, 3), np.float32), "mean")),
-        (ValueError, "ids", lambda: ops.pool_tokens(np.zeros((1, 2, 3), np.float32), "argmax")),
-        (ValueError, "first", lambda: ops.class_mask(ids, 0, first=-1)),
     ]:
         with pytest.raises(error, match=words):
             call()

@@ -1,4 +1,4 @@
-"""op_assign_looks, against the reference's way: top-k again and again, each time without what was already taken."""
+"""assign_looks, against the reference's way: top-k again and again, each time without what was already taken."""
 
 import numpy as np
 import pytest
