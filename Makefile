@@ -6,6 +6,8 @@ FORMAT ?= $(firstword $(foreach name,clang-format-14,$(shell command -v $(name))
 ARGS ?=
 # Tests run in this many processes, a file of them in one.
 TEST_JOBS ?= 2
+# Files in the order of tests/conftest.py, not by how many tests they have.
+PARALLEL = -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
 # Builds here leave the CUDA library out unless asked (minutes of nvcc): make build PS3C_CUDA=1.
 PS3C_CUDA ?= 0
 export PS3C_CUDA
@@ -60,21 +62,21 @@ operations: build
 
 test: build reference toolkit operations
 	$(MAKE) -s -C tests/c BUILD=$(CURDIR)/build/tests-c check
-	$(BIN)/pytest tests -q -n $(TEST_JOBS) --dist loadfile $(ARGS)
+	$(BIN)/pytest tests -q $(PARALLEL) $(ARGS)
 
 real-size: build reference
 	PS3C_REAL_SIZE=1 $(BIN)/pytest -s tests/test_real_size.py $(ARGS)
 
-# The module is built apart and found first through PYTHONPATH. Python itself is not instrumented, so libasan has to be
-# loaded before it, and libstdc++ with it, or the first C++ exception in torch ends the process; Python's allocator would
-# hide errors. Leaks are judged by the C tests (LeakSanitizer) and by
-# tests/test_memory.py (memory in use): Python's own are too many.
+# The module is built apart and found first through PYTHONPATH. Python itself is not instrumented. So libasan has to be
+# loaded before it, and libstdc++ with it, or the first C++ exception in torch ends the process. Python's allocator would
+# hide errors. Leaks are detected by the C tests (LeakSanitizer) and by tests/test_memory.py (memory in use): Python's own
+# are too many.
 asan: build reference
 	$(MAKE) -s -C tests/c BUILD=$(CURDIR)/build/tests-c-asan SANITIZE=1 check
 	CC=gcc PS3C_SANITIZE=1 $(BIN)/python setup.py -q build --build-lib $(ASAN)
-	CC=gcc PS3C_SANITIZE=1 $(BIN)/python setup.py -q build_operations | tail -n 1 > $(ASAN)/operations.path
+	CC=gcc PS3C_SANITIZE=1 $(BIN)/python setup.py -q build_operations > $(ASAN)/operations.log
 	$(SANITIZED) $(BIN)/python -P -c "import ps3c._core as core; assert '$(ASAN)' in core.__file__, core.__file__"
-	$(SANITIZED) PS3C_ASAN=1 PS3C_OPERATIONS=$$(cat $(ASAN)/operations.path) $(BIN)/pytest tests -q -n $(TEST_JOBS) --dist loadfile $(ARGS)
+	$(SANITIZED) PS3C_ASAN=1 PS3C_OPERATIONS=$$(tail -n 1 $(ASAN)/operations.log) $(BIN)/pytest tests -q $(PARALLEL) $(ARGS)
 
 SANITIZED = LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" PYTHONMALLOC=malloc PYTHONPATH=$(CURDIR)/$(ASAN) \
 	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1

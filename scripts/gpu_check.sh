@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Everything that wants a real GPU, in one call of at most nine minutes: builds for the card, compares the emulator's
-# warp instructions with the hardware's, runs the GPU tests against ps3-torch, compute-sanitizer on tiny models, and the
-# GPU benchmark in the time that is left.
+# Everything that needs a real GPU, in one call of at most nine minutes: builds for the card, compares the emulator's
+# warp instructions with the hardware's, runs each operation alone and the GPU tests against ps3-torch, then
+# compute-sanitizer on tiny models, and the GPU benchmark in the time that is left.
 #
 #   scripts/gpu_check.sh
 #
@@ -11,7 +11,7 @@
 #
 #   PYTHON=python3     which Python
 #   LIMIT=530          seconds for everything
-#   STEPS="..."        which steps: build layouts tests sanitizer benchmark (default: all)
+#   STEPS="..."        which steps: build layouts operations tests sanitizer benchmark (default: all)
 #   OUT=folder         logs, test results and gpu.json also go there
 #   PS3C_CUDA_ARCHITECTURES=sm_90a   instead of the card's own
 #
@@ -21,7 +21,7 @@ cd "$(dirname "$0")/.."
 
 PYTHON=${PYTHON:-python3}
 LIMIT=${LIMIT:-530}
-STEPS=${STEPS:-build layouts tests sanitizer benchmark}
+STEPS=${STEPS:-build layouts operations tests sanitizer benchmark}
 LOGS=${OUT:-build/gpu-check}
 mkdir -p "$LOGS"
 export PYTHONUNBUFFERED=1 PYTHONPATH="$PWD:$PWD/python${PYTHONPATH:+:$PYTHONPATH}" HF_HUB_OFFLINE=1
@@ -75,7 +75,7 @@ fi
 export PS3C_CUDA=1 PS3C_CUDA_ARCHITECTURES PS3C_JOBS=${PS3C_JOBS:-$(nproc)}
 
 if wants build; then
-    run build 150 "$PYTHON" setup.py -q build_ext --inplace
+    run build 150 "$PYTHON" setup.py -q build_ext --inplace build_operations
     run import 60 "$PYTHON" -c "
 import torch, ps3c
 from ps3c import _core
@@ -84,6 +84,10 @@ print(ps3c.__file__, _core.cpu_level(), torch.__version__, torch.cuda.get_device
 fi
 if wants layouts; then
     run layouts 60 "$PYTHON" -m pytest -q -p no:cacheprovider tests/gpu/test_gpu_layouts.py
+fi
+if wants operations; then
+    run operations 100 "$PYTHON" -m pytest -q -p no:cacheprovider -k cuda --maxfail=30 --durations=5 \
+        --junitxml="$LOGS/operations.xml" tests/operations
 fi
 if wants tests; then
     run behaviour 120 "$PYTHON" -m pytest -q -p no:cacheprovider --maxfail=10 --durations=5 \

@@ -29,6 +29,22 @@ if "PS3C_ASAN" in os.environ:
     collect_ignore = ["user", *(f"test_{name}.py" for name in names)]
 
 
+# `make test` gives whole files to its processes. The longest come first: one that starts last would run alone.
+LONGEST_FIRST = (
+    "test_cuda_on_cpu.py",
+    "test_parity_cuda.py",
+    "test_transformers_matrix.py",
+    "test_wheel.py",
+    "test_notebooks.py",
+    "test_c_example.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    place = {name: i for i, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
+
+
 @pytest.fixture(autouse=True)
 def _leave_torch_as_it_was():
     """A failed load can leave torch's default dtype changed (transformers 4.46); no test inherits that."""

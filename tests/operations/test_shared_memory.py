@@ -74,6 +74,7 @@ def test_memory_comes_from_the_driver_and_goes_back(fakes):
         ("cuMemAllocHost", "MemoryError cuMemAllocHost: CUDA_ERROR_OUT_OF_MEMORY (2)"),
         ("cuCtxSynchronize", "RuntimeError cuCtxSynchronize: CUDA_ERROR_ILLEGAL_ADDRESS (700)"),
     ],
+    ids=["allocate", "wait"],
 )
 def test_an_error_of_the_driver_is_raised(function, said, fakes):
     lines, _ = run(CALL + COUNTS, fakes, fail=function)

@@ -29,7 +29,7 @@ int64_t ps3c_operation_element(const ps3c_operation *operation, const ps3c_activ
     return operation->layout->element(x, operation->run.dtype, segment, token, channel, values);
 }
 
-/* Fills every spare token with NaN, which no result may depend on. Channels from values_from on are attention values. */
+/* Fills spare tokens with NaN: no result may depend on them. Channels from values_from on are attention values. */
 static void poison_spares(const ps3c_operation *operation, const ps3c_activation *x, int64_t values_from)
 {
     const size_t size = ps3c_dtype_bytes(operation->run.dtype);

@@ -1,4 +1,4 @@
-/* The extension module `operations`: every operation of the backends, and TensorView. For tests and benchmarks alone. */
+/* The extension module `operations`: every operation of the backends, and TensorView. For tests and benchmarks. */
 #include "operation.h"
 
 #define TABLE(name) extern PyMethodDef ps3c_operation_##name[];

@@ -1,7 +1,8 @@
 /* One call of one backend operation on NumPy arrays: what the C files of this folder share.
  *
- * Each file makes the operations of one file of kernels/cuda callable from Python as operations.X: rows in and rows out,
- * at a chosen instruction set, or on the first CUDA device with level "cuda" (in memory that host and device share).
+ * Each file makes the operations of one file of kernels/cuda callable from Python as operations.X: rows in and rows
+ * out, at a chosen instruction set, or on the first CUDA device with level "cuda" (in memory that host and device
+ * share).
  *
  * Rows are arrays (segments, tokens, channels) of the run's dtype: float32, float16, or uint16 for bfloat16.
  *

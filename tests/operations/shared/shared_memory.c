@@ -30,8 +30,8 @@ static ps3c_status host_wait(ps3c_context *context)
 
 /* ---- a GPU's: the CUDA driver's own functions ------------------------------------------------------------------- */
 
-/* CUresult is an int; 0: CUDA_SUCCESS, 2: CUDA_ERROR_OUT_OF_MEMORY. cuda.h maps cuMemAllocHost to its _v2. The memory is
- * aligned to a page, and where addresses are unified, as on every 64-bit Linux, the device reaches it by the same pointer. */
+/* CUresult is an int; 0: CUDA_SUCCESS, 2: CUDA_ERROR_OUT_OF_MEMORY. cuda.h maps cuMemAllocHost to its _v2. The memory
+ * is aligned to a page. Addresses are unified on every 64-bit Linux: the device reaches it by the same pointer. */
 enum { DRIVER_SUCCESS = 0, DRIVER_OUT_OF_MEMORY = 2 };
 
 static struct driver {

@@ -8,16 +8,16 @@
 
 enum { PS3C_SHARED_ALIGNMENT = 256 }; /* what CUDA activations need; CPU ones need 64 */
 
-/* Each returns RUNTIME errors of the driver, with its name for them. A device's functions need its context to be current
- * on the calling thread, as it is between the backend's begin() and end(). */
+/* Errors: MEMORY, or RUNTIME with the driver's name for it. A device's functions need its context to be current on the
+ * calling thread, as it is between the backend's begin() and end(). */
 typedef struct ps3c_shared_memory {
     ps3c_status (*allocate)(ps3c_context *context, size_t bytes, void **memory); /* on PS3C_SHARED_ALIGNMENT */
     ps3c_status (*release)(ps3c_context *context, void *memory);
     ps3c_status (*wait)(ps3c_context *context); /* until the device has done all that was enqueued */
 } ps3c_shared_memory;
 
-/* Ordinary memory for the CPU and for CUDA kernels that run on it; page-locked memory for a GPU, by the driver. Ask after
- * the device's backend was found, which loads the driver. RUNTIME error when the driver cannot be opened. */
+/* Ordinary memory for the CPU and for CUDA kernels that run on it; page-locked memory of the driver for a GPU. Call it
+ * after the device's backend was found, which opens the CUDA library. RUNTIME error if the driver cannot be opened. */
 ps3c_status ps3c_shared_memory_find(ps3c_context *context, ps3c_device_type type, const ps3c_shared_memory **found);
 
 #endif
