@@ -36,13 +36,15 @@ def load() -> ModuleType:
 
 def use_installed_cuda_library() -> None:
     """With a GPU, tells the extension where the CUDA library is: beside ps3c._core, not beside the extension."""
+    if os.environ.get("PS3C_CUDA_LIBRARY"):
+        return
     import torch
 
     from ps3c import _core
 
     library = Path(_core.__file__).with_name("libps3c_cuda.so")
     if library.is_file() and torch.cuda.is_available():
-        os.environ.setdefault("PS3C_CUDA_LIBRARY", str(library))
+        os.environ["PS3C_CUDA_LIBRARY"] = str(library)
 
 
 FILE = str(build())

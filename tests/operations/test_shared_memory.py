@@ -9,6 +9,8 @@ import emulated
 import pytest
 import torch
 
+from .extension import FILE
+
 FAKES = Path(__file__).parent / "fake_driver"
 
 pytestmark = [
@@ -48,6 +50,7 @@ def run(code, folder, fail="", **environment):
     library = emulated.library()
     environment = {
         **os.environ,
+        "PS3C_OPERATIONS": FILE,
         "PS3C_CUDA_LIBRARY": str(folder / "library.so"),
         "FAKE_DRIVER_KERNELS": str(library),
         "FAKE_DRIVER_FAIL": fail,
