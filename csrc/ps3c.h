@@ -124,8 +124,9 @@ void ps3c_context_free(ps3c_context *context);
 const char *ps3c_context_message(const ps3c_context *context);
 /* CPU threads of the next calls; 0: what OpenMP would use. */
 ps3c_status ps3c_context_set_threads(ps3c_context *context, int threads);
-/* CPU instruction set: "naive" (plain C, the reference of tests), "portable" (the same loops as the rest, compiled
- * for the baseline), "avx2", "avx512", "avx512bf16"; NULL: the best. ERROR_VALUE when unknown or not available. */
+/* CPU instruction set, one of ps3c_cpu_levels(): from the best that the processor has down to "portable" (the fast
+ * loops compiled for any processor of the architecture) and "naive" (plain C, the reference of tests); NULL: the best.
+ * ERROR_VALUE when it is unknown or not available. */
 ps3c_status ps3c_context_set_cpu_level(ps3c_context *context, const char *level);
 const char *ps3c_context_cpu_level(const ps3c_context *context);
 /* Levels that this processor can run, best first, NULL-terminated; none before the CPU's backend is registered. Static

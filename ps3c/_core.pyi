@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 _DType = Literal["float32", "float16", "bfloat16"]
-_Level = Literal["cuda", "naive", "portable", "avx2", "avx512", "avx512bf16"]
+_Level = str  # one of cpu_levels()
 _Looks = int | Literal["all"] | None
 
 @final

@@ -24,8 +24,8 @@ ps3c_status ps3c_image_normalize(ps3c_context *context, const uint8_t *pixels, i
     if (channels != 3 && channels != 4)
         return ps3c_fail(context, PS3C_ERROR_VALUE, "pixels: got %lld channels, expected 3 or 4", (long long)channels);
     if (height < 1 || width < 1)
-        return ps3c_fail(context, PS3C_ERROR_VALUE, "pixels: got %lld x %lld, expected 1 x 1 or more", (long long)height,
-                         (long long)width);
+        return ps3c_fail(context, PS3C_ERROR_VALUE, "pixels: got %lld x %lld, expected 1 x 1 or more",
+                         (long long)height, (long long)width);
     PS3C_TRY(check_std(context, std));
     for (int c = 0; c < 3; c++)
         for (int v = 0; v < 256; v++) {
@@ -116,7 +116,8 @@ static ps3c_status check_resize(ps3c_context *context, int64_t height, int64_t w
     if (channels != 3 && channels != 4)
         return ps3c_fail(context, PS3C_ERROR_VALUE, "pixels: got %lld channels, expected 3 or 4", (long long)channels);
     if (height < 1 || width < 1 || out < 1 || height > limit || width > limit || out > limit)
-        return ps3c_fail(context, PS3C_ERROR_VALUE, "pixels: got %lld x %lld to resize to %lld, expected sides of 1 to 2^30",
+        return ps3c_fail(context, PS3C_ERROR_VALUE,
+                         "pixels: got %lld x %lld to resize to %lld, expected 1 to 2^30 on each side",
                          (long long)height, (long long)width, (long long)out);
     if (filter != PS3C_BICUBIC && filter != PS3C_BILINEAR)
         return ps3c_fail(context, PS3C_ERROR_VALUE, "filter: got %d, expected PS3C_BILINEAR or PS3C_BICUBIC",

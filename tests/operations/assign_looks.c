@@ -36,7 +36,7 @@ static int take_rank(ps3c_operation *operation, PyObject *item, int64_t batch, i
 
 static int take_ranks(ps3c_operation *operation, PyObject *object, looks_call *call)
 {
-    PyObject *list = ps3c_sequence(object, "rank: expected a sequence of arrays");
+    PyObject *list = ps3c_sequence("rank", object, "a sequence of arrays");
     int result = -1;
 
     if (!list)

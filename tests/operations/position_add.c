@@ -25,7 +25,7 @@ static const void *take_table(ps3c_operation *operation, const char *name, PyObj
 static int take_residuals(ps3c_operation *operation, PyObject *object, const ps3c_position_add_args *args,
                           const void **tables, int64_t *sides)
 {
-    PyObject *list = ps3c_sequence(object, "residual: expected a sequence of arrays or None");
+    PyObject *list = ps3c_sequence("residual", object, "a sequence of arrays or None");
     int result = -1;
 
     if (!list)

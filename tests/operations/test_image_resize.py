@@ -157,7 +157,7 @@ def test_bad_arguments():
     for error, words, arguments in [
         (TypeError, "pixels", (pixels.astype(np.float32), "bicubic", columns)),
         (ValueError, "pixels", (pixels[0], "bicubic", columns)),
-        (ValueError, "filter: expected 'bilinear' or 'bicubic', got 'nearest'", (pixels, "nearest", columns)),
+        (ValueError, "filter: got 'nearest', expected 'bilinear' or 'bicubic'", (pixels, "nearest", columns)),
         (ValueError, "out", (pixels, "bicubic", columns[:3])),
         (ValueError, "out", (pixels, "bicubic", columns[..., :3])),
         (TypeError, "out", (pixels, "bicubic", columns.astype(np.int32))),
@@ -168,7 +168,7 @@ def test_bad_arguments():
     for error, words, arguments in [
         (ValueError, "pixels", (pixels, "bicubic", 9, MEAN, STD)),
         (ValueError, "filter", (planes, "box", 9, MEAN, STD)),
-        (ValueError, "height: expected 1 to 2.30, got 0", (planes, "bicubic", 0, MEAN, STD)),
+        (ValueError, "height: got 0, expected 1 to 2.30", (planes, "bicubic", 0, MEAN, STD)),
         (ValueError, "mean", (planes, "bicubic", 9, MEAN[:2], STD)),
         (ValueError, "std", (planes, "bicubic", 9, MEAN, (1, 0, 1))),
         (ValueError, "expected 1 to 2", (planes[:0], "bicubic", 9, MEAN, STD)),

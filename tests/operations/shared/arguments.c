@@ -39,7 +39,7 @@ static int take_scale(PyObject *item, int64_t patch, ps3c_scale *scale)
 
 int ps3c_operation_scales(PyObject *object, int64_t patch, ps3c_scale *scales, int64_t *num_scales, int64_t *positions)
 {
-    PyObject *list = ps3c_sequence(object, "scales: expected a sequence of (height, width, rows, cols)");
+    PyObject *list = ps3c_sequence("scales", object, "a sequence of (height, width, rows, cols)");
     int64_t first = 0;
     int result = -1;
 
