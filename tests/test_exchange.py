@@ -95,7 +95,7 @@ REFUSED = {
     "float8": (lambda: torch.zeros(3).to(torch.float8_e4m3fn), "float8_e4m3fn"),
     "uint16": (lambda: torch.zeros(3, dtype=torch.uint16), "uint16"),
     "nested": (lambda: torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]), "nested"),
-    "zero tensor": (lambda: torch._efficientzerotensor((3,)), "no memory"),
+    "zero tensor": (lambda: torch._efficientzerotensor((3,)), "without memory"),
 }
 
 

@@ -15,7 +15,7 @@
 namespace
 {
 
-/* The engine's ps3c_fail. The library may be opened more than once in a process, always with the same function. */
+/* The engine's ps3c_fail. Engines of the same build may open the library more than once in a process. */
 ps3c_status (*engine_fail)(ps3c_context *, ps3c_status, const char *);
 
 } // namespace

@@ -161,7 +161,7 @@ def test_bad_arguments():
         (ValueError, "out", (pixels, "bicubic", columns[:3])),
         (ValueError, "out", (pixels, "bicubic", columns[..., :3])),
         (TypeError, "out", (pixels, "bicubic", columns.astype(np.int32))),
-        (ValueError, "expected 1 to 2", (pixels[:, :0], "bicubic", columns)),
+        (ValueError, "expected sides of 1 to 2", (pixels[:, :0], "bicubic", columns)),
     ]:
         with pytest.raises(error, match=words):
             _core.image_resize_columns(*arguments)
@@ -171,7 +171,7 @@ def test_bad_arguments():
         (ValueError, "height: got 0, expected 1 to 2.30", (planes, "bicubic", 0, MEAN, STD)),
         (ValueError, "mean", (planes, "bicubic", 9, MEAN[:2], STD)),
         (ValueError, "std", (planes, "bicubic", 9, MEAN, (1, 0, 1))),
-        (ValueError, "expected 1 to 2", (planes[:0], "bicubic", 9, MEAN, STD)),
+        (ValueError, "expected sides of 1 to 2", (planes[:0], "bicubic", 9, MEAN, STD)),
     ]:
         with pytest.raises(error, match=words):
             _core.image_resize_rows(*arguments)
