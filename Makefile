@@ -132,14 +132,14 @@ docs: build $(VENV)/.docs
 
 # ---- lint -----------------------------------------------------------------------------------------------------------
 
-# The first build is that of `make build`, with warnings as errors: it compiles nothing twice.
+# The first build shares the objects of `make build`: neither compiles what the other has.
 lint: venv
 ifneq ($(FORMAT),)
 	$(FORMAT) --dry-run -Werror $(C_FILES)
 else
 	@echo "lint: no clang-format-14 here, formatting not checked"
 endif
-	PS3C_WERROR=1 $(BIN)/python setup.py -q build_ext --inplace build_operations
+	PS3C_WERROR=1 $(BIN)/python setup.py -q build_ext --build-lib build/lint build_operations
 ifneq ($(CLANG),)
 	CC=$(CLANG) PS3C_WERROR=1 $(BIN)/python setup.py -q build_ext --build-lib build/lint-clang --build-temp build/lint-clang \
 	    build_operations --build-temp build/lint-clang
