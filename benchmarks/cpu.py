@@ -99,31 +99,21 @@ def call_cost(arguments, report: common.Report) -> None:
 
     On one thread: what is looked for is smaller than the time in which threads wake up, which varies.
     """
-    from ps3c import _engine
-    from ps3c._vision_call import VisionCall
+    from ps3c.engine import tensors
+    from ps3c.torch_api.forward import VisionForward
 
     torch.set_num_threads(1)
     model = pair("Vision", "small-call", torch.float32, ("ours",)).ours
     encoder = model.vision_model
     x = models.image(1, 64, 64)
-    call = VisionCall(encoder, x)
-    plan = call.plan(
-        mode="features",
-        num_look_close=1,
-        num_token_look_close=None,
-        first_n_scales=None,
-        prompt=False,
-        gt_maps=False,
-        smooth=False,
-        hidden_states=2,
-    )
+    plan = VisionForward(encoder, x).plan_of("features", {"num_look_close": 1, "hidden_states": 2})
     tokens = plan.low_res_tokens + plan.selected_tokens
     outputs = dict(
         hidden_states=[torch.empty(1, tokens, encoder.width) for _ in range(2)],
         selection_maps=[torch.empty(1, *grid) for grid in plan.grids[1:]],
         selection_probs=[torch.empty(1, *grid) for grid in plan.grids[1:]],
     )
-    weights, rest = encoder._engine_model().parameters.collect(), _engine.run_arguments(plan, x.device)
+    weights, rest = encoder._engine_model().parameters.collect(), tensors.run_arguments(plan, x.device)
     calls = {"model": lambda: model(x, num_look_close=1), "engine": lambda: plan.run(weights, x, **outputs, **rest)}
     timings = common.alternate(calls, 20, arguments.seconds, most=2000)
     torch.set_num_threads(arguments.threads)

@@ -1,46 +1,47 @@
 """ps3c: NVIDIA's PS3 vision encoder and text tower, computed in C behind ps3-torch's Python API.
 
-`ps3c.load(folder)` is the short way: see ps3c.encoder.Encoder. The PS3 classes are ps3-torch's.
+`ps3c.load(folder)` is the short way: see ps3c.Encoder. The PS3 classes are ps3-torch's.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from . import _command
+from . import _command, _moved
 
 if TYPE_CHECKING:
-    from . import errors, images, plot
-    from .configuration_ps3 import PS3Config, PS3TextConfig, PS3VisionConfig
-    from .encoder import Encoder
+    from . import errors as errors
+    from . import images as images
+    from . import plot as plot
     from .errors import CheckpointError, ImageError, MissingExtraError
-    from .image_processing_ps3 import PS3ImageProcessor
-    from .loading import load
-    from .modeling_ps3 import PS3Model, PS3TextModel, PS3VisionEncoder, PS3VisionModel
-    from .results import ImageFeatures, Look, TextFeatures
-    from .saving import load_features
-    from .tokenization_ps3 import PS3Tokenizer
+    from .features.encoder import Encoder
+    from .features.load import load
+    from .features.results import ImageFeatures, Look, TextFeatures, load_features
+    from .torch_api.configuration_ps3 import PS3Config, PS3TextConfig, PS3VisionConfig
+    from .torch_api.image_processing_ps3 import PS3ImageProcessor
+    from .torch_api.modeling_ps3 import PS3Model, PS3TextModel, PS3VisionEncoder, PS3VisionModel
+    from .torch_api.tokenization_ps3 import PS3Tokenizer
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "PS3Config": "configuration_ps3",
-    "PS3ImageProcessor": "image_processing_ps3",
-    "PS3Model": "modeling_ps3",
-    "PS3TextConfig": "configuration_ps3",
-    "PS3TextModel": "modeling_ps3",
-    "PS3Tokenizer": "tokenization_ps3",
-    "PS3VisionConfig": "configuration_ps3",
-    "PS3VisionEncoder": "modeling_ps3",
-    "PS3VisionModel": "modeling_ps3",
+    "PS3Config": "torch_api.configuration_ps3",
+    "PS3ImageProcessor": "torch_api.image_processing_ps3",
+    "PS3Model": "torch_api.modeling_ps3",
+    "PS3TextConfig": "torch_api.configuration_ps3",
+    "PS3TextModel": "torch_api.modeling_ps3",
+    "PS3Tokenizer": "torch_api.tokenization_ps3",
+    "PS3VisionConfig": "torch_api.configuration_ps3",
+    "PS3VisionEncoder": "torch_api.modeling_ps3",
+    "PS3VisionModel": "torch_api.modeling_ps3",
     "CheckpointError": "errors",
-    "Encoder": "encoder",
+    "Encoder": "features.encoder",
     "ImageError": "errors",
-    "ImageFeatures": "results",
-    "Look": "results",
+    "ImageFeatures": "features.results",
+    "Look": "features.results",
     "MissingExtraError": "errors",
-    "TextFeatures": "results",
-    "load": "loading",
-    "load_features": "saving",
+    "TextFeatures": "features.results",
+    "load": "features.load",
+    "load_features": "features.results",
 }
 _SUBMODULES = ("errors", "images", "plot")
 
@@ -72,16 +73,17 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
         globals()[name] = value
         return value
-    if name in _SUBMODULES:
+    if name in _SUBMODULES or name in _moved.MOVED:
         return importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES, *_SUBMODULES})
+    return sorted({*__all__, *_SUBMODULES, "__version__"})
 
 
+_moved.install()
 if not _command.is_running():
-    from . import _auto
+    from .torch_api import auto
 
-    _auto.register()
+    auto.register()

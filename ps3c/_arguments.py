@@ -1,9 +1,9 @@
 """Checks of plain arguments, shared by configurations and calls."""
 
 import operator
-from typing import Any, Union
+from typing import Any
 
-Looks = Union[int, str, None]  # a number, "all", or None
+Looks = int | str | None  # a number, "all", or None
 
 
 def index(name: str, value: Any, expected: str) -> int:

@@ -1,5 +1,9 @@
 """The exceptions of ps3c's own. Each is also one of Python's, so that a general handler catches it."""
 
+import os
+
+__all__ = ["CheckpointError", "ImageError", "MissingExtraError"]
+
 
 class CheckpointError(ValueError):
     """A folder that is no usable checkpoint. One line: the folder, and why."""
@@ -27,3 +31,14 @@ class ImageError(ValueError):
 
 class MissingExtraError(ImportError):
     """A package that only an extra of ps3c brings is not installed. The message says what to install."""
+
+
+_LONGEST = 300  # characters of another package's message
+
+
+def short_reason(error: object, folder: object = None) -> str:
+    """The message of an error in one line, of bearable length, without the folder's name at its start."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if folder is not None:
+        text = text.removeprefix(f"{folder}: ").removeprefix(f"{folder}{os.sep}")
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."

@@ -38,7 +38,7 @@ def open_image(source: ImageSource, *, max_pixels: int | None = None, name: str 
     """
     most = Image.MAX_IMAGE_PIXELS if max_pixels is None else max_pixels
     if isinstance(source, np.ndarray):
-        _check_size(source.shape[1] if source.ndim > 1 else 0, source.shape[0] if source.ndim else 0, name, most)
+        _check_pixel_count(source.shape[1] if source.ndim > 1 else 0, source.shape[0] if source.ndim else 0, name, most)
         return _from_array(source, name), name
     if isinstance(source, Image.Image):
         name = str(getattr(source, "filename", "") or name)
@@ -73,7 +73,7 @@ def _read(name: str, most: int | None) -> Image.Image:
 
 
 def _as_rgb(image: Image.Image, name: str, most: int | None) -> Image.Image:
-    _check_size(image.width, image.height, name, most)
+    _check_pixel_count(image.width, image.height, name, most)
     pillows = Image.MAX_IMAGE_PIXELS
     try:
         if pillows is not None and image.width * image.height > pillows:
@@ -110,7 +110,7 @@ def _no_pillow_limit() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def _check_size(width: int, height: int, name: str, most: int | None) -> None:
+def _check_pixel_count(width: int, height: int, name: str, most: int | None) -> None:
     if most is not None and width * height > most:
         raise ImageError(
             name,

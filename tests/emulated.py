@@ -12,7 +12,8 @@ import subprocess
 from contextlib import contextmanager
 from pathlib import Path
 
-from ps3c import _core, _engine
+from ps3c import _core
+from ps3c.engine import tensors
 
 HERE = Path(__file__).resolve().parent / "cuda_on_cpu"
 BUILD = HERE.parent.parent / "build" / "cuda-on-cpu"
@@ -75,9 +76,9 @@ def library() -> Path:
 def device():
     """Within it every forward runs on the emulated device."""
     library()
-    original = _engine.device_of
-    _engine.device_of = lambda tensor: ("cuda", 0)
+    original = tensors.device_of
+    tensors.device_of = lambda tensor: ("cuda", 0)
     try:
         yield
     finally:
-        _engine.device_of = original
+        tensors.device_of = original

@@ -140,7 +140,7 @@ def register_patch14() -> None:
     import timm
     from timm.models.vision_transformer import VisionTransformer
 
-    from ps3c.architectures import ARCHITECTURES, Architecture
+    from ps3c.torch_api.architectures import ARCHITECTURES, Architecture
 
     def ps3c_test_patch14(pretrained=False, **kwargs):
         for key in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"):

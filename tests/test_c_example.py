@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ps3c import PS3VisionConfig, PS3VisionModel, _core
-from ps3c._vision_config import engine_config
+from ps3c.torch_api.vision_config import engine_config
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 ADAPTERS = {"none": 0, "v1": 1, "v2": 2}

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import ps3c
-from ps3c.architectures import ARCHITECTURES, architecture_names, find_architecture
+from ps3c.torch_api.architectures import ARCHITECTURES, architecture_names, find_architecture
 
 IMAGE = models.image(2, 70, 100)
 IDS = torch.randint(0, 97, (2, 12), generator=torch.Generator().manual_seed(0))

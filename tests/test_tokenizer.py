@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizer, PreTrainedTokenizerFast
 
 import ps3c
-from ps3c.tokenization_ps3 import canonicalize_text, get_clean_fn
+from ps3c.torch_api.tokenization_ps3 import canonicalize_text, get_clean_fn
 
 TEXTS = [
     "A photo of a cat.",

@@ -115,7 +115,7 @@ def _is_number(cell: str) -> bool:
 # ---- progress -------------------------------------------------------------------------------------------------------
 
 
-class Progress:
+class ProgressLine:
     """Things done, failures among them, and the rate: one line, rewritten, on a terminal; elsewhere a line a minute."""
 
     EVERY = 60.0  # seconds between lines that are not rewritten

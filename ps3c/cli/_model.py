@@ -20,7 +20,7 @@ def load(arguments) -> Any:
 
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
-    from ..loading import load as load_folder
+    from ..features.load import load as load_folder
 
     begin = time.perf_counter()
     encoder = load_folder(arguments.model, device=arguments.device, dtype=arguments.dtype)

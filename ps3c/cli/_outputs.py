@@ -6,7 +6,6 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +44,6 @@ def _check_folder(path: str) -> None:
         raise CommandError(f"{path}: the folder {folder} cannot be written to")
 
 
-@contextmanager
-def replacing(path: str) -> Iterator[Path]:
-    """A temporary name beside path that becomes path when the block ends well: no half-written file is left."""
-    from ..saving import replacing as temporary_beside
-
-    with temporary_beside(Path(path), overwrite=True) as temporary:
-        yield temporary
-
-
 # ---- reading --------------------------------------------------------------------------------------------------------
 
 
@@ -75,8 +65,7 @@ def read_vectors(path: str) -> tuple[list[str], Any]:
 
 def _load(path: Path) -> Any:
     """ImageFeatures of a file. CommandError: it holds none."""
-    from ..results import ImageFeatures
-    from ..saving import load_features
+    from ..features.results import ImageFeatures, load_features
 
     try:
         features = load_features(path)
@@ -145,7 +134,7 @@ class Output:
 
 class FileOutput(Output):
     def _write(self) -> None:
-        from ..results import ImageFeatures
+        from ..features.results import ImageFeatures
 
         self.parts = [ImageFeatures.concatenate(self.parts)]
         self.parts[0].save(self.path, overwrite=True)
@@ -173,7 +162,7 @@ class FolderOutput(Output):
             self.write()
 
     def _write(self) -> None:
-        from ..results import ImageFeatures
+        from ..features.results import ImageFeatures
 
         self.path.mkdir(exist_ok=True)
         for shard in _shards(self.path) if self._replace else ():  # not earlier: until now the run might have failed
@@ -231,7 +220,7 @@ def _read(path: Path, like: dict, looks: Looks, num_tokens: Looks) -> Any:
 
 
 def _check_looks(path: Path, features: Any, looks: Looks, num_tokens: Looks) -> None:
-    """CommandError: the tokens are of fewer or more looks than now asked for. More than there is to see is all of it."""
+    """CommandError: the tokens are of another number of looks than now asked for. Larger numbers are clamped."""
     patches = [rows * columns for rows, columns in features.grids]
     low, every = patches[0], sum(patches)
     tokens = features.tokens.shape[1]

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from ._errors import CommandError, one_line
-from ._selftest_models import lively, relative_error
+from ._selftest import random_weight, relative_error
 
 _NAME = "ps3c_check_reference"  # not ps3, which is ps3c's drop-in
 _VISION = dict(
@@ -121,7 +121,10 @@ def compare(reference: types.ModuleType, encoder: Any) -> Iterator[tuple[str, fl
         with _quiet():
             ours, theirs = (getattr(one, model)(getattr(one, config)(**settings)) for one in (ps3c, reference))
         generator = torch.Generator().manual_seed(4)
-        state = {name: lively(name, tuple(value.shape), generator) for name, value in sorted(ours.state_dict().items())}
+        state = {
+            name: random_weight(name, tuple(value.shape), generator)
+            for name, value in sorted(ours.state_dict().items())
+        }
         for one in (ours, theirs):
             one.load_state_dict(state)
             one.eval()

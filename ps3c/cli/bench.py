@@ -89,7 +89,7 @@ def _alternate(calls: dict[str, Callable[[], Any]], runs: int, limit: float, dev
 
     seconds = {name: [] for name in calls}
     begin, rounds = time.perf_counter(), 0
-    progress = _console.Progress(runs, "round")
+    progress = _console.ProgressLine(runs, "round")
     with torch.inference_mode():
         while rounds < runs or (time.perf_counter() - begin < limit and rounds < 1000):
             for name, call in calls.items():
@@ -108,7 +108,8 @@ def _alternate(calls: dict[str, Callable[[], Any]], runs: int, limit: float, dev
 def _circumstances(encoder, arguments) -> dict[str, Any]:
     import torch
 
-    from .. import __version__, _core
+    from .. import __version__
+    from ..engine import core
 
     cuda = encoder.device.type == "cuda"
     return {
@@ -118,7 +119,7 @@ def _circumstances(encoder, arguments) -> dict[str, Any]:
         "dtype": str(encoder.dtype).removeprefix("torch."),
         "device": torch.cuda.get_device_name(encoder.device) if cuda else "cpu",
         "threads": torch.get_num_threads(),
-        "level": None if cuda else _core.cpu_level(),
+        "level": None if cuda else core.cpu_level(),
         "image": encoder.scales[-1],
         "batch_size": arguments.batch_size,
     }

@@ -1,7 +1,7 @@
-"""Compare this machine's kernels with the plain C ones, and with ps3-torch where that is installed aside.
+"""Compare this machine's kernels with the plain C ones, and with ps3-torch where that is installed separately.
 
-Every kernel runs on small random inputs, and a small random model whole, at each instruction set that the processor has
-and on the GPU if there is one. With -m the model's own low resolution is compared too, between instruction sets."""
+Small random models run whole, in every mode, at each instruction set that the processor has and on the GPU if there is
+one. With -m the model's own low resolution is compared too, between instruction sets."""
 
 from typing import Any
 
@@ -24,17 +24,17 @@ def add_arguments(parser) -> None:
 def run(arguments) -> int:
     import torch
 
-    from .. import _core
+    from ..engine import core
     from . import _reference
 
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
-    levels = [level for level in _core.cpu_levels() if level != "naive"]
-    if torch.cuda.is_available() and _core.cuda_error() is None:
+    levels = [level for level in core.cpu_levels() if level != "naive"]
+    if torch.cuda.is_available() and core.cuda_error() is None:
         levels.append("cuda")
     results: list[dict[str, Any]] = []
     with torch.inference_mode():
-        _compare_kernels(levels, results)
+        _compare_small_models(levels, results)
         encoder = None if arguments.model is None else _model.load(arguments)
         if encoder is not None:
             _compare_levels(encoder, results)
@@ -42,9 +42,9 @@ def run(arguments) -> int:
         if reference is not None:
             for what, worst in _reference.compare(reference, encoder):
                 what = f"ps3-torch: {what}"
-                results.append({"what": what, "dtype": "float32", "level": _core.cpu_level(), "worst": worst})
+                results.append({"what": what, "dtype": "float32", "level": core.cpu_level(), "worst": worst})
     failed = [result for result in results if not result["worst"] <= 1]
-    report = {"level": _core.cpu_level(), "levels": levels, "reference": note, "passed": not failed, "results": results}
+    report = {"level": core.cpu_level(), "levels": levels, "reference": note, "passed": not failed, "results": results}
     if arguments.json:
         _console.result_json(report)
     else:
@@ -60,27 +60,21 @@ def run(arguments) -> int:
     return _errors.OK
 
 
-def _compare_kernels(levels: list[str], results: list[dict[str, Any]]) -> None:
-    from . import _selftest_models, _selftest_operations
+def _compare_small_models(levels: list[str], results: list[dict[str, Any]]) -> None:
+    from . import _selftest
 
-    def add(what: str, dtype: str, level: str, worst: float) -> None:
-        results.append({"what": what, "dtype": dtype, "level": level, "worst": worst})
-
-    for name in _selftest_operations.names():
-        for dtype in _selftest_operations.DTYPES:
+    for what in _selftest.CASES:
+        for dtype in _selftest.DTYPES:
             for level in levels:
-                add(name, dtype, level, _selftest_operations.compare(name, dtype, level))
-    for tower in ("vision", "text"):
-        for dtype in _selftest_operations.DTYPES:
-            for level in levels:
-                add(f"small model, {tower}", dtype, level, _selftest_models.compare(tower, dtype, level))
+                worst = _selftest.compare(what, dtype, level)
+                results.append({"what": what, "dtype": dtype, "level": level, "worst": worst})
 
 
 def _compare_levels(encoder, results: list[dict[str, Any]]) -> None:
-    from . import _selftest_models
+    from . import _selftest
 
     dtype = str(encoder.dtype).removeprefix("torch.")
-    for level, worst in _selftest_models.compare_checkpoint(encoder):
+    for level, worst in _selftest.compare_checkpoint(encoder):
         results.append({"what": "the model, low resolution", "dtype": dtype, "level": level, "worst": worst})
 
 

@@ -90,12 +90,12 @@ def _engine() -> dict[str, Any]:
     report: dict[str, Any] = dict.fromkeys(names)
     try:
         torch = importlib.import_module("torch")
-        core = importlib.import_module("ps3c._core")
+        core = importlib.import_module("ps3c.engine.core")
         report.update(level=core.cpu_level(), levels=core.cpu_levels(), threads=torch.get_num_threads())
     except (ImportError, OSError, ValueError, RuntimeError) as error:
         report["engine_error"] = _errors.one_line(error)
         return report
-    library = os.environ.get("PS3C_CUDA_LIBRARY") or os.path.join(os.path.dirname(core.__file__), "libps3c_cuda.so")
+    library = os.environ.get("PS3C_CUDA_LIBRARY") or os.path.join(core.FOLDER, "libps3c_cuda.so")
     report["cuda_library"] = library if os.path.exists(library) else f"none ({library} does not exist)"
     if torch.cuda.is_available():
         major, minor = torch.cuda.get_device_capability()

@@ -59,7 +59,7 @@ def run(arguments) -> int:
         output.resume(_kind(encoder, arguments), arguments.looks, arguments.num_tokens)
     failures = _outputs.Failures(arguments.output)
     done = len(output.names.intersection(files))
-    progress = _console.Progress(len(files), "image", done)
+    progress = _console.ProgressLine(len(files), "image", done)
     begin = time.monotonic()
     try:
         _embed(encoder, arguments, [name for name in files if name not in output.names], output, failures, progress)

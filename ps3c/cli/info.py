@@ -30,19 +30,19 @@ def describe(folder: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: the folder cannot be used.
     """
-    from .. import _vision_config
-    from .._checkpoint import Checkpoint
-    from ..configuration_ps3 import PS3Config, PS3VisionConfig
     from ..errors import CheckpointError
+    from ..features.checkpoint import Checkpoint
+    from ..torch_api import vision_config
+    from ..torch_api.configuration_ps3 import PS3Config, PS3VisionConfig
 
     checkpoint = Checkpoint(folder)
     both = checkpoint.config["model_type"] == "ps3"
     try:
         config = (PS3Config if both else PS3VisionConfig).from_pretrained(folder)
         vision: Any = config.vision_config if both else config
-        architecture = _vision_config.architecture_of(vision)
-        scales = _vision_config.scales_of(vision, architecture.patch)
-        quotas = list(vision.max_select_num_each_scale or _vision_config.automatic_quotas(vision, scales))
+        architecture = vision_config.architecture_of(vision)
+        scales = vision_config.scales_of(vision, architecture.patch)
+        quotas = list(vision.max_select_num_each_scale or vision_config.automatic_quotas(vision, scales))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(folder, _errors.one_line(error)) from error
     shapes = list(_parameters(checkpoint.files))

@@ -5,6 +5,7 @@ ps3c look dock.jpg -m PS3-4K-SigLIP2 -o overlay.png --text "a red boat"
 
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 from . import _console, _errors, _model, _options, _outputs
@@ -55,7 +56,9 @@ def run(arguments) -> int:
         [arguments.image], arguments.text, looks, arguments.num_tokens, maps=True, max_pixels=arguments.max_pixels
     )
     seconds = time.perf_counter() - begin
-    with _outputs.replacing(arguments.output) as temporary:
+    from ..features.files import replacing
+
+    with replacing(Path(arguments.output), overwrite=True) as temporary:
         _draw(plot, result, arguments).savefig(temporary)
     report = {
         "output": arguments.output,

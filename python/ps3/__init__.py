@@ -4,20 +4,24 @@ Both packages install a folder called ps3 when ps3-torch is in the same environm
 the one that Python finds. If that is this one, importing it says so.
 """
 
+import importlib
 import importlib.metadata
+import sys
 import warnings
 
 from ps3c import *  # noqa: F403
-from ps3c import __all__, __version__
+from ps3c import __all__ as __all__
+from ps3c import __version__
 
-from . import (
-    configuration_ps3,
-    image_processing_ps3,
-    modeling_ps3,
-    modeling_ps3_text,
-    tokenization_ps3,
-    utils_radio_adapter_mlp,
-)
+for _name in (
+    "configuration_ps3",
+    "image_processing_ps3",
+    "modeling_ps3",
+    "modeling_ps3_text",
+    "tokenization_ps3",
+    "utils_radio_adapter_mlp",
+):
+    globals()[_name] = sys.modules[f"{__name__}.{_name}"] = importlib.import_module(f"ps3c.torch_api.{_name}")
 
 
 def _warn_of_ps3_torch() -> None:
@@ -26,9 +30,9 @@ def _warn_of_ps3_torch() -> None:
     except importlib.metadata.PackageNotFoundError:
         return
     warnings.warn(
-        f"`import ps3` gives ps3c {__version__}, but ps3-torch {version} is installed in the same environment under the "
-        "same import name. To keep ps3c: pip uninstall ps3-torch, then pip install --force-reinstall --no-deps ps3c. "
-        "To keep ps3-torch: pip uninstall ps3c, then reinstall ps3-torch. `import ps3c` is ps3c in either case.",
+        f"`import ps3` gives ps3c {__version__}, but ps3-torch {version} is installed in the same environment under "
+        "the same import name. To keep ps3c: pip uninstall ps3-torch, then pip install --force-reinstall --no-deps "
+        "ps3c. To keep ps3-torch: pip uninstall ps3c, then reinstall ps3-torch. `import ps3c` is ps3c in either case.",
         stacklevel=3,
     )
 

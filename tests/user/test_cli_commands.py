@@ -257,40 +257,63 @@ def test_doctor(ps3c_main, monkeypatch):
 # ---- check ----------------------------------------------------------------------------------------------------------
 
 
-def test_check_finds_a_wrong_kernel(ps3c_main, monkeypatch):
-    """One value of one kernel at one level, wrong by a hundredth of the values' size."""
-    from ps3c.cli import _selftest_operations
+def test_check_finds_a_wrong_value(ps3c_main, monkeypatch):
+    """One value of one output at one level, wrong by a hundredth of the values' size."""
+    from ps3c.cli import _selftest
 
-    right = _selftest_operations._OPERATIONS["LayerNorm"]
+    right, case = _selftest._run, "SigLIP, two looks, ground truth"
 
-    def wrong(dtype, level, threads):
-        result = right(dtype, level=level, threads=threads).copy()
-        if level == "portable" and dtype == "float32":
-            result[1, 48, 144] += 0.01
-        return result
+    def wrong(name, dtype, level):
+        outputs = right(name, dtype, level)
+        if (name, dtype, level) != (case, "float32", "portable"):
+            return outputs
+        features = outputs["hidden_states"][-1].clone()
+        features[0, 48, 36] += 0.01 * features.abs().mean()
+        return {**outputs, "hidden_states": [*outputs["hidden_states"][:-1], features]}
 
-    few = {"LayerNorm": wrong, "rank": _selftest_operations._OPERATIONS["rank"]}
-    monkeypatch.setattr(_selftest_operations, "_OPERATIONS", few)
+    monkeypatch.setattr(_selftest, "_run", wrong)
+    monkeypatch.setattr(_selftest, "CASES", {name: _selftest.CASES[name] for name in (case, "text, last")})
     code, out, err = ps3c_main("check", "--json", "--threads", 1)
-    assert code == 1 and "1 of" in error_line(err) and "LayerNorm, float32, portable" in err
+    assert code == 1 and "1 of" in error_line(err) and f"{case}, float32, portable" in err
     report = json.loads(out)
     assert not report["passed"]
-    assert [entry["what"] for entry in report["results"] if entry["worst"] > 1] == ["LayerNorm"]
+    assert [entry["what"] for entry in report["results"] if entry["worst"] > 1] == [case]
 
 
-def test_differences():
-    """What counts as a fault: NaN, another shape, any bit of what must be the same."""
-    import numpy as np
+def test_differences(monkeypatch):
+    """What counts as a fault: NaN, any difference of a selection map, and an error beyond the dtype's tolerance."""
+    import torch
 
-    from ps3c.cli._selftest_operations import _difference
+    from ps3c.cli import _selftest
 
-    one = np.ones((2, 3), np.float32)
-    assert _difference(one, one, 1e-5) == 0 and _difference(one, one, 0) == 0
-    assert _difference(one * np.nan, one, 1e-5) == float("inf")
-    assert _difference(one[:1], one, 1e-5) == float("inf")
-    assert _difference(one.astype(np.float16), one, 1e-5) == float("inf")
-    assert _difference(one + np.float32(1e-6), one, 0) == float("inf")
-    assert 0.4 < _difference(one + np.float32(1e-5), one, 1e-5) < 0.6
+    want = {"hidden_states": [torch.ones(2, 3)], "selection_maps": [torch.tensor([[1.0, 0.0]])]}
+
+    def compared(dtype="float32", naive=want, **changed):
+        outputs = {"naive": naive, "avx2": {**naive, **changed}}
+        monkeypatch.setattr(_selftest, "_run", lambda name, dtype, level: outputs[level])
+        return _selftest.compare("any", dtype, "avx2")
+
+    assert compared() == 0
+    assert compared(hidden_states=[want["hidden_states"][0] * float("nan")]) == float("inf")
+    assert compared(selection_maps=[torch.tensor([[0.0, 1.0]])]) == float("inf")
+    assert 0.9 < compared(hidden_states=[torch.full((2, 3), 1 + _selftest.LIMIT, dtype=torch.float64)]) < 1.1
+    # 16-bit: half a unit in the last place, where the naive level's own error is smaller.
+    assert 0.9 < compared("bfloat16", hidden_states=[torch.full((2, 3), 1 + 2**-8)]) < 1.1
+    assert 0.9 < compared("float16", hidden_states=[torch.full((2, 3), 1 + 2**-11)]) < 1.1
+
+
+@pytest.mark.parametrize("level", ["portable", "naive"])
+def test_check_runs_every_output(level):
+    """Each case writes all that it compares, and looks and ground truth choose what the case says."""
+    from ps3c.cli import _selftest
+
+    taken = {}
+    for name in _selftest.CASES:
+        outputs = _selftest._run(name, "float32", level)
+        assert all(tensor.isfinite().all() for tensors in outputs.values() for tensor in tensors), name
+        taken[name] = [int(one.sum()) for one in outputs.get("selection_maps", ())]
+    assert taken["SigLIP, first scale"] == [64, 40] and taken["SigLIP, two looks, ground truth"] == [64, 144]
+    assert taken["SigLIP, pre-training"] == [2 * 32, 2 * 72] and taken["text, none"] == []
 
 
 def test_check_with_the_reference(ps3c_main, tiny_checkpoint, monkeypatch):

@@ -12,8 +12,8 @@ from conftest import photograph
 from PIL import Image
 
 import ps3c
-from ps3c import _reading
-from ps3c._progress import Reporter
+from ps3c.features import reading
+from ps3c.features.progress import Reporter
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ class Counted:
 @pytest.fixture
 def engine_steps(monkeypatch):
     """The steps that the engine runs, in order: (first_image, images, first_look, looks)."""
-    from ps3c._steps import Steps
+    from ps3c.torch_api.stepwise import Steps
 
     ran, original = [], Steps.__next__
 
@@ -255,15 +255,15 @@ def test_reading_ahead():
             raise ps3c.ImageError("7", "bad")
         return number * number
 
-    results = _reading._ahead(work, iter(range(100)), 3)
+    results = reading._ahead(work, iter(range(100)), 3)
     assert [next(results) for _ in range(3)] == [0, 1, 4]
     assert max(started) <= 5
     results.close()  # the caller stops early
     assert len(started) <= 7
     with pytest.raises(ps3c.ImageError):
-        list(_reading._ahead(work, iter(range(100)), 3))
+        list(reading._ahead(work, iter(range(100)), 3))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("ps3c-images")]
-    assert list(_reading._ahead(str, iter(range(20)), 4)) == [str(number) for number in range(20)]
+    assert list(reading._ahead(str, iter(range(20)), 4)) == [str(number) for number in range(20)]
 
 
 def test_read_ahead_gives_the_same(encoder, image_files, tmp_path, monkeypatch):
@@ -288,14 +288,14 @@ def test_memory_holds_one_batch(encoder, monkeypatch):
 
     alive, made = weakref.WeakSet(), []
 
-    class Tracked(_reading.Prepared):
+    class Tracked(reading.Prepared):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
             alive.add(self)
 
         __hash__ = object.__hash__
 
-    monkeypatch.setattr(_reading, "Prepared", Tracked)
+    monkeypatch.setattr(reading, "Prepared", Tracked)
     for batch in encoder.embed_batches((photograph(seed=seed) for seed in range(12)), looks=1, batch_size=2):
         gc.collect()
         made.append(len(alive))
@@ -420,7 +420,7 @@ def test_bar_only_on_a_terminal(encoder, image_files, monkeypatch):
     assert shown(io.StringIO(), None) == "" == shown(io.StringIO(), False) == shown(Terminal(), False)
     assert "5/5" in shown(io.StringIO(), True) and "look/s" in shown(Terminal(), True)
     assert shown(Terminal(), None) == ""  # over in a moment
-    monkeypatch.setattr("ps3c._progress.QUICK", 0.0)
+    monkeypatch.setattr("ps3c.features.progress.QUICK", 0.0)
     assert "5/5" in shown(Terminal(), None)
 
 

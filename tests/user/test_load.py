@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import ps3c
+from ps3c import _core
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def test_three_in_one(tiny_checkpoint):
 
 
 def test_auto_device_without_a_gpu(tiny_checkpoint):
-    expected = "cuda" if torch.cuda.is_available() and ps3c.loading._core.cuda_error() is None else "cpu"
+    expected = "cuda" if torch.cuda.is_available() and _core.cuda_error() is None else "cpu"
     assert ps3c.load(str(tiny_checkpoint)).device.type == expected
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 import ps3c
 from ps3c import page
-from ps3c.encoder import Encoder
+from ps3c.features.encoder import Encoder
 
 pytest.importorskip("gradio", reason="gradio is not installed")
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
@@ -250,7 +250,7 @@ def test_again_and_everything(user, image_files):
 
 
 def test_the_example(user):
-    if page._example() is None:
+    if page.server._example() is None:
         pytest.skip("this matplotlib lacks its sample photograph")
     one = user()
     one.page.click("#example")

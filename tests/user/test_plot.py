@@ -13,7 +13,8 @@ from PIL import Image
 matplotlib = pytest.importorskip("matplotlib", reason="matplotlib, the extra `plot`, is not installed")
 
 import ps3c  # noqa: E402
-from ps3c import _components, plot  # noqa: E402
+from ps3c import plot  # noqa: E402
+from ps3c.plot import components  # noqa: E402
 
 WIDE = photograph(120, 80)
 TALL = photograph(60, 90, seed=1)
@@ -209,7 +210,7 @@ def test_overlay_of_looks(encoder):
 
 def test_components_are_numpys_svd():
     vectors = (np.random.default_rng(0).normal(size=(200, 12)) * np.arange(12, 0, -1)).astype(np.float32)
-    ours = _components.components(vectors)
+    ours = components.components(vectors)
     centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
     u, s, _ = np.linalg.svd(centred, full_matrices=False)
     for column in range(3):
@@ -220,11 +221,11 @@ def test_components_are_numpys_svd():
 
 def test_components_sign_and_few_channels():
     vectors = np.random.default_rng(1).normal(size=(50, 2)).astype(np.float32)
-    np.testing.assert_allclose(_components.components(vectors), _components.components(vectors.copy()))
-    assert (_components.components(vectors)[:, 2] == 0).all()
+    np.testing.assert_allclose(components.components(vectors), components.components(vectors.copy()))
+    assert (components.components(vectors)[:, 2] == 0).all()
     # More of the first channel is more of the first component, whatever LAPACK's sign.
     vectors = np.array([[-3, 0], [0, 1], [3, -1]], np.float32)
-    assert _components.components(vectors)[2, 0] > 0
+    assert components.components(vectors)[2, 0] > 0
 
 
 def colours(figure):

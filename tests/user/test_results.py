@@ -16,7 +16,7 @@ from conftest import photograph
 
 import ps3c
 from ps3c import ImageFeatures, TextFeatures
-from ps3c.saving import replacing
+from ps3c.features.files import replacing
 
 TENSORS = ("pooled", "tokens", "positions", "look", "selection_maps", "selection_probs")
 WORDS = ("names", "sizes", "texts", "scales", "patch_size", "grids")
@@ -380,5 +380,5 @@ def test_results_show_themselves(features, encoder, monkeypatch):
     pooled = encoder.embed_images(photograph())
     assert pooled._repr_png_() is None and pooled.thumbnails == []
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.delitem(sys.modules, "ps3c._figure", raising=False)
+    monkeypatch.delitem(sys.modules, "ps3c.plot.figure", raising=False)
     assert features._repr_png_() is None

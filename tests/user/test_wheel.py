@@ -20,7 +20,7 @@ import pytest
 from conftest import ROOT, photograph
 
 HERE = "Pläne & Bilder 写真"  # in the path of all that is installed and run
-PACKAGE_FILES = ("ps3c/*.py", "ps3c/cli/*.py", "ps3/*.py", "ps3c/_core.pyi", "ps3c/py.typed")
+PACKAGE_FILES = ("ps3c/**/*.py", "ps3/*.py", "ps3c/_core.pyi", "ps3c/py.typed")
 METADATA = ["METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE", "top_level.txt"]
 NEEDED = re.compile(r"lib(c|m|dl|pthread|rt|gomp)\.so\.\d+|ld-linux-x86-64\.so\.2")
 

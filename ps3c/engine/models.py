@@ -1,0 +1,109 @@
+"""What a torch module keeps for its passes: engine models by configuration, plans, where its parameters are.
+
+Needs no torch of its own: modules and tensors are the caller's.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+from . import core
+
+_PLANS = 16  # plans kept for each configuration of a model
+_CONFIGURATIONS = 4
+
+
+class Cache:
+    """A small mapping that forgets what was used least recently. Safe to share between threads."""
+
+    def __init__(self, size: int):
+        self._size = size
+        self._items: OrderedDict[Hashable, Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """The value of key; made, outside the lock, when it is not there."""
+        with self._lock:
+            if key in self._items:
+                self._items.move_to_end(key)
+                return self._items[key]
+        value = make()
+        with self._lock:
+            self._items[key] = value
+            while len(self._items) > self._size:
+                self._items.popitem(last=False)
+        return value
+
+
+class ModuleWeights:
+    """A module's parameters in the engine's order, looked up anew at each call.
+
+    Weights that were replaced, cast, moved or edited are honoured, and a replaced module is noticed.
+    """
+
+    def __init__(self, root: Any, names: Sequence[str]):
+        self._parameters = core.Parameters(root, names, _check_module)
+
+    def collect(self) -> list[Any]:
+        """The tensors, contiguous (and on a GPU on multiples of 16 bytes), in order."""
+        tensors = self._parameters.collect()
+        if tensors and tensors[0].is_cuda:
+            tensors = [tensor if tensor.data_ptr() % 16 == 0 else tensor.clone() for tensor in tensors]
+        return [tensor if tensor.is_contiguous() else tensor.contiguous() for tensor in tensors]
+
+
+def _check_module(path: str, module: Any) -> None:
+    # A layer that computes something else (an adapter, a quantised layer) has a `weight` too. Using that weight alone
+    # would give wrong numbers without an error.
+    home = type(module).__module__
+    if home.startswith(("torch.nn.modules.", "ps3c.", "torch.nn.utils.parametrize")) or hasattr(
+        module, "parametrizations"
+    ):
+        return
+    raise TypeError(
+        f"{path}: got a {home}.{type(module).__qualname__} in place of the layer that was constructed, which ps3c "
+        "cannot compute; merge it into a plain layer (for LoRA: merge_and_unload) first"
+    )
+
+
+class Engine:
+    """A module's engine models by configuration. Holds no weights. A copied or unpickled module gets an empty one."""
+
+    def __init__(self):
+        self._models = Cache(_CONFIGURATIONS)
+
+    def __deepcopy__(self, memo) -> "Engine":
+        return type(self)()
+
+    def __reduce__(self):
+        return (type(self), ())
+
+    def model(self, root: Any, kind: Callable[[dict[str, Any]], core.Model], config: dict[str, Any]) -> "EngineModel":
+        """The engine's model of `config`, whose parameters are below `root`.
+
+        Args:
+            kind: core.VisionModel or core.TextModel.
+
+        Raises:
+            ValueError: sizes that do not go together; the message names the field.
+        """
+        # id: a shallow copy of a model shares this object. What is cached keeps root alive, so ids stay apart.
+        key = (
+            id(root),
+            *((name, tuple(value) if isinstance(value, list) else value) for name, value in config.items()),
+        )
+        return self._models.get(key, lambda: EngineModel(root, kind(config)))
+
+
+class EngineModel:
+    """One configuration of a module: its plans and its weights."""
+
+    def __init__(self, root: Any, model: core.Model):
+        self.parameters = ModuleWeights(root, [name for name, _ in model.weights])
+        self._model = model
+        self._plans = Cache(_PLANS)
+
+    def plan(self, *sizes: int, **request: Any) -> core.Plan:
+        """The plan for the sizes and the request, from the cache when it was made before."""
+        return self._plans.get((sizes, tuple(request.items())), lambda: self._model.plan(*sizes, **request))

@@ -1,0 +1,464 @@
+"""Encoder: images and texts to features, in one call each."""
+
+import os
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Union
+
+import torch
+import torch.nn.functional as F
+
+from .. import _arguments
+from .._arguments import Looks
+from ..errors import ImageError
+from ..images import ImageSource
+from .look_pass import LookPass
+from .progress import Progress, Reporter
+from .reading import Prepared, Reader, is_one, with_texts
+from .results import ImageFeatures, Look, TextFeatures
+
+Images = ImageSource | Iterable[ImageSource]
+Texts = str | Sequence[str | None] | None
+
+_tokenizing = threading.Lock()  # Hugging Face's fast tokenizers serve one thread at a time
+
+TEXTS = 64  # of a batch
+# Of a batch of images, or of images read ahead: how many at most, and how much memory their pixels or tokens may take.
+MOST = {"cpu": 8, "cuda": 64}
+BYTES = {"cpu": 256 << 20, "cuda": 1 << 30}
+
+
+@dataclass
+class _Request:
+    """What is wanted of each image."""
+
+    looks: Looks
+    tokens: Looks
+    maps: bool
+    normalize: bool
+    prompts: dict[str | None, torch.Tensor] = field(default_factory=dict)  # of the last batch's texts
+
+    def __post_init__(self):
+        self.looks = _arguments.looks("looks", self.looks)
+        self.tokens = _arguments.looks("tokens", self.tokens)
+        if self.looks is not None and self.tokens is not None:
+            raise ValueError(f"looks, tokens: got {self.looks!r} and {self.tokens!r}, expected one of them")
+
+    @property
+    def wants_tokens(self) -> bool:
+        return self.looks is not None or self.tokens is not None
+
+    @property
+    def selects(self) -> bool:
+        """Does the model choose patches, or at least say which it would?"""
+        return self.wants_tokens or self.maps
+
+
+class Encoder:
+    """A checkpoint, ready to use; ps3c.load makes it. Unpacks into model, processor, tokenizer.
+
+    Several threads may use one encoder. A call may be ended by Ctrl-C between two looks.
+
+    Attributes:
+        model: PS3Model, or PS3VisionModel where the checkpoint has no text tower; its num_hidden_layers_to_return is 1.
+        processor: PS3ImageProcessor. tokenizer: PS3Tokenizer, or None; text_error then says why there is none.
+        folder: of the checkpoint. device, dtype: the model's. scales: image sizes in pixels, ascending.
+        logit_scale, logit_bias: the checkpoint's, for zero_shot; or None.
+    """
+
+    def __init__(
+        self,
+        model,
+        processor,
+        tokenizer,
+        *,
+        folder: Union[str, "os.PathLike[str]"],
+        logit_scale: float | None = None,
+        logit_bias: float | None = None,
+        text_error: str | None = None,
+    ):
+        self.model = model
+        self.processor = processor
+        self.tokenizer = tokenizer
+        self.folder = Path(folder)
+        self.logit_scale = logit_scale
+        self.logit_bias = logit_bias
+        self.text_error = text_error
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.model, self.processor, self.tokenizer))
+
+    def __repr__(self) -> str:
+        scales = ", ".join(map(str, self.scales))
+        return f"<Encoder of {self.folder}: {scales} pixels, {str(self.dtype)[6:]} on {self.device}>"
+
+    @property
+    def device(self) -> torch.device:
+        return self._vision.prior_prompt.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._vision.prior_prompt.dtype
+
+    @property
+    def scales(self) -> list[int]:
+        return list(self._vision.ps3_scales)
+
+    @property
+    def _vision(self):
+        return self.model.vision_model
+
+    # ---- images ----------------------------------------------------------------------------------------------------
+
+    def embed_images(
+        self,
+        images: Images,
+        text: Texts = None,
+        looks: Looks = None,
+        tokens: Looks = None,
+        maps: bool = False,
+        *,
+        normalize: bool = True,
+        batch_size: int | str = "auto",
+        progress: Progress = None,
+        on_error: str = "raise",
+        max_pixels: int | None = None,
+    ) -> ImageFeatures:
+        """Encodes images: pooled vectors and, with looks or tokens, the features of all that was looked at.
+
+        Args:
+            images: one or some: paths, PIL images, or arrays (H, W) or (H, W, 3 or 4) of uint8, uint16 or floats from
+                0 to 1; see ps3c.images.open_image.
+            text: what to look for: one text for all images, or one (or None) an image. None: what is salient.
+            looks: how many looks at high resolution; "all": until every patch is encoded; 0: low-res tokens alone.
+            tokens: instead: how many high-res patches, or "all". None and None: pooled vectors alone.
+            maps: keep selection_maps and selection_probs.
+            normalize: make pooled vectors 1 long, so that products are cosines.
+            batch_size: images that run together; "auto": as many as are of use and fit.
+            progress: None: a bar on a terminal, for what takes longer than a moment; True, False; or a function
+                (done, total), called after every image, or look.
+            on_error: an image that cannot be used: "raise" its ImageError, or "skip" it and list that in `errors`.
+            max_pixels: most pixels of an image; None: Pillow's limit.
+
+        Returns:
+            ImageFeatures on the CPU, in the model's dtype.
+
+        Raises:
+            ImageError: an image that cannot be used. TypeError, ValueError: another argument.
+        """
+        batches = self.embed_batches(
+            images,
+            text,
+            looks,
+            tokens,
+            maps,
+            normalize=normalize,
+            batch_size=batch_size,
+            progress=progress,
+            on_error=on_error,
+            max_pixels=max_pixels,
+        )
+        return ImageFeatures.concatenate([batch.to("cpu") for batch in batches])
+
+    def embed_batches(
+        self,
+        images: Images,
+        text: Texts = None,
+        looks: Looks = None,
+        tokens: Looks = None,
+        maps: bool = False,
+        *,
+        normalize: bool = True,
+        batch_size: int | str = "auto",
+        progress: Progress = None,
+        on_error: str = "raise",
+        max_pixels: int | None = None,
+    ) -> Iterator[ImageFeatures]:
+        """As embed_images, but an iterator of batches, on the model's device: memory holds one at a time.
+
+        images may be a generator: they are asked for as they are needed. With on_error="skip" the last batch may hold
+        errors alone.
+        """
+        request = _Request(looks, tokens, bool(maps), bool(normalize))
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"on_error: got {on_error!r}, expected 'raise' or 'skip'")
+        if text is not None:
+            self._need_text_tower("text")
+            if not request.selects:
+                raise ValueError(
+                    "text: got one without looks, tokens or maps, and it decides only where to look; the "
+                    "pooled vector is of the whole image"
+                )
+        size = self._batch_size(batch_size, request)
+        sources, count = with_texts(images, text)
+        reader = self._reader(request.selects, max_pixels, ahead=count != 1)
+        reporter = Reporter(progress, count, "image")
+        return self._batches(reader.read(sources), request, size, on_error == "skip", reporter)
+
+    def looks(
+        self,
+        image: ImageSource,
+        text: str | None = None,
+        looks: Looks = "all",
+        *,
+        tokens: Looks = None,
+        progress: Progress = None,
+        max_pixels: int | None = None,
+    ) -> Iterator[Look]:
+        """Looks at one image, each computed when it is asked for: whoever stops early has spent no more.
+
+        Look 0 is the whole image at low resolution; it comes with the maps that say where the others will look.
+        tokens: high-res patches in all instead of looks. The other arguments: as embed_images'.
+        """
+        request = _Request(None if tokens is not None and looks == "all" else looks, tokens, True, False)
+        if not request.wants_tokens:
+            raise ValueError("looks, tokens: got neither, expected one of them: a number or 'all'")
+        if text is not None:
+            if not isinstance(text, str):
+                raise TypeError(f"text: got {text!r}, expected a string")
+            self._need_text_tower("text")
+        reporter = Reporter(progress, 1, "look")
+        prepared = self._reader(True, max_pixels).prepare(image, "image", text)
+        return self._looks(prepared, request, reporter)
+
+    def _looks(self, prepared: Prepared, request: _Request, reporter: Reporter) -> Iterator[Look]:
+        with reporter:
+            steps = self._look_pass([prepared], request, reporter, looks_per_step=1)
+            for step in steps:
+                if step.looks:
+                    number, rows = step.looks.start + 1, step.rows[0][0]
+                else:
+                    number, rows = 0, torch.arange(steps.low_res_tokens, device=steps.tokens.device)
+                    maps = [probs[0] for probs in steps.probs]
+                positions = steps.positions[0, rows]
+                reporter.step()
+                yield Look(
+                    number=number,
+                    features=steps.tokens[0, rows],
+                    positions=positions,
+                    probs=maps,
+                    image=prepared.small,
+                    text=prepared.text,
+                    taken=torch.bincount(positions[:, 0], minlength=len(steps.grids)).tolist(),
+                    scales=self.scales,
+                    patch_size=self._vision.patch_size,
+                )
+
+    def _reader(self, small: bool, max_pixels: int | None, ahead: bool = False) -> Reader:
+        if max_pixels is not None:
+            max_pixels = _arguments.positive("max_pixels", max_pixels)
+        # On the CPU the model has all cores busy, and threads that read ahead would take them from it.
+        ahead = ahead and self.device.type == "cuda"
+        return Reader(
+            self.processor,
+            self.dtype,
+            small=small,
+            max_pixels=max_pixels,
+            ahead=self._fit(self._pixel_bytes(), min(8, torch.get_num_threads())) if ahead else 0,
+        )
+
+    def _batches(
+        self, prepared: Iterator[Prepared | ImageError], request: _Request, size: int, skip: bool, reporter: Reporter
+    ) -> Iterator[ImageFeatures]:
+        with reporter:
+            batch: list[Prepared] = []
+            errors: list[ImageError] = []
+            for one in prepared:
+                if isinstance(one, Prepared):
+                    batch.append(one)
+                elif skip:
+                    errors.append(one)
+                    reporter.skip()
+                else:
+                    raise one
+                if len(batch) == size:
+                    yield self._encode(batch, errors, request, reporter)
+                    batch, errors = [], []
+            if batch or errors:
+                yield self._encode(batch, errors, request, reporter)
+
+    def _encode(
+        self, batch: list[Prepared], errors: list[ImageError], request: _Request, reporter: Reporter
+    ) -> ImageFeatures:
+        vision = self._vision
+        features = ImageFeatures(
+            names=[one.name for one in batch],
+            sizes=[one.size for one in batch],
+            pooled=torch.empty(0, vision.trunk.attn_pool.latent.shape[-1], dtype=self.dtype, device=self.device),
+            texts=[one.text for one in batch],
+            scales=self.scales,
+            patch_size=vision.patch_size,
+            errors=errors,
+            thumbnails=[one.small for one in batch if one.small is not None],
+        )
+        if not batch:
+            return features
+        if request.selects:
+            steps = self._look_pass(batch, request, reporter)
+            for step in steps:
+                reporter.step(len(step.images) * max(len(step.looks), 1))
+            features.pooled, features.grids = steps.pooled, steps.grids
+            if request.wants_tokens:
+                features.tokens, features.positions, features.look = steps.tokens, steps.positions, steps.number
+            if request.maps:
+                features.selection_maps, features.selection_probs = steps.maps, steps.probs
+        else:
+            reporter.expect(1)
+            features.pooled = vision.forward_low_res(self._pixels(batch))["x"]
+            reporter.step(len(batch))
+        if request.normalize:
+            features.pooled = F.normalize(features.pooled.float(), dim=-1).to(self.dtype)
+        return features
+
+    def _look_pass(
+        self, batch: list[Prepared], request: _Request, reporter: Reporter, looks_per_step: int = 0
+    ) -> LookPass:
+        looks = request.looks if request.wants_tokens else 0
+        prompt = self._prompts([one.text for one in batch], request)
+        steps = LookPass(self._vision, self._pixels(batch), prompt, looks, request.tokens, looks_per_step)
+        reporter.expect(steps.looks + 1, "look" if steps.looks else None)
+        return steps
+
+    def _pixels(self, batch: list[Prepared]) -> torch.Tensor:
+        """(B, 3, H, W) of a batch, which then keeps none of its own."""
+        pixels = torch.stack([one.pixels for one in batch]) if len(batch) > 1 else batch[0].pixels[None]
+        for one in batch:
+            one.pixels = torch.empty(0)
+        return pixels.to(self.device)
+
+    def _batch_size(self, batch_size: int | str, request: _Request) -> int:
+        if batch_size != "auto":
+            return _arguments.positive("batch_size", batch_size)
+        if not request.wants_tokens:
+            return self._fit(self._pixel_bytes(), MOST[self.device.type])
+        if self.device.type == "cpu":
+            return 1  # a look of one image keeps all cores busy
+        vision = self._vision
+        tokens = sum((scale // vision.patch_size) ** 2 for scale in self.scales)
+        return self._fit(max(self._pixel_bytes(), tokens * vision.width * self.dtype.itemsize), MOST["cuda"])
+
+    def _fit(self, each: int, most: int) -> int:
+        """How many of `each` bytes, at most `most` and at least one."""
+        return max(1, min(most, BYTES[self.device.type] // each))
+
+    def _pixel_bytes(self) -> int:
+        """Of one image's pixels, about."""
+        size = self.processor.image_size
+        sides = list(size) if isinstance(size, (list, tuple)) else [size]
+        return 3 * sides[0] * sides[-1] * self.dtype.itemsize
+
+    # ---- texts -----------------------------------------------------------------------------------------------------
+
+    def embed_texts(
+        self,
+        texts: str | Sequence[str],
+        *,
+        normalize: bool = True,
+        batch_size: int | str = "auto",
+        progress: Progress = None,
+    ) -> TextFeatures:
+        """Encodes texts: vectors to compare with images' pooled ones, and prompts that say what to look for.
+
+        Args:
+            texts: one or some. normalize, batch_size, progress: as embed_images'.
+
+        Returns:
+            TextFeatures on the CPU, in the model's dtype.
+
+        Raises:
+            TypeError: not a string or strings. ValueError: no text, or a checkpoint without a text tower.
+        """
+        self._need_text_tower("texts")
+        texts = [texts] if isinstance(texts, str) else texts
+        if not isinstance(texts, (list, tuple)):
+            raise TypeError(f"texts: got {type(texts).__name__}, expected a string or a list of strings")
+        for index, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise TypeError(f"texts[{index}]: got {type(text).__name__}, expected a string")
+        if not texts:
+            raise ValueError("texts: got an empty list, expected one text or more")
+        size = TEXTS if batch_size == "auto" else _arguments.positive("batch_size", batch_size)
+        pooled, prompt = [], []
+        with Reporter(progress, len(texts), "text") as reporter:
+            reporter.expect(1)
+            for first in range(0, len(texts), size):
+                part = list(texts[first : first + size])
+                with _tokenizing:
+                    ids = self.tokenizer(part)
+                outputs = self.model.encode_text(ids.to(self.device))
+                pooled.append(outputs.pooled_output)
+                prompt.append(outputs.prompt)
+                reporter.step(len(part))
+        vectors = torch.cat(pooled)
+        if normalize:
+            vectors = F.normalize(vectors.float(), dim=-1).to(self.dtype)
+        return TextFeatures(list(texts), vectors.cpu(), torch.cat(prompt).cpu())
+
+    def prompt(self, text: str) -> torch.Tensor:
+        """What a text asks to look for: (1, C), the `prompt` of the model's forward, on its device."""
+        if not isinstance(text, str):
+            raise TypeError(f"text: got {type(text).__name__}, expected a string")
+        return self.embed_texts([text], progress=False).prompt.to(self.device)
+
+    def _prompts(self, texts: list[str | None], request: _Request) -> torch.Tensor | None:
+        """(B, C), the prior prompt where there is no text; None where there is none at all."""
+        wanted = {text for text in texts if text is not None}
+        if not wanted:
+            return None
+        known = {text: prompt for text, prompt in request.prompts.items() if text in wanted}
+        new = sorted(wanted - known.keys())
+        if new:
+            known.update(zip(new, self.embed_texts(new, progress=False).prompt.to(self.device)))
+        request.prompts = known
+        return torch.stack([self._vision.prior_prompt.detach() if text is None else known[text] for text in texts])
+
+    def _need_text_tower(self, argument: str) -> None:
+        if self.tokenizer is None:
+            raise ValueError(f"{argument}: cannot be encoded: {self.folder}: {self.text_error or 'has no tokenizer'}")
+
+    # ---- both ------------------------------------------------------------------------------------------------------
+
+    def zero_shot(
+        self,
+        images: Images,
+        labels: Sequence[str],
+        template: str = "{}",
+        *,
+        progress: Progress = None,
+        max_pixels: int | None = None,
+    ) -> dict[str, float] | list[dict[str, float]]:
+        """How likely each label fits each image, as the model was trained to say (SigLIP: every label for itself).
+
+        Args:
+            labels: different texts. template: a label's place in a sentence, such as "a photo of {}".
+
+        Returns:
+            {label: probability from 0 to 1}; for a list of images a list of these.
+
+        Raises:
+            ValueError: the checkpoint has no logit_scale and logit_bias, or no text tower. Others: as embed_images'.
+        """
+        for name in ("logit_scale", "logit_bias"):
+            if getattr(self, name) is None:
+                raise ValueError(
+                    f"zero_shot: {self.folder} has no {name} among its weights, which turns cosines into "
+                    "probabilities; compare embed_images and embed_texts by their cosines instead"
+                )
+        if (
+            isinstance(labels, str)
+            or not isinstance(labels, Sequence)
+            or not all(isinstance(one, str) for one in labels)
+        ):
+            raise TypeError(f"labels: got {labels!r}, expected a list of strings")
+        if not labels or len(set(labels)) < len(labels):
+            raise ValueError(f"labels: got {list(labels)}, expected one or more, each once")
+        if not isinstance(template, str) or "{}" not in template:
+            raise ValueError(f"template: got {template!r}, expected a text with {{}} where the label goes")
+        texts = self.embed_texts([template.replace("{}", label) for label in labels], normalize=False, progress=False)
+        features = self.embed_images(images, normalize=False, progress=progress, max_pixels=max_pixels)
+        cosines = F.normalize(features.pooled.float(), dim=-1) @ F.normalize(texts.pooled.float(), dim=-1).T
+        logits = cosines * torch.tensor(self.logit_scale).exp() + self.logit_bias
+        results = [dict(zip(labels, row)) for row in logits.sigmoid().tolist()]
+        return results[0] if is_one(images) else results

@@ -1,0 +1,218 @@
+"""Tensors and metadata in files: Parquet for vectors, safetensors and .npz for everything, bit for bit.
+
+A file is written under another name beside its own and renamed at the end: a full disk or Ctrl-C leaves nothing behind.
+"""
+
+import json
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .._extras import require
+from ..errors import MissingExtraError, short_reason
+
+Tensors = dict[str, torch.Tensor]
+Metadata = dict[str, Any]  # what JSON can hold; "kind" is "images" or "texts"
+
+VERSION = 1  # of what the files hold
+METADATA_KEY = "ps3c"  # where a file keeps the metadata, as JSON
+BFLOAT16 = ".bfloat16"  # ends the names of .npz entries that hold a bfloat16 tensor's bits as uint16
+
+
+def write(path: Path, tensors: Tensors, metadata: Metadata, overwrite: bool) -> None:
+    """Writes a file of the kind that its ending says. See ImageFeatures.save."""
+    write_kind = _of_ending(path, _WRITERS)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with replacing(path, overwrite) as temporary:
+        write_kind(temporary, tensors, {"version": VERSION, **metadata})
+
+
+def read(path: Path) -> tuple[Tensors, Metadata]:
+    """What `write` wrote, on the CPU.
+
+    Raises:
+        FileNotFoundError: no such file. ValueError: another ending, or a file that `write` did not write or that is
+            damaged. MissingExtraError: a Parquet file, without pyarrow.
+    """
+    read_kind = _of_ending(path, _READERS)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: there is no such file")
+    with reading(path):
+        metadata, tensors = read_kind(path)
+        if metadata is None:
+            raise _Foreign("ps3c did not write it")
+        if metadata["version"] != VERSION:
+            raise _Foreign(f"is of version {metadata['version']}, expected {VERSION}: a newer ps3c wrote it")
+        return tensors(), metadata
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Errors of zip, JSON, safetensors and Arrow, which all differ, become a ValueError that names path."""
+    try:
+        yield
+    except (MemoryError, MissingExtraError):
+        raise
+    except _Foreign as error:
+        raise ValueError(f"{path}: {error}") from None
+    except Exception as error:
+        raise ValueError(f"{path}: cannot be read: {short_reason(error)}") from error
+
+
+class _Foreign(Exception):
+    pass
+
+
+@contextmanager
+def replacing(path: Path, overwrite: bool) -> Iterator[Path]:
+    """A temporary name beside path, which becomes path when the block ends well, and is removed when it does not.
+
+    Raises:
+        FileExistsError: path exists, before or after, and is not to be overwritten. OSError: it names path.
+    """
+    _check_target(path, overwrite)
+    try:
+        temporary = path.with_name(f".ps3c-{secrets.token_hex(8)}{path.suffix}")
+        temporary.touch(exist_ok=False)
+        mode = temporary.stat().st_mode
+        try:
+            yield temporary
+            _check_target(path, overwrite)
+            temporary.chmod(mode)  # safetensors makes a file of its own, which nobody else may read
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        if error.errno is None:
+            raise
+        # The original one names the temporary file, or none.
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+
+
+def _check_target(path: Path, overwrite: bool) -> None:
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: is a folder, expected the name of a file")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: there is no folder {path.parent}")
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path}: exists; overwrite=True (--force) replaces it")
+
+
+def _of_ending(path: Path, table: dict[str, Callable]) -> Callable:
+    if path.suffix.lower() not in table:
+        raise ValueError(f"path: got {path}, expected an ending of {', '.join(table)}")
+    return table[path.suffix.lower()]
+
+
+# ---- the kinds of files --------------------------------------------------------------------------------------------
+# A reader returns the metadata, None where there is none, and a function that returns the tensors.
+
+
+def _write_safetensors(path: Path, tensors: Tensors, metadata: Metadata) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(tensors, path, metadata={"format": "pt", METADATA_KEY: json.dumps(metadata)})
+    except SafetensorError as error:  # the system's error number is in its text only
+        number = re.search(r"(?:os error|code:) (\d+)", str(error))
+        raise (
+            OSError(int(number[1]), "") if number else OSError(f"cannot be written: {short_reason(error)}")
+        ) from error
+
+
+def _read_safetensors(path: Path):
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        text = (file.metadata() or {}).get(METADATA_KEY)
+        tensors = {name: file.get_tensor(name) for name in file.keys()} if text else {}
+    return text and json.loads(text), lambda: tensors
+
+
+def _write_npz(path: Path, tensors: Tensors, metadata: Metadata) -> None:
+    arrays = {METADATA_KEY: np.array(json.dumps(metadata))}
+    for name, tensor in tensors.items():
+        if tensor.dtype == torch.bfloat16:
+            arrays[name + BFLOAT16] = tensor.view(torch.int16).numpy().view(np.uint16)
+        else:
+            arrays[name] = tensor.numpy()
+    with open(path, "wb") as file:
+        np.savez(file, **arrays)
+
+
+def _read_npz(path: Path):
+    def tensor(name: str, array: np.ndarray) -> tuple[str, torch.Tensor]:
+        if not name.endswith(BFLOAT16):
+            return name, torch.from_numpy(array)
+        return name.removesuffix(BFLOAT16), torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+
+    with np.load(path, allow_pickle=False) as file:
+        if METADATA_KEY not in file.files:
+            return None, dict
+        arrays = {name: file[name] for name in file.files}
+    metadata = json.loads(str(arrays.pop(METADATA_KEY)))
+    return metadata, lambda: dict(tensor(name, array) for name, array in arrays.items())
+
+
+def _write_parquet(path: Path, tensors: Tensors, metadata: Metadata) -> None:
+    """Pooled vectors alone, with texts and, for images, names and sizes."""
+    arrow = require("pyarrow", "parquet", "Parquet files")
+    parquet = require("pyarrow.parquet", "parquet", "Parquet files")
+    pooled = tensors["pooled"]
+    values = pooled.to(torch.float32).contiguous()
+    vectors = arrow.FixedSizeListArray.from_arrays(arrow.array(values.flatten().numpy()), values.shape[1])
+    texts = arrow.array(metadata["texts"] or [None] * len(pooled), arrow.string())
+    kept = {name: metadata[name] for name in ("version", "kind", "scales", "patch_size") if name in metadata}
+    kept["dtype"] = str(pooled.dtype).removeprefix("torch.")
+    if metadata["kind"] == "texts":
+        columns = {"text": texts, "vector": vectors}
+    else:
+        # Parquet's strings are UTF-8, names on a disk need not be.
+        names = [name.encode(errors="backslashreplace").decode() for name in metadata["names"]]
+        columns = {
+            "name": arrow.array(names, arrow.string()),
+            "width": arrow.array([width for width, _ in metadata["sizes"]], arrow.int32()),
+            "height": arrow.array([height for _, height in metadata["sizes"]], arrow.int32()),
+            "text": texts,
+            "vector": vectors,
+        }
+    parquet.write_table(arrow.table(columns).replace_schema_metadata({METADATA_KEY: json.dumps(kept)}), path)
+
+
+def _read_parquet(path: Path):
+    parquet = require("pyarrow.parquet", "parquet", "Parquet files")
+    table = parquet.read_table(path)
+    metadata = json.loads((table.schema.metadata or {}).get(METADATA_KEY.encode(), b"null"))
+    if metadata is None:
+        return None, dict
+    vectors = table["vector"]
+    flat = vectors.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    dtype = getattr(torch, metadata["dtype"])
+    pooled = torch.from_numpy(flat.copy()).view(len(table), vectors.type.list_size).to(dtype)
+    metadata["texts"] = table["text"].to_pylist()
+    if metadata["kind"] == "texts":
+        return metadata, lambda: {"pooled": pooled, "prompt": pooled.new_empty(len(table), 0)}
+    metadata.update(
+        names=table["name"].to_pylist(),
+        sizes=list(zip(table["width"].to_pylist(), table["height"].to_pylist())),
+        errors=[],
+        grids=[],
+    )
+    return metadata, lambda: {"pooled": pooled}
+
+
+_WRITERS: dict[str, Callable[[Path, Tensors, Metadata], None]] = {
+    ".parquet": _write_parquet,
+    ".safetensors": _write_safetensors,
+    ".npz": _write_npz,
+}
+_READERS: dict[str, Callable] = {".parquet": _read_parquet, ".safetensors": _read_safetensors, ".npz": _read_npz}

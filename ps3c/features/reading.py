@@ -1,0 +1,112 @@
+"""Images on their way to a model: each opened and preprocessed once, in order, a few of them ahead of a GPU."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sized
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..errors import ImageError
+from ..images import open_image, thumbnail
+
+
+@dataclass
+class Prepared:
+    """An image ready for the model. size: (width, height) upright. pixels: (3, H, W). small: the image in small."""
+
+    name: str
+    size: tuple[int, int]
+    text: str | None
+    pixels: torch.Tensor
+    small: Image.Image | None
+
+
+class Reader:
+    """Makes Prepared images.
+
+    Args:
+        processor: the model's. dtype: of the pixels. small: keep each image in small too.
+        max_pixels: as open_image's. ahead: threads that prepare images while the model computes; 0: none.
+    """
+
+    def __init__(self, processor, dtype: torch.dtype, *, small: bool, max_pixels: int | None, ahead: int = 0):
+        self._processor = processor
+        self._dtype = dtype
+        self._small = small
+        self._max_pixels = max_pixels
+        self._ahead = ahead
+
+    def prepare(self, source: Any, name: str, text: str | None) -> Prepared:
+        """name: of a source that has none. ImageError, TypeError: see open_image."""
+        image, own_name = open_image(source, max_pixels=self._max_pixels, name=name)
+        pixels = self._processor(image)["pixel_values"][0].to(self._dtype)
+        return Prepared(own_name, image.size, text, pixels, thumbnail(image) if self._small else None)
+
+    def read(self, sources: Iterable[tuple[Any, str | None]]) -> Iterator[Prepared | ImageError]:
+        """For each (source, text), in their order, what it became, or why it cannot be used."""
+
+        def one(numbered) -> Prepared | ImageError:
+            number, (source, text) = numbered
+            try:
+                return self.prepare(source, f"image {number}", text)
+            except ImageError as error:
+                return error
+
+        return _ahead(one, enumerate(sources), self._ahead) if self._ahead else map(one, enumerate(sources))
+
+
+def _ahead(function: Callable[[Any], Any], items: Iterator[Any], count: int) -> Iterator[Any]:
+    """map(function, items), of which threads compute the next `count` results while the last one is in use."""
+    pool = ThreadPoolExecutor(count, thread_name_prefix="ps3c-images")
+    waiting: deque = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > count:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:  # also when the caller stops early
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def is_one(images: Any) -> bool:
+    """One image, rather than several?"""
+    return isinstance(images, (str, os.PathLike, Image.Image, np.ndarray))
+
+
+def with_texts(images: Any, text: Any) -> tuple[Iterator[tuple[Any, str | None]], int | None]:
+    """Pairs of an image and its text, and how many there are: None for a generator of images.
+
+    Raises:
+        TypeError: no images, or texts that are none. ValueError: an empty list, or another number of texts.
+    """
+    if is_one(images):
+        images = [images]
+    if not isinstance(images, Iterable):
+        raise TypeError(f"images: got {type(images).__name__}, expected paths, PIL images or NumPy arrays")
+    count = len(images) if isinstance(images, Sized) else None
+    if count == 0:
+        raise ValueError("images: got an empty list, expected one image or more")
+    if text is None or isinstance(text, str):
+        return ((image, text) for image in images), count
+    if not isinstance(text, (list, tuple)) or not all(one is None or isinstance(one, str) for one in text):
+        raise TypeError(f"text: got {text!r}, expected a string, or a string or None for each image")
+    if count is not None and len(text) != count:
+        raise ValueError(f"text: got {len(text)} texts, expected one for all images, or one for each of {count}")
+    return _pairs(images, text), count
+
+
+def _pairs(images: Iterable[Any], texts: Iterable[str | None]) -> Iterator[tuple[Any, str | None]]:
+    remaining = iter(texts)
+    for number, image in enumerate(images):
+        try:
+            text = next(remaining)
+        except StopIteration:
+            raise ValueError(f"text: got {number} texts, expected one for each image") from None
+        yield image, text

@@ -1,0 +1,357 @@
+"""The web page of `ps3c demo`: an image and a text in, where the model looks out, look by look.
+
+It is served to this machine alone (127.0.0.1) and asks nothing of any other: no fonts, scripts or statistics from
+elsewhere. Uploads lie in a temporary folder that is removed when the server ends. Needs the extra `demo`
+(gradio, matplotlib).
+"""
+
+import inspect
+import os
+import socket
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import warnings
+import webbrowser
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from .._extras import require
+from ..errors import ImageError
+from ..features.encoder import Encoder
+from ..images import open_image
+from . import view
+
+HOST = "127.0.0.1"
+BROWSERS_SHOW = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".avif"}
+EXAMPLE = ("grace_hopper.jpg", "the medals on her uniform")  # a photograph that matplotlib brings
+CSS = """
+.gradio-container {max-width: 1500px !important}
+.ps3c-head h1 {font-size: 1.5rem; font-weight: 600; margin: 0}
+.ps3c-head p {margin: 0; opacity: .75}
+.ps3c-head .html-container, #status .html-container, #table .html-container {padding: 0}
+.ps3c-status {padding: .6rem .9rem; border-left: 4px solid var(--primary-500); border-radius: 4px;
+  background: var(--background-fill-secondary); color: var(--body-text-color)}
+.ps3c-status b {margin-right: .6rem}
+.ps3c-bar {height: .4rem; margin-top: .45rem; border-radius: .2rem; background: var(--border-color-primary)}
+.ps3c-bar div {height: 100%; border-radius: .2rem; background: var(--primary-500)}
+.ps3c-note {border-color: var(--border-color-primary)}
+.ps3c-error {border-color: #d33; background: rgba(221, 51, 51, .12)}
+.ps3c-table {max-height: 20rem; overflow: auto}
+.ps3c-table table {width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums}
+.prose .ps3c-table :is(table, tr, th, td) {border: 0}
+.prose .ps3c-table :is(th, td) {padding: .2rem .6rem; text-align: right;
+  border-bottom: 1px solid var(--border-color-primary)}
+.prose .ps3c-table :is(th, td):first-child {text-align: left}
+.ps3c-table i {display: inline-block; width: .8em; height: .8em; margin-right: .5em; border-radius: 2px}
+"""
+
+
+def build(encoder: Encoder, *, max_pixels: int | None = None) -> Any:
+    """The page as gradio.Blocks.
+
+    Args:
+        max_pixels: most pixels of an image; None: Pillow's limit.
+
+    Raises:
+        MissingExtraError: gradio or matplotlib is not installed.
+    """
+    gr = _gradio()
+    require("matplotlib.cm", "demo", "ps3c demo")  # now, and not during somebody's first look
+    example = _example()
+    scales, most = list(encoder.scales), _most_looks(encoder)
+    with gr.Blocks(
+        title="ps3c", analytics_enabled=False, delete_cache=(3600, 3600), **_known(gr.Blocks, _style(gr))
+    ) as blocks:
+        run = gr.State()
+        gr.HTML(_headline(encoder), elem_classes="ps3c-head")
+        with gr.Row():
+            with gr.Column(scale=1, min_width=300):
+                image = gr.Image(
+                    label="Image",
+                    type="filepath",
+                    image_mode=None,
+                    sources=["upload", "clipboard"],
+                    height=280,
+                    elem_id="image",
+                    **_known(gr.Image, {"buttons": [], "show_download_button": False}),
+                )
+                # The path is all that is wanted: ps3c opens images itself, and says in its own words why it cannot.
+                image.preprocess = lambda file: None if file is None else file.path
+                prompt = gr.Textbox(
+                    label="What to look for",
+                    elem_id="prompt",
+                    interactive=encoder.tokenizer is not None,
+                    placeholder="nothing in particular" if encoder.tokenizer else "this model has no text tower",
+                )
+                looks = gr.Slider(
+                    0,
+                    most,
+                    value=min(2, most),
+                    step=1,
+                    label="Looks",
+                    elem_id="looks",
+                    info=f"0: low resolution only; {most}: everything",
+                )
+                with gr.Row():
+                    start = gr.Button("Look", variant="primary", elem_id="look", min_width=80)
+                    stop = gr.Button("Stop", elem_id="stop", min_width=80)
+                take = gr.Button("Take the example photograph", size="sm", elem_id="example", visible=bool(example))
+            with gr.Column(scale=3, min_width=480):
+                status = gr.HTML(view.note("Drop an image, say what to look for, and press Look."), elem_id="status")
+                with gr.Row():
+                    heats = [_picture(gr, f"Heat map, {scale} px", f"heat-{scale}") for scale in scales[1:]]
+                shown = gr.Slider(
+                    0, 1, value=0, step=1, label="Patches taken, look by look", interactive=False, elem_id="shown"
+                )
+                with gr.Row():
+                    taken = [_picture(gr, f"Patches, {scale} px", f"taken-{scale}") for scale in scales[1:]]
+                table = gr.HTML(elem_id="table")
+
+        events = _Events(gr, encoder, max_pixels)
+        quick: dict[str, Any] = dict(_private(gr), show_progress="hidden", concurrency_limit=4)
+        looking = gr.on(
+            [start.click, prompt.submit],
+            events.look,
+            [image, prompt, looks],
+            [run, status, table, shown, *heats, *taken],
+            concurrency_limit=1,
+            trigger_mode="once",
+            show_progress="minimal",
+            **_private(gr),
+            **_known(gr.on, {"show_progress_on": status}),
+        )
+        stop.click(events.stopped, run, [status, shown], cancels=[looking], **quick)
+        shown.input(events.step, [run, shown], taken, trigger_mode="always_last", **quick)
+        image.upload(events.receive, image, [image, status], **quick)
+        # A button, for gradio's own Examples throw errors in the browser when they come up slowly.
+        take.click(lambda: (example, EXAMPLE[1] if encoder.tokenizer else ""), None, [image, prompt], **quick)
+    return blocks
+
+
+def serve(encoder: Encoder, port: int = 7860, open_browser: bool = False, *, max_pixels: int | None = None) -> None:
+    """Serves the page on http://127.0.0.1:port/ until interrupted; says on stderr where.
+
+    Args:
+        port: 0 takes any that is free. open_browser: also opens the page. max_pixels: as for build.
+
+    Raises:
+        OSError: the port is in use or may not be had. MissingExtraError: as for build.
+        KeyboardInterrupt: the server has been interrupted, and is closed.
+    """
+    port = _free_port(port)
+    with (
+        tempfile.TemporaryDirectory(prefix="ps3c-demo-", ignore_cleanup_errors=True) as folder,
+        _environment(folder),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", module="gradio")  # of its own use of other packages
+        blocks = build(encoder, max_pixels=max_pixels)
+        options = {"footer_links": [], "show_api": False, "mcp_server": False, "pwa": False, **_style(_gradio())}
+        blocks.launch(
+            server_name=HOST,
+            server_port=port,
+            share=False,
+            quiet=True,
+            inbrowser=False,
+            inline=False,
+            prevent_thread_lock=True,
+            enable_monitoring=False,
+            root_path="",
+            ssr_mode=False,
+            **_known(blocks.launch, options),
+        )
+        try:
+            address = f"http://{HOST}:{port}/"
+            print(f"ps3c: {address} shows {encoder.folder} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+            if open_browser:
+                webbrowser.open(address)
+            threading.Event().wait()
+        finally:
+            blocks.close(verbose=False)
+
+
+# ---- what the page's events do -------------------------------------------------------------------------------------
+
+
+class _Events:
+    """What the page's controls do. Each docstring begins with the components that the returned values go to."""
+
+    def __init__(self, gr: Any, encoder: Encoder, max_pixels: int | None):
+        self.gr, self.encoder, self.max_pixels = gr, encoder, max_pixels
+        self.blank = [None] * (len(encoder.scales) - 1)
+        self.same = [gr.skip()] * len(self.blank)
+
+    def look(self, file: str | None, prompt: str, looks: float) -> Iterator[tuple[Any, ...]]:
+        """run, status, table, shown, heats, taken: after each look."""
+        if file is None:
+            yield self._empty(None, view.failure("There is no image yet: drop one on the left, or take the example."))
+            return
+        run = None
+        try:
+            image = _opened(file, self.max_pixels)
+            run = view.Run(image.size, (prompt or "").strip() or None, int(looks), list(self.encoder.scales))
+            yield self._empty(run, view.status(run))
+            begin = time.perf_counter()
+            for one in self.encoder.looks(image, run.text, run.asked, progress=False, max_pixels=self.max_pixels):
+                if run.state != "looking":
+                    return
+                run.add(one, time.perf_counter() - begin)
+                run.state = "done" if run.last >= run.asked else run.state
+                yield self._newest(run, view.heat_maps(run) if one.number == 0 else self.same)
+                begin = time.perf_counter()
+            if run.state == "looking":  # there was less to see than was asked for
+                run.state = "done"
+                yield self._newest(run, self.same)
+        except Exception as error:
+            failure = view.failure(_sentence(error))
+            if run is None or run.last < 0:
+                yield self._empty(None, failure)
+            else:
+                run.state = "failed"
+                yield (run, failure, self.gr.skip(), self._slider(run), *self.same, *self.same)
+
+    def stopped(self, run: view.Run | None) -> Any:
+        """status, shown."""
+        if run is None or run.state != "looking":
+            return self.gr.skip()
+        run.state = "stopped"
+        return view.status(run), self._slider(run)
+
+    def step(self, run: view.Run | None, number: float | None) -> Any:
+        """taken."""
+        return view.patches(run, int(number)) if run and run.orders and number is not None else self.gr.skip()
+
+    def receive(self, file: str | None) -> Any:
+        """image, status: says at once what is wrong with an image; turns what browsers cannot show into a PNG."""
+        if file is None:
+            return self.gr.skip()
+        try:
+            image = _opened(file, self.max_pixels)
+            value = self.gr.skip()
+            if Path(file).suffix.lower() not in BROWSERS_SHOW:
+                value = str(Path(file).with_suffix(".png"))
+                image.save(value)
+        except Exception as error:
+            return None, view.failure(_sentence(error))
+        return value, view.note(f"{image.width} × {image.height} pixels")
+
+    def _empty(self, run: view.Run | None, status: str) -> tuple[Any, ...]:
+        # The slider's range is from the start as long as the looks asked for: browsers leave a knob behind whose range
+        # grows with it.
+        slider = self.gr.update(value=0, maximum=max(run.asked, 1) if run else 1, interactive=False)
+        return (run, status, "", slider, *self.blank, *self.blank)
+
+    def _newest(self, run: view.Run, heats: Sequence[Any]) -> tuple[Any, ...]:
+        return (run, view.status(run), view.table(run), self._slider(run), *heats, *view.patches(run, run.last))
+
+    def _slider(self, run: view.Run) -> Any:
+        most = run.asked if run.state == "looking" else run.last
+        return self.gr.update(maximum=max(most, 1), value=max(run.last, 0), interactive=run.last > 0)
+
+
+def _opened(file: str, max_pixels: int | None) -> Image.Image:
+    try:
+        return open_image(file, max_pixels=max_pixels)[0]
+    except ImageError as error:  # the name without gradio's folders
+        raise ImageError(Path(error.name).name, error.reason) from error
+
+
+def _sentence(error: Exception) -> str:
+    """What the page says of an error. One that no user can have caused is also told to the server's terminal."""
+    text = " ".join(str(error).split())
+    if isinstance(error, (ValueError, MemoryError)) and text:
+        return text
+    traceback.print_exception(type(error), error, error.__traceback__)
+    return f"{type(error).__name__}: {text}"
+
+
+# ---- pieces of the page --------------------------------------------------------------------------------------------
+
+
+def _headline(encoder: Encoder) -> str:
+    name, sizes = Path(encoder.folder).resolve().name, ", ".join(map(str, encoder.scales))
+    facts = f"{name} · {sizes} pixels · {str(encoder.dtype).removeprefix('torch.')} on {encoder.device}"
+    return f"<h1>Where PS3 looks</h1><p>{escape(facts)}</p>"
+
+
+def _picture(gr: Any, label: str, name: str) -> Any:
+    options = {"buttons": ["fullscreen", "download"], "show_share_button": False}
+    return gr.Image(
+        label=label, interactive=False, format="jpeg", min_width=200, elem_id=name, **_known(gr.Image, options)
+    )
+
+
+def _example() -> str | None:
+    import matplotlib
+
+    path = Path(matplotlib.get_data_path(), "sample_data", EXAMPLE[0])
+    return str(path) if path.exists() else None  # distributions leave the sample data out
+
+
+def _most_looks(encoder: Encoder) -> int:
+    """Looks after which a square image, which has the most patches, has been seen whole."""
+    vision = encoder.model.vision_model
+    patches = sum((scale // vision.patch_size) ** 2 for scale in encoder.scales[1:])
+    return -(-patches // sum(vision.max_select_num_each_scale))
+
+
+def _style(gr: Any) -> dict[str, Any]:
+    # Fonts of the reader's system: gradio's own would be asked of Google where they are not installed.
+    sans, mono = [gr.themes.Font("system-ui"), gr.themes.Font("sans-serif")], [gr.themes.Font("monospace")]
+    return {"theme": gr.themes.Default(primary_hue="teal", neutral_hue="slate", font=sans, font_mono=mono), "css": CSS}
+
+
+# ---- gradio, kept at home ------------------------------------------------------------------------------------------
+
+
+def _gradio() -> Any:
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when it is imported, and at other times
+    return require("gradio", "demo", "ps3c demo")
+
+
+def _known(function: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
+    """Those options that this gradio's function has: gradio 6 renamed some of gradio 5's, and moved others."""
+    names = inspect.signature(function).parameters
+    return {name: value for name, value in options.items() if name in names}
+
+
+def _private(gr: Any) -> dict[str, Any]:
+    return _known(gr.on, {"api_visibility": "private"}) or {"api_name": False}
+
+
+@contextmanager
+def _environment(folder: str) -> Iterator[None]:
+    """gradio keeps its files in `folder`, and its check that the server is up goes past a proxy."""
+    ways = [part for part in os.environ.get("NO_PROXY", os.environ.get("no_proxy", "")).split(",") if part.strip()]
+    proxy = ",".join([*ways, HOST, "localhost"])
+    new = {"GRADIO_TEMP_DIR": folder, "NO_PROXY": proxy, "no_proxy": proxy, "HF_HUB_OFFLINE": "1"}
+    before = {name: os.environ.get(name) for name in new}
+    os.environ.update(new)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _free_port(port: int) -> int:
+    """port, or any free one for 0. OSError: in use, or not ours to have."""
+    if not 0 <= port <= 65535:
+        raise ValueError(f"port: got {port}, expected 0 to 65535")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise OSError(f"port {port} cannot be used: {error.strerror}; take another") from error
+        return probe.getsockname()[1]

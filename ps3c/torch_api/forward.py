@@ -1,0 +1,238 @@
+"""One forward pass of a tower: checks of its tensors, plan, outputs, run.
+
+A new argument of the vision forward needs no edit here: scalars go through `request`, tensors through `add`.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from .. import _arguments
+from ..engine import tensors
+from .stepwise import Steps
+
+
+class Forward:
+    """A pass over the weights that a tower has now.
+
+    Args:
+        tower: PS3VisionEncoder or TextTransformer.
+    """
+
+    def __init__(self, tower):
+        self._tower = tower
+        self._model = tower._engine_model()
+        self._weights = self._model.parameters.collect()
+        self.dtype = tensors.check_weights(self._weights)
+        self.device = self._weights[0].device
+
+    def check_place(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.device != self.device:
+            raise RuntimeError(
+                f"{name}: got a tensor on {tensor.device}, expected {self.device}, where the weights are"
+            )
+        return tensor
+
+    def check_dtype(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.dtype != self.dtype:
+            raise TypeError(
+                f"{name}: got {tensor.dtype}, expected {self.dtype}, the dtype of the weights: call "
+                f"{name}.to({self.dtype}) or .to({tensor.dtype}) on the model"
+            )
+        return tensor
+
+    def check_grad(self, inputs: dict[str, torch.Tensor]) -> None:
+        """NotImplementedError where an input or the weights want gradients."""
+        tensors.check_grad(inputs, self._tower.training, self._weights)
+
+    def plan(self, *sizes: int, **request) -> Any:
+        return self._model.plan(
+            *sizes,
+            dtype=tensors.DTYPES[self.dtype],
+            device=tensors.device_of(self._weights[0]),
+            workspace_limit=tensors.workspace_limit(self._tower.workspace_limit),
+            **request,
+        )
+
+    def empty(self, name: str, *shape: int) -> torch.Tensor:
+        """Memory for an output, in the weights' dtype."""
+        return tensors.empty(name, shape, self.dtype, self.device)
+
+    def run(self, plan, *inputs: torch.Tensor, **named) -> None:
+        """Runs a plan of one step, or all steps of a plan. named: inputs and outputs by the engine's names."""
+        plan.run(self._weights, *inputs, **named, **tensors.run_arguments(plan, self.device))
+
+
+class VisionForward(Forward):
+    """A pass of a PS3VisionEncoder over pixel_values (B, 3, H, W). `add` takes its other tensors."""
+
+    def __init__(self, encoder, pixel_values):
+        super().__init__(encoder)
+        self._encoder = encoder
+        self._pixels = self._check_pixels(pixel_values)
+        self.batch = self._pixels.shape[0]
+        self._inputs: dict[str, torch.Tensor] = {}
+        self.check_grad({"pixel_values": self._pixels})
+
+    def _check_pixels(self, pixels) -> torch.Tensor:
+        tensors.check_tensor("pixel_values", pixels)
+        if pixels.dim() != 4 or pixels.shape[1] != 3:
+            raise ValueError(f"pixel_values: got shape {tuple(pixels.shape)}, expected (batch, 3, height, width)")
+        if pixels.numel() == 0:
+            raise ValueError(
+                f"pixel_values: got an empty tensor of shape {tuple(pixels.shape)}, expected one image or "
+                "more of one pixel or more"
+            )
+        return self.check_place("pixel_values", self.check_dtype("pixel_values", pixels))
+
+    def add(
+        self,
+        name: str,
+        value: Any,
+        *,
+        field: str,
+        shape: Sequence[int | str],
+        in_weights_dtype: bool = False,
+        cast: torch.dtype | None = None,
+    ) -> None:
+        """Checks an input and hands it to the engine; None: there is none.
+
+        Args:
+            name: Python's name, for messages. field: the engine's, of the request's flag and of the run's tensor.
+            shape: a number for a size that must be, a word for any. "batch" is that of pixel_values; 1 serves all.
+            in_weights_dtype: the dtype must be that of the weights.
+            cast: the dtype to convert to; None: the engine reads the tensor as it lies, in any dtype.
+        """
+        if value is None:
+            return
+        tensors.check_tensor(name, value)
+        sizes = tuple(value.shape)
+        alike = len(sizes) == len(shape) and all(isinstance(e, str) or s == e for s, e in zip(sizes, shape))
+        if not alike or 0 in sizes[1:]:
+            raise ValueError(f"{name}: got shape {sizes}, expected ({', '.join(map(str, shape))})")
+        if in_weights_dtype:
+            self.check_dtype(name, value)
+        self.check_place(name, value)
+        if shape[0] == "batch":
+            value = self._check_batch(name, value)
+        tensors.check_grad({name: value}, False, ())
+        if in_weights_dtype or cast is not None:
+            value = value.to(cast or self.dtype).contiguous()
+        self._inputs[field] = value
+
+    def _check_batch(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        # One for all images is as good as one each.
+        if tensor.shape[0] == 1 != self.batch:
+            return tensor.expand(self.batch, *tensor.shape[1:])
+        if tensor.shape[0] != self.batch:
+            raise ValueError(
+                f"{name}: got a batch of {tensor.shape[0]}, expected {self.batch} as in pixel_values, or 1"
+            )
+        return tensor
+
+    # ---- the forms of a pass -----------------------------------------------------------------------------------
+
+    def plan_of(self, mode: str, request: Mapping[str, Any]) -> Any:
+        """request: fields of ps3c_vision_request; the flag of each input that was added is set."""
+        flags = dict.fromkeys(self._inputs, True)
+        return self.plan(self.batch, *self._pixels.shape[2:], mode=mode, **flags, **request)
+
+    def features(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """last_hidden_state, hidden_states, selection_maps and selection_probs of PS3VisionModelOutput."""
+        plan = self.plan_of("features", request)
+        outputs = self.outputs(plan, maps=plan.selection_maps, probs=("selection_probs",))
+        self._run(plan, outputs)
+        return dict(
+            last_hidden_state=outputs["hidden_states"][-1],
+            hidden_states=outputs["hidden_states"],
+            selection_maps=outputs.get("selection_maps"),
+            selection_probs=outputs["selection_probs"],
+        )
+
+    def steps(self, request: Mapping[str, Any], *, pooled: bool, looks_per_step: int) -> Steps:
+        """As features, in steps."""
+        looks_per_step = _arguments.positive("looks_per_step", looks_per_step, least=0)
+        plan = self.plan_of("features", {**request, "pooled": pooled, "looks_per_step": looks_per_step})
+        outputs = self.outputs(plan, maps=plan.selection_maps, probs=("selection_probs",), pooled=pooled)
+        run = functools.partial(plan.run, self._weights, self._pixels, **self._inputs, **outputs)
+        return Steps(plan, outputs, run, self.device)
+
+    def pretrain(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """pooled_output, selection_maps and all probabilities of PS3VisionModelOutput."""
+        plan = self.plan_of("pretrain", request)
+        prompted = "prompt" in self._inputs
+        probs = ("selection_probs", "bottomup_probs") + (("topdown_probs",) if prompted else ())
+        outputs = self.outputs(plan, maps=True, probs=probs, pooled=True)
+        self._run(plan, outputs)
+        return dict(
+            pooled_output=outputs["pooled"],
+            selection_maps=outputs["selection_maps"],
+            selection_probs=outputs["selection_probs"],
+            bottomup_selection_probs=outputs["bottomup_probs"],
+            topdown_selection_probs=outputs.get("topdown_probs"),
+        )
+
+    def low_res(self, layers: int) -> dict[str, Any]:
+        """The low-resolution pass alone: "pooled" (B, C) and "hidden_states", the last `layers`."""
+        plan = self.plan_of("low_res", {"hidden_states": layers})
+        outputs = self.outputs(plan, pooled=True)
+        self._run(plan, outputs)
+        return outputs
+
+    def outputs(self, plan, maps: bool = False, probs: Sequence[str] = (), pooled: bool = False) -> dict[str, Any]:
+        """Memory for the outputs that were asked for, by the engine's names."""
+        shape = (self.batch, plan.low_res_tokens + plan.selected_tokens, self._encoder.width)
+        outputs: dict[str, Any] = {
+            "hidden_states": [self.empty("hidden_states", *shape) for _ in range(plan.hidden_states)]
+        }
+        for name in (("selection_maps",) if maps else ()) + tuple(probs):
+            outputs[name] = [self.empty(name, self.batch, *grid) for grid in plan.grids[1:]]
+        if pooled:
+            outputs["pooled"] = self.empty("pooled_output", self.batch, plan.pooled_width)
+        return outputs
+
+    def _run(self, plan, outputs: dict[str, Any]) -> None:
+        self.run(plan, self._pixels, **self._inputs, **outputs)
+
+
+# ---- checks of arguments -------------------------------------------------------------------------------------------
+
+
+def looks_request(num_look_close: Any, num_token_look_close: Any) -> dict[str, _arguments.Looks]:
+    """The request's fields of the same names. ValueError: neither was given."""
+    looks = _arguments.looks("num_look_close", num_look_close)
+    tokens = _arguments.looks("num_token_look_close", num_token_look_close)
+    if looks is None and tokens is None:
+        raise ValueError(
+            "num_look_close, num_token_look_close: got neither, expected one of them: a number or "
+            "'all' (0 for the low resolution alone)"
+        )
+    return {"num_look_close": looks, "num_token_look_close": tokens}
+
+
+def first_n_scales(value: Any, batch: int, most: int) -> tuple[int, ...] | None:
+    """only_select_first_n_scale as one number an image. most: the number of high-res scales."""
+    if value is None:
+        return None
+    name, several = "only_select_first_n_scale", isinstance(value, (list, tuple, torch.Tensor))
+    values = value if several else [value]
+    numbers = [_arguments.index(name, one, f"an integer from 1 to {most}, or one for each image") for one in values]
+    if not several or getattr(value, "ndim", 1) == 0:
+        numbers = numbers * batch
+    if len(numbers) != batch:
+        raise ValueError(f"{name}: got {len(numbers)} numbers, expected one for each of {batch} images")
+    for number in numbers:
+        if not 1 <= number <= most:
+            raise ValueError(f"{name}: got {number}, expected 1 to {most}, the number of high-res scales")
+    return tuple(numbers)
+
+
+def layers_to_return(value: Any, layers: int) -> int:
+    """num_hidden_layers_to_return, at most `layers`."""
+    name = "num_hidden_layers_to_return"
+    number = _arguments.index(name, value, "a positive integer")
+    if number < 1:
+        raise ValueError(f"{name}: got {number}, expected 1 to {layers}")
+    return min(number, layers)
