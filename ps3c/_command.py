@@ -1,8 +1,8 @@
 """Is this process the `ps3c` command? It then imports torch and transformers only when a subcommand needs them.
 
 Python imports the package `ps3c` before `ps3c.cli`, and torch takes seconds to import: too long for `ps3c --help`. So
-ps3c/__init__.py imports its names at once for everybody but the command. For library users nothing is put off: after
-`import ps3c`, transformers' AutoModel knows the PS3 classes.
+ps3c/__init__.py imports its names at once for everybody but the command. For library users
+nothing is delayed: after `import ps3c`, transformers' AutoModel knows the PS3 classes.
 """
 
 import os

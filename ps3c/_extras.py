@@ -1,4 +1,4 @@
-"""Packages that ps3c needs for some things only, and that its extras bring."""
+"""Optional packages, which the extras of ps3c install."""
 
 import importlib
 from types import ModuleType
@@ -10,7 +10,7 @@ def require(module: str, extra: str, purpose: str) -> ModuleType:
     """Imports `module`, such as "pyarrow.parquet".
 
     Args:
-        extra: the extra of ps3c that brings it. purpose: what needs it, for the message.
+        extra: the extra of ps3c that installs it. purpose: what needs it, for the message.
 
     Raises:
         MissingExtraError: its package is not installed.
@@ -20,7 +20,7 @@ def require(module: str, extra: str, purpose: str) -> ModuleType:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] != package:
-            raise  # it is there, and lacks something of its own
+            raise  # installed, but one of its own imports is missing
         raise MissingExtraError(
             f"{package} is needed for {purpose}: pip install 'ps3c[{extra}]'", name=package
         ) from error

@@ -6,7 +6,7 @@ __all__ = ["CheckpointError", "ImageError", "MissingExtraError"]
 
 
 class CheckpointError(ValueError):
-    """A folder that is no usable checkpoint. One line: the folder, and why."""
+    """A folder that cannot be used as a checkpoint. The message is one line: the folder and the reason."""
 
     def __init__(self, folder, reason: str):
         super().__init__(f"{folder}: {reason}")
@@ -30,14 +30,14 @@ class ImageError(ValueError):
 
 
 class MissingExtraError(ImportError):
-    """A package that only an extra of ps3c brings is not installed. The message says what to install."""
+    """An optional package is not installed. The message says which extra of ps3c to install."""
 
 
 _LONGEST = 300  # characters of another package's message
 
 
 def short_reason(error: object, folder: object = None) -> str:
-    """The message of an error in one line, of bearable length, without the folder's name at its start."""
+    """An error's message in one line of at most 300 characters, without the folder's name at its start."""
     text = " ".join(str(error).split()) or type(error).__name__
     if folder is not None:
         text = text.removeprefix(f"{folder}: ").removeprefix(f"{folder}{os.sep}")

@@ -1,4 +1,4 @@
-"""From whatever holds an image to an upright 8-bit RGB image."""
+"""Images from files, PIL images and arrays, as upright 8-bit RGB images."""
 
 import os
 import threading
@@ -15,7 +15,7 @@ ImageSource = Union[str, "os.PathLike[str]", Image.Image, np.ndarray]
 
 THUMBNAIL = 768  # longest side in pixels
 
-_pillow = threading.RLock()  # over Pillow's own limit of pixels, which is one for the whole process
+_pillow = threading.RLock()  # guards Image.MAX_IMAGE_PIXELS, which is global
 
 
 def open_image(source: ImageSource, *, max_pixels: int | None = None, name: str = "image") -> tuple[Image.Image, str]:
@@ -50,7 +50,7 @@ def open_image(source: ImageSource, *, max_pixels: int | None = None, name: str 
 
 
 def thumbnail(image: Image.Image) -> Image.Image:
-    """image in small: a copy whose longest side is at most THUMBNAIL pixels."""
+    """A copy whose longest side is at most THUMBNAIL pixels."""
     small = image.copy()
     small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BICUBIC)
     return small
@@ -96,7 +96,7 @@ def _upright(image: Image.Image) -> Image.Image:
         return ImageOps.exif_transpose(image)
     except MemoryError:
         raise
-    except Exception:  # damaged EXIF, which is no reason to refuse good pixels
+    except Exception:  # damaged EXIF; the pixels are good
         return image
 
 
@@ -148,5 +148,5 @@ def _from_array(pixels: np.ndarray, name: str) -> Image.Image:
         pixels = np.rint(pixels.astype(np.float32) * 255).astype(np.uint8)
     elif pixels.dtype != np.uint8:
         raise ImageError(name, f"has values of {pixels.dtype}, expected uint8, uint16, or floats from 0 to 1")
-    # A copy, which a caller's later changes do not reach.
+    # A copy: the caller may change the array later.
     return Image.fromarray(np.array(pixels, order="C")).convert("RGB")

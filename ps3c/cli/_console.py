@@ -1,4 +1,4 @@
-"""Words for people go to stderr, results to stdout or to a file."""
+"""Output: messages to stderr, results to stdout or to a file."""
 
 import json
 import os
@@ -14,7 +14,7 @@ _COLOURS = {"bold": "1", "red": "31", "green": "32", "yellow": "33"}
 
 
 def has_colour(stream: TextIO) -> bool:
-    """A terminal, and nobody asked for plain text (https://no-color.org)."""
+    """True on a terminal, unless NO_COLOR (https://no-color.org) or TERM=dumb is set."""
     return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and stream.isatty()
 
 
@@ -116,7 +116,7 @@ def _is_number(cell: str) -> bool:
 
 
 class ProgressLine:
-    """Things done, failures among them, and the rate: one line, rewritten, on a terminal; elsewhere a line a minute."""
+    """Items done and failed, and the rate: on a terminal one line, rewritten; elsewhere a line a minute."""
 
     EVERY = 60.0  # seconds between lines that are not rewritten
 
@@ -132,7 +132,7 @@ class ProgressLine:
         self._show()
 
     def show_part(self, done: int, total: int | None) -> None:
-        """What is done of the work of this run: more than `add` knows where one image takes many looks."""
+        """The finished share of this run's work, in smaller units than `add` counts: looks, not images."""
         self._part = done / total if total else 0.0
         self._show()
 
@@ -161,7 +161,7 @@ class ProgressLine:
         return ", ".join(words)
 
     def close(self) -> None:
-        """Takes the line away, so that what is said next stands alone."""
+        """Removes the line, before another message."""
         if self._terminal:
             sys.stderr.write("\r\033[K")
             sys.stderr.flush()

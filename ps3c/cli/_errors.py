@@ -60,7 +60,7 @@ def one_line(error: BaseException) -> str:
     text = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
     if isinstance(error, MemoryError):
         return text or "not enough memory"
-    # Errors that users are meant to see name the argument or the file. What else comes is a fault of ps3c's own.
+    # Errors for users name the argument or the file. Any other type is a bug in ps3c, so the type is shown.
     if isinstance(error, (CommandError, OSError, ValueError, TypeError, RuntimeError, ImportError)) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -10,7 +10,7 @@ from ._errors import MODEL, CommandError
 
 
 def load(arguments) -> Any:
-    """ps3c.load as the model options ask, with transformers' own messages kept back unless -v.
+    """ps3c.load as the model options ask, without transformers' own messages unless -v.
 
     Raises:
         CheckpointError: the folder cannot be used.

@@ -19,7 +19,7 @@ _SHARD = re.compile(r"\d{5,}\.safetensors")
 
 
 def check_suffix(path: str) -> None:
-    """UsageError for a name that does not say its format. MissingExtraError: the format needs a package."""
+    """UsageError for a name without a known ending. MissingExtraError: the format needs a package."""
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
         raise UsageError(f"-o: got {path!r}, expected a name that ends in {', '.join(SUFFIXES)}")
@@ -115,7 +115,7 @@ class Output:
             self.write()
 
     def write(self) -> None:
-        """Brings the disk up to date. OSError: it is full, say; what was written before is still there."""
+        """Writes new parts to the disk. OSError: a full disk, say; what was written before stays."""
         if self._written == len(self.parts):
             return
         begin = time.monotonic()

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..errors import CheckpointError, short_reason
 
-# As transformers looks for them, each alone or in parts that an index lists.
+# In transformers' order. Each is one file, or parts that an index lists.
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 LFS_POINTER = b"version https://git-lfs"
 
@@ -20,7 +20,7 @@ class Checkpoint:
     """A folder with a PS3 model's config.json and weights that can be opened.
 
     Attributes:
-        folder. config: what config.json holds. files: of the weights. names: of the weights' tensors.
+        folder: Path. config: the content of config.json. files: paths of the weights. names: of the weights' tensors.
 
     Raises:
         CheckpointError: something is missing, broken, or another model's.
@@ -41,7 +41,7 @@ class Checkpoint:
         return self.config["model_type"] == "ps3" and any(name.startswith("text_model.") for name in self.names)
 
     def numbers(self, names: Iterable[str]) -> dict[str, float]:
-        """Tensors of one number by their names, as far as the weights hold them."""
+        """Values of the one-element tensors among `names` that the weights hold, by name."""
         found: dict[str, float] = {}
         wanted = self.names.intersection(names)
         for file in self.files if wanted else ():
@@ -103,7 +103,7 @@ class Checkpoint:
         raise self._error(f"has no weights: neither {' nor '.join(WEIGHTS)}")
 
     def _read_names(self, path: Path) -> set[str]:
-        """Opening a file finds out whether all of it is there."""
+        """Names of the tensors in a file. Opening the file also checks that it is complete."""
         try:
             with open(path, "rb") as file:
                 if file.read(len(LFS_POINTER)) == LFS_POINTER:

@@ -1,11 +1,12 @@
 """Encoder: images and texts to features, in one call each."""
 
+import inspect
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, Concatenate, ParamSpec, TypeVar, Union
 
 import torch
 import torch.nn.functional as F
@@ -30,9 +31,26 @@ MOST = {"cpu": 8, "cuda": 64}
 BYTES = {"cpu": 256 << 20, "cuda": 1 << 30}
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _arguments_of(
+    other: Callable[Concatenate["Encoder", P], Any],
+) -> Callable[[Callable[..., T]], Callable[Concatenate["Encoder", P], T]]:
+    """Gives a method that hands all of its arguments on the signature of that other method, but its own result."""
+
+    def decorate(function: Callable[..., T]) -> Callable[Concatenate["Encoder", P], T]:
+        own = inspect.signature(function).return_annotation
+        function.__signature__ = inspect.signature(other).replace(return_annotation=own)  # type: ignore[attr-defined]
+        return function
+
+    return decorate
+
+
 @dataclass
 class _Request:
-    """What is wanted of each image."""
+    """What to compute for each image."""
 
     looks: Looks
     tokens: Looks
@@ -52,7 +70,7 @@ class _Request:
 
     @property
     def selects(self) -> bool:
-        """Does the model choose patches, or at least say which it would?"""
+        """True if the model ranks patches: for looks, or for maps alone."""
         return self.wants_tokens or self.maps
 
 
@@ -112,56 +130,6 @@ class Encoder:
 
     # ---- images ----------------------------------------------------------------------------------------------------
 
-    def embed_images(
-        self,
-        images: Images,
-        text: Texts = None,
-        looks: Looks = None,
-        tokens: Looks = None,
-        maps: bool = False,
-        *,
-        normalize: bool = True,
-        batch_size: int | str = "auto",
-        progress: Progress = None,
-        on_error: str = "raise",
-        max_pixels: int | None = None,
-    ) -> ImageFeatures:
-        """Encodes images: pooled vectors and, with looks or tokens, the features of all that was looked at.
-
-        Args:
-            images: one or some: paths, PIL images, or arrays (H, W) or (H, W, 3 or 4) of uint8, uint16 or floats from
-                0 to 1; see ps3c.images.open_image.
-            text: what to look for: one text for all images, or one (or None) an image. None: what is salient.
-            looks: how many looks at high resolution; "all": until every patch is encoded; 0: low-res tokens alone.
-            tokens: instead: how many high-res patches, or "all". None and None: pooled vectors alone.
-            maps: keep selection_maps and selection_probs.
-            normalize: make pooled vectors 1 long, so that products are cosines.
-            batch_size: images that run together; "auto": as many as are of use and fit.
-            progress: None: a bar on a terminal, for what takes longer than a moment; True, False; or a function
-                (done, total), called after every image, or look.
-            on_error: an image that cannot be used: "raise" its ImageError, or "skip" it and list that in `errors`.
-            max_pixels: most pixels of an image; None: Pillow's limit.
-
-        Returns:
-            ImageFeatures on the CPU, in the model's dtype.
-
-        Raises:
-            ImageError: an image that cannot be used. TypeError, ValueError: another argument.
-        """
-        batches = self.embed_batches(
-            images,
-            text,
-            looks,
-            tokens,
-            maps,
-            normalize=normalize,
-            batch_size=batch_size,
-            progress=progress,
-            on_error=on_error,
-            max_pixels=max_pixels,
-        )
-        return ImageFeatures.concatenate([batch.to("cpu") for batch in batches])
-
     def embed_batches(
         self,
         images: Images,
@@ -178,7 +146,7 @@ class Encoder:
     ) -> Iterator[ImageFeatures]:
         """As embed_images, but an iterator of batches, on the model's device: memory holds one at a time.
 
-        images may be a generator: they are asked for as they are needed. With on_error="skip" the last batch may hold
+        images may be a generator; items are taken as they are needed. With on_error="skip" the last batch may hold
         errors alone.
         """
         request = _Request(looks, tokens, bool(maps), bool(normalize))
@@ -197,6 +165,32 @@ class Encoder:
         reporter = Reporter(progress, count, "image")
         return self._batches(reader.read(sources), request, size, on_error == "skip", reporter)
 
+    @_arguments_of(embed_batches)
+    def embed_images(self, *arguments: Any, **options: Any) -> ImageFeatures:
+        """Encodes images: pooled vectors and, with looks or tokens, the features of all that was looked at.
+
+        Args:
+            images: one or some: paths, PIL images, or arrays (H, W) or (H, W, 3 or 4) of uint8, uint16 or floats from
+                0 to 1; see ps3c.images.open_image.
+            text: what to look for: one text for all images, or one (or None) an image. None: what is salient.
+            looks: how many looks at high resolution; "all": until every patch is encoded; 0: low-res tokens alone.
+            tokens: instead: how many high-res patches, or "all". None and None: pooled vectors alone.
+            maps: keep selection_maps and selection_probs.
+            normalize: make pooled vectors 1 long, so that products are cosines.
+            batch_size: images that run together; "auto": as many as help and fit in memory.
+            progress: None: a bar on a terminal, for calls of more than 2 seconds; True, False; or a function
+                (done, total), called after every image, or look.
+            on_error: an image that cannot be used: "raise" its ImageError, or "skip" it and list that in `errors`.
+            max_pixels: most pixels of an image; None: Pillow's limit.
+
+        Returns:
+            ImageFeatures on the CPU, in the model's dtype.
+
+        Raises:
+            ImageError: an image that cannot be used. TypeError, ValueError: another argument.
+        """
+        return ImageFeatures.concatenate([batch.to("cpu") for batch in self.embed_batches(*arguments, **options)])
+
     def looks(
         self,
         image: ImageSource,
@@ -207,9 +201,9 @@ class Encoder:
         progress: Progress = None,
         max_pixels: int | None = None,
     ) -> Iterator[Look]:
-        """Looks at one image, each computed when it is asked for: whoever stops early has spent no more.
+        """Looks at one image. Each is computed when it is asked for; later ones cost nothing if you stop early.
 
-        Look 0 is the whole image at low resolution; it comes with the maps that say where the others will look.
+        Look 0 is the whole image at low resolution; its maps rank the patches for the others.
         tokens: high-res patches in all instead of looks. The other arguments: as embed_images'.
         """
         request = _Request(None if tokens is not None and looks == "all" else looks, tokens, True, False)
@@ -225,23 +219,23 @@ class Encoder:
 
     def _looks(self, prepared: Prepared, request: _Request, reporter: Reporter) -> Iterator[Look]:
         with reporter:
-            steps = self._look_pass([prepared], request, reporter, looks_per_step=1)
-            for step in steps:
+            look_pass = self._look_pass([prepared], request, reporter, looks_per_step=1)
+            for step in look_pass:
                 if step.looks:
                     number, rows = step.looks.start + 1, step.rows[0][0]
                 else:
-                    number, rows = 0, torch.arange(steps.low_res_tokens, device=steps.tokens.device)
-                    maps = [probs[0] for probs in steps.probs]
-                positions = steps.positions[0, rows]
+                    number, rows = 0, torch.arange(look_pass.low_res_tokens, device=look_pass.tokens.device)
+                    maps = [probs[0] for probs in look_pass.probs]
+                positions = look_pass.positions[0, rows]
                 reporter.step()
                 yield Look(
                     number=number,
-                    features=steps.tokens[0, rows],
+                    features=look_pass.tokens[0, rows],
                     positions=positions,
                     probs=maps,
                     image=prepared.small,
                     text=prepared.text,
-                    taken=torch.bincount(positions[:, 0], minlength=len(steps.grids)).tolist(),
+                    taken=torch.bincount(positions[:, 0], minlength=len(look_pass.grids)).tolist(),
                     scales=self.scales,
                     patch_size=self._vision.patch_size,
                 )
@@ -249,7 +243,7 @@ class Encoder:
     def _reader(self, small: bool, max_pixels: int | None, ahead: bool = False) -> Reader:
         if max_pixels is not None:
             max_pixels = _arguments.positive("max_pixels", max_pixels)
-        # On the CPU the model has all cores busy, and threads that read ahead would take them from it.
+        # On the CPU the model uses all cores; threads that read ahead would slow it down.
         ahead = ahead and self.device.type == "cuda"
         return Reader(
             self.processor,
@@ -296,14 +290,18 @@ class Encoder:
         if not batch:
             return features
         if request.selects:
-            steps = self._look_pass(batch, request, reporter)
-            for step in steps:
+            look_pass = self._look_pass(batch, request, reporter)
+            for step in look_pass:
                 reporter.step(len(step.images) * max(len(step.looks), 1))
-            features.pooled, features.grids = steps.pooled, steps.grids
+            features.pooled, features.grids = look_pass.pooled, look_pass.grids
             if request.wants_tokens:
-                features.tokens, features.positions, features.look = steps.tokens, steps.positions, steps.number
+                features.tokens, features.positions, features.look = (
+                    look_pass.tokens,
+                    look_pass.positions,
+                    look_pass.number,
+                )
             if request.maps:
-                features.selection_maps, features.selection_probs = steps.maps, steps.probs
+                features.selection_maps, features.selection_probs = look_pass.maps, look_pass.probs
         else:
             reporter.expect(1)
             features.pooled = vision.forward_low_res(self._pixels(batch))["x"]
@@ -317,12 +315,12 @@ class Encoder:
     ) -> LookPass:
         looks = request.looks if request.wants_tokens else 0
         prompt = self._prompts([one.text for one in batch], request)
-        steps = LookPass(self._vision, self._pixels(batch), prompt, looks, request.tokens, looks_per_step)
-        reporter.expect(steps.looks + 1, "look" if steps.looks else None)
-        return steps
+        look_pass = LookPass(self._vision, self._pixels(batch), prompt, looks, request.tokens, looks_per_step)
+        reporter.expect(look_pass.looks + 1, "look" if look_pass.looks else None)
+        return look_pass
 
     def _pixels(self, batch: list[Prepared]) -> torch.Tensor:
-        """(B, 3, H, W) of a batch, which then keeps none of its own."""
+        """(B, 3, H, W) of a batch, whose own pixels are released."""
         pixels = torch.stack([one.pixels for one in batch]) if len(batch) > 1 else batch[0].pixels[None]
         for one in batch:
             one.pixels = torch.empty(0)
@@ -397,7 +395,7 @@ class Encoder:
         return TextFeatures(list(texts), vectors.cpu(), torch.cat(prompt).cpu())
 
     def prompt(self, text: str) -> torch.Tensor:
-        """What a text asks to look for: (1, C), the `prompt` of the model's forward, on its device."""
+        """The `prompt` of the model's forward for a text: (1, C), on the model's device."""
         if not isinstance(text, str):
             raise TypeError(f"text: got {type(text).__name__}, expected a string")
         return self.embed_texts([text], progress=False).prompt.to(self.device)
@@ -429,7 +427,7 @@ class Encoder:
         progress: Progress = None,
         max_pixels: int | None = None,
     ) -> dict[str, float] | list[dict[str, float]]:
-        """How likely each label fits each image, as the model was trained to say (SigLIP: every label for itself).
+        """The probability that each label fits each image, each label on its own (SigLIP's sigmoid).
 
         Args:
             labels: different texts. template: a label's place in a sentence, such as "a photo of {}".

@@ -1,4 +1,4 @@
-"""load: a checkpoint folder to an Encoder, or one clear sentence why not."""
+"""load: makes an Encoder of a checkpoint folder, or raises an error of one line."""
 
 import os
 from pathlib import Path
@@ -21,11 +21,11 @@ def load(
 ) -> Encoder:
     """Loads a checkpoint folder: model, image processor and tokenizer in one object.
 
-    Both towers where the checkpoint has them, else the vision tower alone. Where the tokenizer cannot be had (it may be
-    one of a repository that is out of reach), everything but texts works, and a call with a text says why.
+    Both towers if the checkpoint has them, else the vision tower alone. If the tokenizer cannot be loaded (it may be in
+    a repository that cannot be reached), everything but texts works, and a call with a text raises the reason.
 
     Args:
-        device: "auto": the GPU where there is one that ps3c can use, else the CPU; or "cpu", "cuda", "cuda:1", ...
+        device: "auto": a GPU if ps3c can use one, else the CPU; or "cpu", "cuda", "cuda:1", ...
         dtype: "auto": as the checkpoint is stored; or torch.float32, torch.float16, torch.bfloat16, or their names.
 
     Raises:
@@ -97,7 +97,7 @@ def _model(checkpoint: Checkpoint, dtype: str | torch.dtype) -> PS3Model | PS3Vi
     if model.dtype not in DTYPES:
         model.float()
     model.eval().requires_grad_(False)
-    # The default, all of them, as ps3-torch has it, takes as many times the memory.
+    # ps3-torch's default, all layers, takes that many times the memory.
     model.vision_model.num_hidden_layers_to_return = 1
     return model
 

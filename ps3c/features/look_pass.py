@@ -9,12 +9,12 @@ from ..torch_api.stepwise import Step
 
 
 class LookPass:
-    """Made before anything is computed; iterating over it computes.
+    """Construction computes nothing; iteration does.
 
     Args:
         vision: a PS3VisionEncoder. pixels: (B, 3, H, W). prompt: (B, C) or None.
         looks, tokens: one of them, as num_look_close and num_token_look_close.
-        looks_per_step: at most so many looks at once; 0: as memory allows.
+        looks_per_step: most looks at once; 0: as many as memory allows.
 
     Attributes:
         looks: how many there will be, after the low resolution. grids: rows and columns of each scale's patches.
@@ -63,7 +63,7 @@ class LookPass:
 
 
 def positions(low: tuple[int, int], maps: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Where the tokens of B images stand: (B, T, 3), (scale, row, column), in their order.
+    """Positions of the tokens of B images, in the order of the tokens: (B, T, 3), (scale, row, column).
 
     Args:
         low: rows and columns of the low resolution. maps: of each high-res scale (B, h, w), not 0 where a patch was

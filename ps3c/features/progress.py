@@ -1,4 +1,4 @@
-"""Progress of long calls: a bar on a terminal, or a function of the caller's."""
+"""Progress of long calls: a bar on a terminal, or calls of a function that the caller gives."""
 
 import sys
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from typing import Any
 
 Progress = bool | Callable[[int, int | None], object] | None
 
-QUICK = 2.0  # seconds; what is over sooner needs no bar
+QUICK = 2.0  # seconds; shorter calls show no bar
 
 
 class Reporter:
@@ -15,8 +15,8 @@ class Reporter:
     Args:
         progress: None: a bar where stderr is a terminal; True, False: a bar, or none; or a function (done, total) of
             steps, called after each.
-        items: how many there are; None where nobody knows.
-        unit: what a step is, until expect() says otherwise.
+        items: their number; None: unknown.
+        unit: name of a step, unless expect() gives another.
     """
 
     def __init__(self, progress: Progress, items: int | None, unit: str):
@@ -33,7 +33,7 @@ class Reporter:
         self.total: int | None = None
 
     def expect(self, steps: int, unit: str | None = None) -> None:
-        """An item has so many steps. The first call counts."""
+        """Sets the number of steps of an item. Calls after the first do nothing."""
         if self._steps is not None:
             return
         self._steps = steps

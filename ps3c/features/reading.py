@@ -1,4 +1,4 @@
-"""Images on their way to a model: each opened and preprocessed once, in order, a few of them ahead of a GPU."""
+"""Opens and preprocesses images, in their order; for a GPU a few in advance, in threads."""
 
 import os
 from collections import deque
@@ -17,7 +17,7 @@ from ..images import open_image, thumbnail
 
 @dataclass
 class Prepared:
-    """An image ready for the model. size: (width, height) upright. pixels: (3, H, W). small: the image in small."""
+    """An image ready for the model. size: (width, height) upright. pixels: (3, H, W). small: a thumbnail."""
 
     name: str
     size: tuple[int, int]
@@ -30,7 +30,7 @@ class Reader:
     """Makes Prepared images.
 
     Args:
-        processor: the model's. dtype: of the pixels. small: keep each image in small too.
+        processor: the model's. dtype: of the pixels. small: keep a thumbnail of each image.
         max_pixels: as open_image's. ahead: threads that prepare images while the model computes; 0: none.
     """
 
@@ -48,7 +48,7 @@ class Reader:
         return Prepared(own_name, image.size, text, pixels, thumbnail(image) if self._small else None)
 
     def read(self, sources: Iterable[tuple[Any, str | None]]) -> Iterator[Prepared | ImageError]:
-        """For each (source, text), in their order, what it became, or why it cannot be used."""
+        """For each (source, text), in their order, the Prepared image or the ImageError."""
 
         def one(numbered) -> Prepared | ImageError:
             number, (source, text) = numbered
@@ -61,7 +61,7 @@ class Reader:
 
 
 def _ahead(function: Callable[[Any], Any], items: Iterator[Any], count: int) -> Iterator[Any]:
-    """map(function, items), of which threads compute the next `count` results while the last one is in use."""
+    """map(function, items). Threads compute the next `count` results while the caller uses the last one."""
     pool = ThreadPoolExecutor(count, thread_name_prefix="ps3c-images")
     waiting: deque = deque()
     try:
@@ -84,7 +84,7 @@ def with_texts(images: Any, text: Any) -> tuple[Iterator[tuple[Any, str | None]]
     """Pairs of an image and its text, and how many there are: None for a generator of images.
 
     Raises:
-        TypeError: no images, or texts that are none. ValueError: an empty list, or another number of texts.
+        TypeError: images or texts of another type. ValueError: an empty list, or another number of texts.
     """
     if is_one(images):
         images = [images]

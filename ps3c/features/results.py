@@ -1,4 +1,4 @@
-"""What an Encoder's calls return: features, and where they stand in the image. They save and show themselves."""
+"""What an Encoder's calls return: features and their positions in the image, with methods to save and show them."""
 
 import io
 import os
@@ -28,10 +28,10 @@ class ImageFeatures:
     tokens: (N, T, C), low-res tokens first, then the chosen patches by scale, row, column; None unless asked for.
     positions: (N, T, 3) int32, (scale, row, column) of each token; scale 0 is the low resolution.
     look: (N, T) int16, the look that took each token; 0 for the low resolution.
-    selection_maps, selection_probs: S tensors (N, h, w), 1 where a patch was taken, and how much each was wanted;
+    selection_maps, selection_probs: S tensors (N, h, w): 1 where a patch was taken, and the probability of each patch;
         None unless asked for.
     texts: what each image was searched for, or None. scales: image sizes in pixels, ascending. patch_size: in pixels.
-    errors: of images that were left out. thumbnails: the images in small, where there are tokens or maps to draw.
+    errors: of images that were left out. thumbnails: small copies of the images, if there are tokens or maps to draw.
     grids: (rows, columns) of each scale's patches, where there are tokens or maps.
     """
 
@@ -70,7 +70,7 @@ class ImageFeatures:
         return replace(self._each_tensor(lambda tensor: tensor[part]), errors=[], **lists)
 
     def to(self, device: str | torch.device) -> "ImageFeatures":
-        """The same with its tensors on a device."""
+        """A copy with the tensors on a device."""
         return self._each_tensor(lambda tensor: tensor.to(device))
 
     def _each_tensor(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "ImageFeatures":
@@ -83,7 +83,7 @@ class ImageFeatures:
 
     @staticmethod
     def concatenate(parts: Sequence["ImageFeatures"]) -> "ImageFeatures":
-        """One of several of the same kind, such as the batches of Encoder.embed_batches; errors come along.
+        """Joins features of the same kind, such as the batches of Encoder.embed_batches; errors are kept.
 
         Raises:
             ValueError: no parts, or parts that do not go together; the message names the field.
@@ -123,14 +123,14 @@ class ImageFeatures:
         return maps
 
     def save(self, path: PathLike, *, overwrite: bool = False) -> None:
-        """Writes a file of the kind that its ending says; ps3c.load_features reads it.
+        """Writes a file in the format of its ending; ps3c.load_features reads it.
 
         .parquet: names, sizes, texts, and pooled vectors as float32 (extra "parquet"). .safetensors, .npz: everything,
         bit for bit. See docs: file formats.
 
         Raises:
             FileExistsError: it exists, without overwrite. ValueError: another ending. OSError: it cannot be written;
-                nothing is left of it, and a file that was there stays as it was.
+                no partial file remains, and an earlier file stays as it was.
         """
         files.write(Path(path), *self._record(), overwrite)
 
@@ -211,11 +211,11 @@ class TextFeatures:
 
 @dataclass(eq=False, repr=False)
 class Look:
-    """What one look brought, on the model's device. T tokens, C width, S high-res scales of h x w patches.
+    """The result of one look, on the model's device. T tokens, C width, S high-res scales of h x w patches.
 
     number: 0 is the whole image at low resolution. features: (T, C). positions: (T, 3) int32, (scale, row, column).
-    probs: S maps (h, w), how much each patch was wanted; the same for all looks.
-    image: the image in small. text: what was looked for, or None.
+    probs: S maps (h, w), the probability of each patch; the same for all looks.
+    image: a thumbnail. text: what was looked for, or None.
     taken: patches of each scale that this look took, the low resolution first. scales: in pixels, ascending.
     """
 

@@ -1,8 +1,7 @@
 """The web page of `ps3c demo`: an image and a text in, where the model looks out, look by look.
 
-It is served to this machine alone (127.0.0.1) and asks nothing of any other: no fonts, scripts or statistics from
-elsewhere. Uploads lie in a temporary folder that is removed when the server ends. Needs the extra `demo`
-(gradio, matplotlib).
+It listens on 127.0.0.1 alone and contacts no other machine: no fonts, scripts or statistics from elsewhere. Uploads lie
+in a temporary folder that is removed when the server ends. Needs the extra `demo` (gradio, matplotlib).
 """
 
 import inspect
@@ -83,7 +82,7 @@ def build(encoder: Encoder, *, max_pixels: int | None = None) -> Any:
                     elem_id="image",
                     **_known(gr.Image, {"buttons": [], "show_download_button": False}),
                 )
-                # The path is all that is wanted: ps3c opens images itself, and says in its own words why it cannot.
+                # The path alone: ps3c opens images itself, with its own error messages.
                 image.preprocess = lambda file: None if file is None else file.path
                 prompt = gr.Textbox(
                     label="What to look for",

@@ -1,12 +1,12 @@
 """Pictures of where a model looks: heat maps, the patches of each look, features as colours.
 
-Every function returns a matplotlib figure made without pyplot: it shows itself in a notebook, `figure.save("x.png")`
+Every function returns a matplotlib figure made without pyplot: a notebook shows it, `figure.save("x.png")`
 writes it, and nothing has to be closed. Needs matplotlib: pip install 'ps3c[plot]'.
 
     result = encoder.embed_images("dock.jpg", text="a green rope", looks=2, maps=True)
-    ps3c.plot.overlay(None, result)         # how much each place was wanted, a panel for each high-res scale
+    ps3c.plot.overlay(None, result)         # the probability of each patch, a panel for each high-res scale
     ps3c.plot.looks(None, result)           # which patches each look took
-    ps3c.plot.feature_map(result)           # what the features are like, as colours
+    ps3c.plot.feature_map(result)           # principal components of the features as colours
 """
 
 import importlib
@@ -168,7 +168,7 @@ def feature_map(features: Any, index: int = 0) -> "Figure":
 
 
 def picture_of(result: Any) -> Optional["Figure"]:
-    """The picture that tells most of a result's first image; None where there is nothing to see."""
+    """The most useful picture of a result's first image; None if there is nothing to draw."""
     if inputs.has_looks(result):
         return looks(None, result)
     return overlay(None, result) if inputs.has_probabilities(result) else None

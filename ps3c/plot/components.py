@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-PERCENTILES = (1, 99)  # of a component: no light and full light; a few outliers would leave little between extremes
+PERCENTILES = (1, 99)  # of a component, shown as 0 and 1: a few outliers must not set the range
 
 
 def principal_colours(maps: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""What the pictures are made of, out of anything a user may hold: results, a model's output, tensors, arrays."""
+"""Reads what pictures show from results, a model's output, tensors or arrays."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -74,7 +74,7 @@ def _one_map(values: np.ndarray, index: int) -> np.ndarray:
 
 
 def are_alike(maps: Sequence[np.ndarray]) -> bool:
-    """Are the maps (h, w) of one image the last one's values, but for size?"""
+    """True if the maps (h, w) of one image differ in size alone."""
     (rows, columns), last = maps[-1].shape, maps[-1]
     return all(
         np.array_equal(one, last[np.arange(h) * rows // h][:, np.arange(w) * columns // w], equal_nan=True)

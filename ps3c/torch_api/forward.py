@@ -101,9 +101,9 @@ class VisionForward(Forward):
 
         Args:
             name: Python's name, for messages. field: the engine's, of the request's flag and of the run's tensor.
-            shape: a number for a size that must be, a word for any. "batch" is that of pixel_values; 1 serves all.
+            shape: a number for a size that must be, a word for any. "batch" is that of pixel_values; 1 is broadcast.
             in_weights_dtype: the dtype must be that of the weights.
-            cast: the dtype to convert to; None: the engine reads the tensor as it lies, in any dtype.
+            cast: the dtype to convert to; None: none, the engine reads any dtype and strides.
         """
         if value is None:
             return
@@ -123,7 +123,7 @@ class VisionForward(Forward):
         self._inputs[field] = value
 
     def _check_batch(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        # One for all images is as good as one each.
+        # A batch of 1 is broadcast.
         if tensor.shape[0] == 1 != self.batch:
             return tensor.expand(self.batch, *tensor.shape[1:])
         if tensor.shape[0] != self.batch:

@@ -30,7 +30,7 @@ class ParameterHolder(nn.Module):
 def initialise(module: nn.Module, wanted: Wanted) -> None:
     """Fills the wanted ones of `module`'s own parameters (not its children's) with first values.
 
-    For parameters that a checkpoint lacks: whatever memory they have, it becomes what construction would give.
+    For parameters that a checkpoint lacks, whose memory is uninitialised: they get the values of construction.
     """
     if isinstance(module, ParameterHolder):
         module.initialise_own(wanted)

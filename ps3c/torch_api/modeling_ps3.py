@@ -57,7 +57,7 @@ class PS3VisionModelOutput(BaseModelOutputWithNoAttention):
 
 
 class PS3VisionEncoder(ParameterHolder):
-    """The vision tower: sees the whole image at low resolution and the best patches of it at higher ones.
+    """The vision tower: encodes the whole image at low resolution and its best patches at higher ones.
 
     Attributes:
         ps3_scales: image sizes in pixels, ascending; ps3_scales[0] is the low resolution. `s3_scales` is the same.
@@ -162,7 +162,7 @@ class PS3VisionEncoder(ParameterHolder):
         return sum(rows * cols for rows, cols in sizes)
 
     def resize_to_scale_i(self, x: torch.Tensor, scale_idx: int) -> torch.Tensor:
-        """x (B, 3, H, W) resized (bicubic, not antialiased) to a scale. For looking at: forward does not need it."""
+        """x (B, 3, H, W) resized (bicubic, not antialiased) to a scale. For inspection; forward does not use it."""
         return F.interpolate(x, size=self.image_size_scale_i(x, scale_idx), mode="bicubic")
 
     # ---- features to maps ------------------------------------------------------------------------------------
@@ -170,7 +170,7 @@ class PS3VisionEncoder(ParameterHolder):
     def format_features_into_feature_maps(
         self, features: torch.Tensor, selection_maps: Sequence[torch.Tensor] | None
     ) -> list[torch.Tensor]:
-        """Puts token features back where they stand in the image.
+        """Puts token features at their places in the image.
 
         Args:
             features: (B, low_res_token_num + selected, C), such as last_hidden_state.

@@ -1,4 +1,4 @@
-"""A forward pass in steps: progress, each look when it is there, an early stop."""
+"""A forward pass in steps, for progress, for each look as it is done, and for an early stop."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from ..engine import tensors
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """What one step made.
+    """The result of one step.
 
     images: which of the batch it was for.
     looks: which looks of theirs; empty for the first step of the images, after which their low-res tokens,
@@ -29,7 +29,7 @@ class Steps:
     """Iterator over the steps of one pass; PS3VisionEncoder.steps makes it. The same bits as forward, step by step.
 
     Images run in chunks, as memory allows: the low resolution and the selection of a chunk first, then groups of its
-    looks. Whoever stops iterating stops the work; tokens of looks that did not run are then uninitialised memory.
+    looks. Stopping the iteration stops the work; tokens of looks that did not run are then uninitialised memory.
     Each step runs on torch's current stream, as forward does.
 
     A step that raised (KeyboardInterrupt, say) runs again when the next one is asked for. Until the last step leave the
@@ -37,8 +37,8 @@ class Steps:
 
     Attributes:
         plan: the engine's plan.
-        outputs: "hidden_states", "selection_maps" (no looks: not there), "selection_probs" and, where asked for,
-            "pooled", all of the whole batch.
+        outputs: "hidden_states", "selection_maps" (absent without looks), "selection_probs" and, if asked for,
+            "pooled", each for the whole batch.
         count: how many steps there are.
     """
 
@@ -46,8 +46,8 @@ class Steps:
         """run: plan.run without its workspace, step and the settings that torch has when it is called."""
         self.plan = plan
         self.outputs = outputs
-        self._steps = plan.steps
-        self.count = len(self._steps)
+        self._entries = plan.steps
+        self.count = len(self._entries)
         self._run = run
         self._device = device
         self._next = 0
@@ -61,7 +61,7 @@ class Steps:
             raise StopIteration
         if self._workspace is None:
             self._workspace = tensors.workspace(self.plan, self._device)
-        first_image, images, first_look, looks = self._steps[self._next]
+        first_image, images, first_look, looks = self._entries[self._next]
         self._run(workspace=self._workspace, step=self._next, **tensors.settings(self._device))
         rows = self._rows() if looks else []
         self._next += 1

@@ -194,7 +194,7 @@ def test_search_look_and_check(tiny_checkpoint, encoder, image_files, tmp_path):
 
     code, out, err = run("check", "--threads", 1)
     assert code == 0, err
-    assert "all within their tolerance" in err and "failed" not in out and "attention" in out
+    assert "all within their tolerance" in err and "failed" not in out and "C-RADIO, low resolution" in out
 
 
 def test_bench(tiny_checkpoint):

@@ -1,5 +1,6 @@
 """Encoder: images and texts to features, with the model's own forward as the measure."""
 
+import inspect
 import io
 import sys
 import threading
@@ -300,6 +301,12 @@ def test_memory_holds_one_batch(encoder, monkeypatch):
         gc.collect()
         made.append(len(alive))
     assert len(made) == 6 and max(made) <= 4, made
+
+
+def test_one_signature_for_all_and_for_batches():
+    whole, batches = (inspect.signature(one) for one in (ps3c.Encoder.embed_images, ps3c.Encoder.embed_batches))
+    assert whole.parameters == batches.parameters and "max_pixels" in whole.parameters
+    assert whole.return_annotation is ps3c.ImageFeatures
 
 
 # ---- looks -----------------------------------------------------------------------------------------------------------------
