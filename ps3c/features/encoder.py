@@ -295,11 +295,8 @@ class Encoder:
                 reporter.step(len(step.images) * max(len(step.looks), 1))
             features.pooled, features.grids = look_pass.pooled, look_pass.grids
             if request.wants_tokens:
-                features.tokens, features.positions, features.look = (
-                    look_pass.tokens,
-                    look_pass.positions,
-                    look_pass.number,
-                )
+                features.tokens, features.positions = look_pass.tokens, look_pass.positions
+                features.look = look_pass.number
             if request.maps:
                 features.selection_maps, features.selection_probs = look_pass.maps, look_pass.probs
         else:
