@@ -40,6 +40,7 @@ class Model:
 
     _KIND: Any
     _WORDS: Mapping[str, str]
+    _REQUEST_WORDS: Mapping[str, str]
 
     def __init__(self, config: dict[str, Any]):
         with words.translated(self._WORDS):
@@ -52,16 +53,16 @@ class Model:
 
     def plan(self, *sizes: int, **request: Any) -> "Plan":
         """The plan of one pass. sizes, request: as _core's `plan`, whose fields are those of the request's struct."""
-        with words.translated(self._WORDS):
+        with words.translated(self._REQUEST_WORDS):
             return Plan(self._model.plan(*sizes, **request), self._WORDS)
 
 
 class VisionModel(Model):
-    _KIND, _WORDS = _core.VisionModel, words.VISION
+    _KIND, _WORDS, _REQUEST_WORDS = _core.VisionModel, words.VISION, words.VISION_REQUEST
 
 
 class TextModel(Model):
-    _KIND, _WORDS = _core.TextModel, words.TEXT
+    _KIND, _WORDS, _REQUEST_WORDS = _core.TextModel, words.TEXT, words.TEXT_REQUEST
 
 
 class Plan:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-# Fields of ps3c_vision_config, ps3c_vision_request and ps3c_vision_io, and their names in Python.
+# Fields of ps3c_vision_config and ps3c_vision_io, and their names in Python.
 VISION: Mapping[str, str] = {
     "scales": "ps3_scales",
     "num_scales": "ps3_scales",
@@ -36,7 +36,15 @@ VISION: Mapping[str, str] = {
     "pooled": "pooled_output",
 }
 
-# Fields of ps3c_text_config, the text request and ps3c_text_io.
+# Of a request, ps3c_vision_request: batch, height and width are the sizes of pixel_values there.
+VISION_REQUEST: Mapping[str, str] = {
+    **VISION,
+    "batch": "pixel_values.shape[0] (batch)",
+    "height": "pixel_values.shape[2] (height)",
+    "width": "pixel_values.shape[3] (width)",
+}
+
+# Fields of ps3c_text_config and ps3c_text_io.
 TEXT: Mapping[str, str] = {
     "depth": "layers",
     "prompt_dim": "prompt_proj_dim",
@@ -48,6 +56,15 @@ TEXT: Mapping[str, str] = {
     "ids": "text",
     "pooled": "pooled_output",
 }
+
+# Of ps3c_text_request.
+TEXT_REQUEST: Mapping[str, str] = {**TEXT, "batch": "text.shape[0] (batch)", "length": "text.shape[1] (tokens)"}
+
+# C's constants, wherever they stand.
+_VALUES = {"true": "True", "PS3C_ALL": "'all'", "PS3C_NONE": "None"}
+
+_DTYPE = r"(bool|u?int\d+|b?float\d+)"
+_DTYPES = re.compile(rf": got {_DTYPE}, expected {_DTYPE}$")
 
 # The names that a message starts with: "a: ...", "a, b: ...", "a[2]: ...".
 _HEAD = re.compile(r"^[\w.\[\]']+(?:, [\w.\[\]']+)*")
@@ -61,8 +78,10 @@ def translate(message: str, names: Mapping[str, str]) -> str:
     """
     head = _HEAD.match(message)
     end = head.end() if head else 0
-    unmistakable = {name: other for name, other in names.items() if "_" in name}
-    return _replaced(message[:end], names) + _replaced(message[end:], unmistakable)
+    unmistakable = {**_VALUES, **{name: other for name, other in names.items() if "_" in name}}
+    translated = _replaced(message[:end], names) + _replaced(message[end:], unmistakable)
+    owner = "" if translated.startswith("weight ") else ", the dtype of the weights"
+    return _DTYPES.sub(rf": got torch.\1, expected torch.\2{owner}", translated)
 
 
 def _replaced(text: str, names: Mapping[str, str]) -> str:
@@ -72,7 +91,7 @@ def _replaced(text: str, names: Mapping[str, str]) -> str:
         return name if is_output else names.get(name, name)
 
     # No part of a longer name, and no part of a parameter's path such as "trunk.pos_embed".
-    return re.sub(r"(?<![\w.])[a-z]\w*(?!\w|\.\w)", other, text)
+    return re.sub(r"(?<![\w.])[a-zA-Z]\w*(?!\w|\.\w)", other, text)
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""One forward pass of a tower: checks of its tensors, plan, outputs, run.
+"""One forward pass of a tower: its tensors, plan, outputs, run.
+
+Shapes, dtypes and devices are checked by the engine when the pass runs. Here is checked only what torch itself needs:
+that an argument is a dense tensor, that pixel_values has four dimensions, that no gradient is wanted.
 
 A new argument of the vision forward needs no edit here: scalars go through `request`, tensors through `add`.
 """
@@ -27,21 +30,6 @@ class Forward:
         self._weights = self._model.parameters.collect()
         self.dtype = tensors.check_weights(self._weights)
         self.device = self._weights[0].device
-
-    def check_place(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.device != self.device:
-            raise RuntimeError(
-                f"{name}: got a tensor on {tensor.device}, expected {self.device}, where the weights are"
-            )
-        return tensor
-
-    def check_dtype(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.dtype != self.dtype:
-            raise TypeError(
-                f"{name}: got {tensor.dtype}, expected {self.dtype}, the dtype of the weights: call "
-                f"{name}.to({self.dtype}) or .to({tensor.dtype}) on the model"
-            )
-        return tensor
 
     def check_grad(self, inputs: dict[str, torch.Tensor]) -> None:
         """NotImplementedError where an input or the weights want gradients."""
@@ -78,14 +66,14 @@ class VisionForward(Forward):
 
     def _check_pixels(self, pixels) -> torch.Tensor:
         tensors.check_tensor("pixel_values", pixels)
-        if pixels.dim() != 4 or pixels.shape[1] != 3:
+        if pixels.dim() != 4:
             raise ValueError(f"pixel_values: got shape {tuple(pixels.shape)}, expected (batch, 3, height, width)")
         if pixels.numel() == 0:
             raise ValueError(
                 f"pixel_values: got an empty tensor of shape {tuple(pixels.shape)}, expected one image or "
                 "more of one pixel or more"
             )
-        return self.check_place("pixel_values", self.check_dtype("pixel_values", pixels))
+        return pixels
 
     def add(
         self,
@@ -93,44 +81,27 @@ class VisionForward(Forward):
         value: Any,
         *,
         field: str,
-        shape: Sequence[int | str],
-        in_weights_dtype: bool = False,
+        broadcast: bool = False,
+        contiguous: bool = False,
         cast: torch.dtype | None = None,
     ) -> None:
-        """Checks an input and hands it to the engine; None: there is none.
+        """Hands an input to the engine; None: there is none.
 
         Args:
             name: Python's name, for messages. field: the engine's, of the request's flag and of the run's tensor.
-            shape: a number for a size that must be, a word for any. "batch" is that of pixel_values; 1 is broadcast.
-            in_weights_dtype: the dtype must be that of the weights.
-            cast: the dtype to convert to; None: none, the engine reads any dtype and strides.
+            broadcast: a batch of 1 stands for every image.
+            contiguous: the engine reads no strides of this input.
+            cast: the dtype to convert to; None: none.
         """
         if value is None:
             return
         tensors.check_tensor(name, value)
-        sizes = tuple(value.shape)
-        alike = len(sizes) == len(shape) and all(isinstance(e, str) or s == e for s, e in zip(sizes, shape))
-        if not alike or 0 in sizes[1:]:
-            raise ValueError(f"{name}: got shape {sizes}, expected ({', '.join(map(str, shape))})")
-        if in_weights_dtype:
-            self.check_dtype(name, value)
-        self.check_place(name, value)
-        if shape[0] == "batch":
-            value = self._check_batch(name, value)
         tensors.check_grad({name: value}, False, ())
-        if in_weights_dtype or cast is not None:
-            value = value.to(cast or self.dtype).contiguous()
-        self._inputs[field] = value
-
-    def _check_batch(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        # A batch of 1 is broadcast.
-        if tensor.shape[0] == 1 != self.batch:
-            return tensor.expand(self.batch, *tensor.shape[1:])
-        if tensor.shape[0] != self.batch:
-            raise ValueError(
-                f"{name}: got a batch of {tensor.shape[0]}, expected {self.batch} as in pixel_values, or 1"
-            )
-        return tensor
+        if broadcast and value.dim() > 0 and value.shape[0] == 1:
+            value = value.expand(self.batch, *value.shape[1:])
+        if cast is not None:
+            value = value.to(cast)
+        self._inputs[field] = value.contiguous() if contiguous else value
 
     # ---- the forms of a pass -----------------------------------------------------------------------------------
 
@@ -221,11 +192,6 @@ def first_n_scales(value: Any, batch: int, most: int) -> tuple[int, ...] | None:
     numbers = [_arguments.index(name, one, f"an integer from 1 to {most}, or one for each image") for one in values]
     if not several or getattr(value, "ndim", 1) == 0:
         numbers = numbers * batch
-    if len(numbers) != batch:
-        raise ValueError(f"{name}: got {len(numbers)} numbers, expected one for each of {batch} images")
-    for number in numbers:
-        if not 1 <= number <= most:
-            raise ValueError(f"{name}: got {number}, expected 1 to {most}, the number of high-res scales")
     return tuple(numbers)
 
 

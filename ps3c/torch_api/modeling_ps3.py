@@ -262,9 +262,7 @@ class PS3VisionEncoder(ParameterHolder):
                     f"{name}: got {value!r}, expected None with output_hidden_states=False, which always "
                     "takes one look at all scales"
                 )
-        if pool_gt_token_only and gt_selection_maps is None:
-            raise ValueError("pool_gt_token_only: got True without gt_selection_maps, which say what to pool")
-        call.add("is_global_text", is_global_text, field="global_text", shape=(call.batch, 1), cast=torch.float32)
+        call.add("is_global_text", is_global_text, field="global_text", cast=torch.float32)
         request = {"smooth": bool(smooth_selection_prob), "pool_gt_only": bool(pool_gt_token_only)}
         outputs = call.pretrain(request)
         if is_global_text is not None:
@@ -306,8 +304,8 @@ class PS3VisionEncoder(ParameterHolder):
 
     def _call(self, x, prompt, gt_selection_maps) -> VisionForward:
         call = VisionForward(self, x)
-        call.add("prompt", prompt, field="prompt", shape=("batch", self.width), in_weights_dtype=True)
-        call.add("gt_selection_maps", gt_selection_maps, field="gt_maps", shape=("batch", "height", "width"))
+        call.add("prompt", prompt, field="prompt", broadcast=True, contiguous=True)
+        call.add("gt_selection_maps", gt_selection_maps, field="gt_maps", broadcast=True)
         return call
 
     def _features_request(

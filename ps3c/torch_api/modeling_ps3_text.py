@@ -142,13 +142,13 @@ class TextTransformer(ParameterHolder):
         """
         ids = self._check_ids(text)
         call = Forward(self)
-        call.check_place("text", ids)
         call.check_grad({})
         batch, length = ids.shape
-        tokens = (length,) if self.pool_type == "none" and self.cls_emb is None else ()
+        plan = call.plan(batch, length)
+        tokens = (length,) if plan.every_token else ()
         pooled = call.empty("pooled_output", batch, *tokens, self.output_dim)
         prompt = call.empty("prompt", batch, *tokens, self.prompt_proj_dim)
-        call.run(call.plan(batch, length), ids, pooled=pooled, prompt=prompt)
+        call.run(plan, ids, pooled=pooled, prompt=prompt)
         return PS3TextModelOutput(pooled_output=pooled, prompt=prompt)
 
     def _check_ids(self, text: torch.Tensor) -> torch.Tensor:
@@ -157,11 +157,6 @@ class TextTransformer(ParameterHolder):
             raise TypeError(f"text: got {ids.dtype}, expected integer token ids such as torch.int64")
         if ids.dim() != 2:
             raise ValueError(f"text: got shape {tuple(ids.shape)}, expected (batch, length)")
-        batch, length = ids.shape
-        if batch == 0:
-            raise ValueError("text: got an empty batch, expected one text or more")
-        if not 1 <= length <= self.context_length:
-            raise ValueError(f"text: got texts of {length} tokens, expected 1 to context_length, {self.context_length}")
         return ids.to(torch.int64).contiguous()
 
 
