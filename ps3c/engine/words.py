@@ -100,6 +100,10 @@ def translated(names: Mapping[str, str]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if error.args and isinstance(error.args[0], str):
-            error.args = (translate(error.args[0], names), *error.args[1:])
+        translate_error(error, names)
         raise
+
+
+def translate_error(error: Exception, names: Mapping[str, str]) -> None:
+    if error.args and isinstance(error.args[0], str):
+        error.args = (translate(error.args[0], names), *error.args[1:])
