@@ -176,7 +176,11 @@ TEXT_FAULTS = {
     "ids negative": (assigned("ids", lambda x: x - 1), ValueError, "ids"),
     "pooled shape": (assigned("pooled", lambda x: x[:1]), ValueError, r"pooled: got shape .*, expected \(3, 24\)"),
     "prompt dtype": (assigned("prompt", lambda x: x.half()), TypeError, "prompt: got float16, expected float32"),
-    "weight": (replaced(-1, lambda w: w[:1]), ValueError, r"weight prompt_proj.fc2.bias: got shape \(1,\), expected \(32,\)"),
+    "weight": (
+        replaced(-1, lambda w: w[:1]),
+        ValueError,
+        r"weight prompt_proj.fc2.bias: got shape \(1,\), expected \(32,\)",
+    ),
 }
 
 
@@ -328,6 +332,7 @@ def test_interrupt():
         ({"num_scales": 2}, ValueError, r"config\['num_scales'\]: got 2, expected 3, the length of the list"),
         ({"colour": 1}, ValueError, "config: got unknown name 'colour'"),
         ({"heads": 5}, ValueError, "heads"),
+        ({"crop_positions": True, "grid": 7}, ValueError, "grid: got 7 with crop_positions, expected 16 or more"),
     ],
 )
 def test_config_faults(change, exception, message):

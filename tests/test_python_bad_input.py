@@ -219,6 +219,7 @@ def test_key_value_cache_is_refused(vision):
         (dict(select_based_on_layer=[0, 12]), ValueError, "select_based_on_layer: got 12, expected -12 to 11"),
         (dict(select_based_on_layer=[]), ValueError, "select_based_on_layer: got"),
         (dict(max_select_num=0), ValueError, "max_select_num: got 0"),
+        (dict(models.RADIO, img_size=64), ValueError, "img_size // patch size: got 4 with .*, expected 16 or more"),
         (dict(models.RADIO, radio_adapter_mlp_version="v3"), ValueError, "radio_adapter_mlp_version: got 'v3'"),
         (
             dict(models.RADIO, radio_adapter_mlp_input_dim=100),

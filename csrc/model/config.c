@@ -43,6 +43,12 @@ static ps3c_status check_scales(ps3c_context *context, const ps3c_vision_config 
         PS3C_TRY(in_range(context, "max_select_num", c->max_select_num[i], 0, INT32_MAX));
         total += c->max_select_num[i];
     }
+    const int64_t zoom = c->scales[c->num_scales - 1] / c->scales[0], patches = zoom * c->scales[0] / c->patch;
+    if (c->crop_positions && c->grid < patches) /* a cropped table is never resampled to a larger grid */
+        return ps3c_fail(context, PS3C_ERROR_VALUE,
+                         "grid: got %lld with crop_positions, expected %lld or more, the patches along a side of the "
+                         "largest scale",
+                         (long long)c->grid, (long long)patches);
     if (total < 1)
         return ps3c_fail(context, PS3C_ERROR_VALUE, "max_select_num: got only zeros, expected patches to take");
     return PS3C_OK;

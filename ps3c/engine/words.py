@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 # Fields of ps3c_vision_config and ps3c_vision_io, and their names in Python.
 VISION: Mapping[str, str] = {
+    "grid": "img_size // patch size",
     "scales": "ps3_scales",
     "num_scales": "ps3_scales",
     "max_select_num": "max_select_num_each_scale",
