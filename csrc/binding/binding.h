@@ -151,30 +151,31 @@ int ps3c_parse_choice(const char *name, PyObject *object, const char *const *nam
 int ps3c_parse_vision_config(PyObject *dict, ps3c_vision_config *config);
 int ps3c_parse_text_config(PyObject *dict, ps3c_text_config *config);
 
-/* ---- bag.c: all tensors of one run ------------------------------------------------------------------------------ */
+/* ---- borrowed.c: all tensors of one run ------------------------------------------------------------------------------ */
 
-typedef struct ps3c_bag {
+typedef struct ps3c_borrowed {
     ps3c_state *state;
     ps3c_device device; /* of the run */
     bool emulated;      /* the run's CUDA device has the host's memory: tensors on the CPU count as on it */
     Py_ssize_t count, room;
     ps3c_loan *loans;     /* [count] */
     ps3c_tensor *tensors; /* [count]; stays in place until closed */
-} ps3c_bag;
+} ps3c_borrowed;
 
-int ps3c_bag_open(ps3c_bag *bag, ps3c_state *state, ps3c_device device, Py_ssize_t room);
-/* Gives everything back. Accepts a zeroed bag. */
-void ps3c_bag_close(ps3c_bag *bag);
+int ps3c_borrowed_open(ps3c_borrowed *borrowed, ps3c_state *state, ps3c_device device, Py_ssize_t room);
+/* Gives everything back. Accepts a zeroed borrowed. */
+void ps3c_borrowed_close(ps3c_borrowed *borrowed);
 /* Borrows a tensor; shape and the rest are the engine's to check. */
-int ps3c_bag_take(ps3c_bag *bag, const char *argument, PyObject *object, const ps3c_tensor **tensor);
-/* Borrows a sequence of exactly count tensors (None: of none), next to each other in the bag: *first is NULL for
+int ps3c_borrowed_take(ps3c_borrowed *borrowed, const char *argument, PyObject *object, const ps3c_tensor **tensor);
+/* Borrows a sequence of exactly count tensors (None: of none), next to each other in the borrowed: *first is NULL for
  * none. */
-int ps3c_bag_take_many(ps3c_bag *bag, const char *argument, PyObject *sequence, int64_t count, ps3c_tensor **first);
+int ps3c_borrowed_take_many(ps3c_borrowed *borrowed, const char *argument, PyObject *sequence, int64_t count,
+                            ps3c_tensor **first);
 /* The same for weights, whose names are in infos. */
-int ps3c_bag_take_weights(ps3c_bag *bag, PyObject *sequence, const ps3c_weight_info *infos, int64_t count,
-                          const ps3c_tensor **first);
+int ps3c_borrowed_take_weights(ps3c_borrowed *borrowed, PyObject *sequence, const ps3c_weight_info *infos,
+                               int64_t count, const ps3c_tensor **first);
 /* Borrows a contiguous one-dimensional tensor of uint8; NULL with an exception. */
-const ps3c_tensor *ps3c_bag_take_workspace(ps3c_bag *bag, const char *argument, PyObject *object);
+const ps3c_tensor *ps3c_borrowed_take_workspace(ps3c_borrowed *borrowed, const char *argument, PyObject *object);
 
 /* ---- model.c: what VisionModel and TextModel share -------------------------------------------------------------- */
 

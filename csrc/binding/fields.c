@@ -97,13 +97,13 @@ static int ps3c_read_length(ps3c_reader *reader, const ps3c_field *field, const 
 static int ps3c_read_tensors(ps3c_reader *reader, const ps3c_field *field, PyObject *value)
 {
     const int64_t count = *(const int64_t *)((const char *)reader->counts + field->other);
-    return ps3c_bag_take_many(reader->bag, field->name, value, count,
-                              (ps3c_tensor **)((char *)reader->target + field->offset));
+    return ps3c_borrowed_take_many(reader->borrowed, field->name, value, count,
+                                   (ps3c_tensor **)((char *)reader->target + field->offset));
 }
 
 static int ps3c_read_workspace(ps3c_reader *reader, const ps3c_field *field, PyObject *value)
 {
-    const ps3c_tensor *tensor = ps3c_bag_take_workspace(reader->bag, field->name, value);
+    const ps3c_tensor *tensor = ps3c_borrowed_take_workspace(reader->borrowed, field->name, value);
     if (tensor == NULL)
         return -1;
     *(void **)((char *)reader->target + field->offset) = tensor->data;
@@ -188,9 +188,10 @@ static int ps3c_read_field(ps3c_reader *reader, const ps3c_field *field, PyObjec
     case PS3C_FIELD_EACH:
         return ps3c_read_each(reader, field, name.text, value);
     case PS3C_FIELD_TENSOR:
-        return value == Py_None ? 0 : ps3c_bag_take(reader->bag, field->name, value, at);
+        return value == Py_None ? 0 : ps3c_borrowed_take(reader->borrowed, field->name, value, at);
     case PS3C_FIELD_WEIGHTS:
-        return ps3c_bag_take_weights(reader->bag, value, reader->model->weight_infos, reader->model->weight_count, at);
+        return ps3c_borrowed_take_weights(reader->borrowed, value, reader->model->weight_infos,
+                                          reader->model->weight_count, at);
     case PS3C_FIELD_TENSORS:
         return ps3c_read_tensors(reader, field, value);
     case PS3C_FIELD_WORKSPACE:

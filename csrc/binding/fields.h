@@ -48,7 +48,7 @@ typedef struct ps3c_reader {
     const char *whole;       /* what messages call the arguments as a whole: "run()", "config" */
     bool call;               /* arguments of a call, not entries of a configuration */
     int positional;          /* how many of the table's first rows may be given by position */
-    ps3c_bag *bag;           /* TENSOR, TENSORS, WORKSPACE: open */
+    ps3c_borrowed *borrowed; /* TENSOR, TENSORS, WORKSPACE: open */
     const ps3c_model *model; /* WEIGHTS */
     const void *counts;      /* TENSORS */
     int64_t *owned;          /* memory of EACH; freed by ps3c_reader_close */

@@ -145,19 +145,20 @@ static PyObject *ps3c_text_plan_run(PyObject *object, PyObject *args, PyObject *
 {
     ps3c_text_plan_object *self = (ps3c_text_plan_object *)object;
     ps3c_text_run_args a = {0};
-    ps3c_bag bag = {0};
+    ps3c_borrowed borrowed = {0};
     ps3c_reader reader = {.fields = ps3c_text_run_fields,
                           .target = &a,
                           .format = "%s",
                           .whole = "run()",
                           .call = true,
                           .positional = 2,
-                          .bag = &bag,
+                          .borrowed = &borrowed,
                           .model = self->model};
     ps3c_call call = {0};
     PyObject *result = NULL;
     ps3c_status status;
-    if (ps3c_bag_open(&bag, ps3c_state_of_instance(object), self->request.device, self->model->weight_count + 4) < 0 ||
+    if (ps3c_borrowed_open(&borrowed, ps3c_state_of_instance(object), self->request.device,
+                           self->model->weight_count + 4) < 0 ||
         ps3c_read_arguments(&reader, args, kwargs) < 0 || ps3c_call_begin(&call, a.threads, a.level) < 0)
         goto cleanup;
     PS3C_ENGINE_BEGIN(call)
@@ -166,7 +167,7 @@ static PyObject *ps3c_text_plan_run(PyObject *object, PyObject *args, PyObject *
     result = status == PS3C_OK ? Py_NewRef(Py_None) : ps3c_python_error(call.context, status);
 cleanup:
     ps3c_call_end(&call);
-    ps3c_bag_close(&bag);
+    ps3c_borrowed_close(&borrowed);
     return result;
 }
 

@@ -179,20 +179,20 @@ static PyObject *ps3c_vision_plan_run(PyObject *object, PyObject *args, PyObject
     const ps3c_vision_plan_info *info = &self->info;
     Py_ssize_t room = self->model->weight_count + info->hidden_states + 4 * info->num_high_scales + 6;
     ps3c_vision_run_args a = {.step = PS3C_ALL_STEPS};
-    ps3c_bag bag = {0};
+    ps3c_borrowed borrowed = {0};
     ps3c_reader reader = {.fields = ps3c_vision_run_fields,
                           .target = &a,
                           .format = "%s",
                           .whole = "run()",
                           .call = true,
                           .positional = 2,
-                          .bag = &bag,
+                          .borrowed = &borrowed,
                           .model = self->model,
                           .counts = info};
     ps3c_call call = {0};
     PyObject *result = NULL;
     ps3c_status status;
-    if (ps3c_bag_open(&bag, ps3c_state_of_instance(object), self->request.device, room) < 0 ||
+    if (ps3c_borrowed_open(&borrowed, ps3c_state_of_instance(object), self->request.device, room) < 0 ||
         ps3c_read_arguments(&reader, args, kwargs) < 0 || ps3c_call_begin(&call, a.threads, a.level) < 0)
         goto cleanup;
     PS3C_ENGINE_BEGIN(call)
@@ -202,7 +202,7 @@ static PyObject *ps3c_vision_plan_run(PyObject *object, PyObject *args, PyObject
     result = status == PS3C_OK ? Py_NewRef(Py_None) : ps3c_python_error(call.context, status);
 cleanup:
     ps3c_call_end(&call);
-    ps3c_bag_close(&bag);
+    ps3c_borrowed_close(&borrowed);
     return result;
 }
 
