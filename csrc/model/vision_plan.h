@@ -5,26 +5,26 @@
 #include "../contract/backend.h"
 #include "weights.h"
 
-/* Where things lie in the workspace: offsets in bytes. Activations of one phase share memory with those of another.
- * c: images of a chunk, N: low-res tokens, C: width. */
+/* Offsets in bytes of the buffers in the workspace. Buffers of different phases share memory. Shapes: c images of a
+ * chunk, N low-res tokens, C width. */
 typedef struct ps3c_vision_buffers {
-    /* alive throughout a chunk */
+    /* live throughout a chunk */
     size_t scratch;
-    size_t cache, cache_step;     /* keys and values of every block's low-res tokens: (c, N, 2 C), one a block */
+    size_t cache, cache_step;     /* keys and values of the low-res tokens, (c, N, 2 C) for each block; its size */
     size_t select;                /* (c, N, select layers * C) */
-    size_t probs;                 /* float [c][N], of one prompt at a time */
-    size_t rank[PS3C_MAX_SCALES]; /* int32 [c][patches], one a high-res scale */
+    size_t probs;                 /* float [c][N], of the current prompt */
+    size_t rank[PS3C_MAX_SCALES]; /* int32 [c][patches] for each high-res scale */
     size_t positions, row_of;     /* int32 [c * selected] */
     size_t low_pooled;            /* (1, c, pool width) */
-    /* low-res pass, then each group of looks */
+    /* the low-res pass; then each group of looks */
     size_t x, normed, wide;
     /* selection */
     size_t select_hidden, select_out;
-    size_t conv_x, conv_y, conv_wide, conv_out; /* of one image */
+    size_t conv_x, conv_y, conv_wide, conv_out; /* one image */
     size_t prompt, prompt_high;                 /* (1, c, C), (1, c, conv out) */
-    size_t prompt_rows[2];                      /* rows of prompt_high: prior prompt's, prompt's */
-    size_t logits, high_logits, high_pooled[2]; /* float [c][N], [conv tokens], [c][N] as prompt_rows */
-    /* pooling, beside x */
+    size_t prompt_rows[2];                      /* prompt_high as plain rows: [0] prior prompt, [1] prompt */
+    size_t logits, high_logits, high_pooled[2]; /* float [c][N]; [conv tokens]; [c][N] for each prompt */
+    /* pooling, at the same time as x */
     size_t adapted[3], kv, mask;
     size_t latent, pool_query, pool_a, pool_b, pool_hidden;
     size_t bytes;
@@ -38,34 +38,36 @@ struct ps3c_vision_plan {
     int64_t num_high; /* high-res scales */
     ps3c_scale low;
     ps3c_scale high[PS3C_MAX_SCALES];
-    ps3c_scale conv; /* the 1512 x 1512 image in conv_kernel patches */
+    ps3c_scale conv; /* the 1512 x 1512 image, in patches of side conv_kernel */
     int64_t looks;
     int32_t *takes;       /* [batch][looks][num_high] */
-    int32_t *ends;        /* [batch][num_high][looks], cumulated over looks */
+    int32_t *ends;        /* [batch][num_high][looks], cumulative over looks */
     int64_t *look_tokens; /* [looks] */
-    int64_t *look_first;  /* [looks], tokens of the looks before */
+    int64_t *look_first;  /* [looks], number of tokens of all earlier looks */
     /* Two variants: [0] full chunks, [1] the last, possibly shorter, chunk. */
-    int64_t *look_entry;  /* [2][looks]: look_first in entries of positions */
+    int64_t *look_entry;  /* [2][looks]: index of the look's first entry in positions */
     int64_t *group_first; /* [2][looks]: first look of each group of looks that run together */
     int64_t groups[2];
     int64_t selected; /* tokens of all looks */
     int64_t hidden_states;
-    bool pooled, low_pooled; /* some pooled output; the low-res one wanted for it */
+    bool pooled, low_pooled; /* the run returns a pooled vector; it computes the low-res one */
     int64_t chunk;           /* images that run together */
-    int64_t group_tokens;    /* tokens of looks that run together, unless one look has more */
-    int threads;             /* what scratch is planned for */
+    int64_t group_tokens;    /* most tokens of a group of looks; a single look may have more */
+    int threads;             /* number that scratch is planned for */
     ps3c_vision_buffers at;
 };
 
-/* Looks from `look` on that run together for `images` images: all of the same number of tokens. */
+/* Number of looks, from `look` on, that run together in a chunk of `images` images. They have the same number of
+ * tokens. */
 int64_t ps3c_vision_group(const ps3c_vision_plan *plan, int64_t look, int64_t images);
-/* Images of the last chunk. */
+/* Number of images of the last chunk. */
 int64_t ps3c_vision_last_images(const ps3c_vision_plan *plan);
-/* Fills look_entry, group_first and groups, once chunk and group_tokens are known. */
+/* Sets look_entry, group_first and groups from chunk and group_tokens. */
 void ps3c_vision_set_groups(ps3c_vision_plan *plan);
 
+/* Number of steps of a run. */
 int64_t ps3c_vision_steps(const ps3c_vision_plan *plan);
-/* look_entry of a chunk of so many images. */
+/* look_entry, [looks], for a chunk of `images` images. */
 const int64_t *ps3c_vision_look_entry(const ps3c_vision_plan *plan, int64_t images);
 
 #endif

@@ -1,4 +1,4 @@
-/* The context's fields, for the engine alone. */
+/* The fields of a context. Only the engine and the binding read them. */
 #ifndef PS3C_CONTEXT_H
 #define PS3C_CONTEXT_H
 
@@ -6,28 +6,29 @@
 #include "../contract/error.h"
 
 struct ps3c_context {
-    char message[1024];
-    int threads;            /* 0: OpenMP's choice */
+    char message[1024];     /* of the last error */
+    int threads;            /* 0: OpenMP's default */
     const char *level;      /* static memory; NULL: the best */
-    char unknown_level[32]; /* what PS3C_CPU_LEVEL held, when it names no level here */
+    char unknown_level[32]; /* value of PS3C_CPU_LEVEL if it names no available level, else "" */
     int (*interrupt)(void *data);
     void *interrupt_data;
 };
 
-#define PS3C_DEFAULT_WORKSPACE ((size_t)256 << 20) /* bytes, of backends that have no default of their own */
+#define PS3C_DEFAULT_WORKSPACE ((size_t)256 << 20) /* bytes, for backends without a default */
 
-/* Bytes of workspace that a plan without a limit of its own stays under: what PS3C_WORKSPACE_LIMIT says, else the
- * backend's default. VALUE error when the variable holds no number. */
+/* Sets *limit to the workspace limit, in bytes, of a plan whose request has none: the environment variable
+ * PS3C_WORKSPACE_LIMIT, else the backend's default. ERROR_VALUE if the variable is not a number of bytes. */
 ps3c_status ps3c_context_workspace_limit(ps3c_context *context, const ps3c_backend *backend, int32_t device_index,
                                          size_t *limit);
 
-/* Threads that a CPU run may use at most, whatever a context asks: scratch is planned for that many. */
+/* The most threads that a CPU run uses, whatever its context requests. Scratch is planned for this number. */
 int ps3c_threads_limit(void);
-/* Threads of a run of this context, at least 1. */
+/* Number of threads of a run of this context: at least 1, at most limit. */
 int ps3c_context_threads(const ps3c_context *context, int limit);
-/* The backend for a device; RUNTIME error when there is none. */
+/* Sets *backend (static memory) for a device. ERROR_RUNTIME if there is none; ERROR_VALUE for an unknown
+ * PS3C_CPU_LEVEL. */
 ps3c_status ps3c_context_backend(ps3c_context *context, ps3c_device device, const ps3c_backend **backend);
-/* PS3C_OK, or ERROR_INTERRUPTED when the interrupt function says so. */
+/* Calls the interrupt function, if there is one. ERROR_INTERRUPTED if it returns non-zero. */
 ps3c_status ps3c_context_poll(ps3c_context *context);
 
 #endif

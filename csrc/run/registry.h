@@ -1,4 +1,4 @@
-/* Which backend computes for a device type: what the program registered. */
+/* Looks up the backends that the program registered. */
 #ifndef PS3C_REGISTRY_H
 #define PS3C_REGISTRY_H
 
@@ -7,7 +7,7 @@
 
 /* The source registered for a device type, or NULL. */
 const ps3c_backend_source *ps3c_registered_source(ps3c_device_type type);
-/* "cpu", "cuda"; "unknown" for a value outside the enumeration. */
+/* "cpu" or "cuda"; "unknown" for a value outside the enumeration. Static memory. */
 const char *ps3c_device_name(ps3c_device_type type);
 
 #endif

@@ -1,4 +1,4 @@
-/* Views of the caller's tensors, and the one check that every run makes on them. */
+/* The check of the caller's tensors, used by every run, and operations on views. */
 #ifndef PS3C_TENSOR_H
 #define PS3C_TENSOR_H
 
@@ -6,30 +6,31 @@
 
 enum { PS3C_ANY = -1 }; /* a dimension of any size, or any dtype */
 
-/* What a tensor must be. */
+/* The required properties of a tensor. */
 typedef struct ps3c_tensor_rule {
-    int dtype; /* a ps3c_dtype, or PS3C_ANY */
+    int dtype; /* ps3c_dtype or PS3C_ANY */
     ps3c_device device;
     int ndim;
-    const int64_t *shape; /* [ndim], PS3C_ANY allowed; NULL: any shape */
+    const int64_t *shape; /* [ndim], each a size or PS3C_ANY; NULL: any shape and ndim */
     bool contiguous;
 } ps3c_tensor_rule;
 
-/* Checks a tensor. name, and index unless it is negative, name it in the message: "prompt", "hidden_states[1]".
- * VALUE error: no tensor (NULL), another shape. TYPE error: another dtype, not contiguous. RUNTIME error: another
+/* Checks a tensor. The message calls it name, or name[index] if index >= 0: "prompt", "hidden_states[1]". ERROR_VALUE:
+ * tensor or its data is NULL, or another shape. ERROR_TYPE: another dtype, or not contiguous. ERROR_RUNTIME: another
  * device. */
 ps3c_status ps3c_tensor_check(ps3c_context *context, const char *name, int64_t index, const ps3c_tensor *tensor,
                               const ps3c_tensor_rule *rule);
-/* The same for an input that a plan may not want: VALUE error if it is there without being wanted, or missing. */
+/* The same for an optional tensor, which the plan expects if `wanted`. If it is not wanted, it must be NULL:
+ * ERROR_VALUE. */
 ps3c_status ps3c_tensor_check_optional(ps3c_context *context, const char *name, bool wanted, const ps3c_tensor *tensor,
                                        const ps3c_tensor_rule *rule);
 
 bool ps3c_tensor_is_contiguous(const ps3c_tensor *tensor);
-/* Entries [first, first + count) of the first dimension. */
+/* A view of entries [first, first + count) of the first dimension. */
 ps3c_tensor ps3c_tensor_slice(const ps3c_tensor *tensor, int64_t first, int64_t count);
 
 enum { PS3C_SHAPE_BYTES = 200 };
-/* "(1, 3, 378, 378)"; PS3C_ANY as "any". Returns text. */
+/* Writes the shape as "(1, 3, 378, 378)", PS3C_ANY as "any". Returns text. */
 const char *ps3c_shape_text(int ndim, const int64_t *shape, char text[PS3C_SHAPE_BYTES]);
 
 #endif
