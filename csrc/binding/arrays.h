@@ -1,7 +1,7 @@
-/* NumPy arrays as tensors, for the low-level functions and the image processor. bfloat16, which NumPy lacks, travels
- * as uint16 and is named by the caller.
+/* NumPy arrays as tensors, for the image processor and the tests of operations. NumPy has no bfloat16: such values are
+ * stored as uint16, and the caller says that the dtype is bfloat16.
  *
- * NumPy's C API is a table of pointers that numpy.c imports once and every other file shares.
+ * numpy.c imports the table of NumPy's C API once; all other files share it.
  */
 #ifndef PS3C_BINDING_ARRAYS_H
 #define PS3C_BINDING_ARRAYS_H
@@ -16,22 +16,23 @@
 #endif
 #include <numpy/arrayobject.h>
 
-/* Once, when the module is executed. */
+/* Imports NumPy's C API. Called once, when the module is executed. */
 int ps3c_numpy_import(void);
 
-/* NumPy's type number for a dtype; bfloat16: NPY_UINT16. */
+/* NumPy's type number of a dtype; NPY_UINT16 for bfloat16. */
 int ps3c_numpy_type(ps3c_dtype dtype);
 
-/* A view of an array that the caller keeps alive. dtype: what it must hold, or PS3C_ANY: what it holds, by NumPy's
- * own types. TypeError: not an array, another dtype, byte order or alignment; read-only where `write` is wanted. */
+/* Fills *tensor with a view of an array, which the caller keeps alive. dtype: the required dtype, or PS3C_ANY (uint16
+ * is then bfloat16). TypeError: not an array, another dtype, foreign byte order, not aligned, or read-only although
+ * `write`. ValueError: too many dimensions. */
 int ps3c_array_view(const char *name, PyObject *object, int dtype, bool write, ps3c_tensor *tensor);
 
-/* A view as above that must also have ndim dimensions of the given sizes (PS3C_ANY allowed; shape NULL: any) and be
- * C-contiguous. ValueError for the shape, TypeError for the strides. */
+/* The same for a C-contiguous array of ndim dimensions and the given shape ([ndim], each a size or PS3C_ANY; NULL: any
+ * shape). ValueError: another shape. TypeError: not contiguous. */
 int ps3c_array_contiguous(const char *name, PyObject *object, int dtype, bool write, int ndim, const int64_t *shape,
                           ps3c_tensor *tensor);
 
-/* New uninitialised C-contiguous array (strong), and a view of it. */
+/* A new uninitialised C-contiguous array (strong reference). tensor: a view of it, unless NULL. */
 PyObject *ps3c_array_new(ps3c_dtype dtype, int ndim, const int64_t *shape, ps3c_tensor *tensor);
 
 #endif

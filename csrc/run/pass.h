@@ -33,7 +33,7 @@ ps3c_status ps3c_check_workspace(ps3c_context *context, size_t bytes, const char
 /* How segments are grouped. */
 typedef struct ps3c_grouping {
     int64_t tokens; /* target for the number of tokens that run together */
-    size_t limit;   /* target for the bytes of workspace, an upper bound if the smallest group fits */
+    size_t limit;   /* target for the bytes of workspace */
 } ps3c_grouping;
 
 /* limit: the request's workspace limit, or 0: the environment variable PS3C_WORKSPACE_LIMIT, else the backend's
