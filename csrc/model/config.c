@@ -1,8 +1,8 @@
-/* Checks of configurations: every size that later code divides by, indexes with or multiplies. Messages name the fields
- * of ps3c.h. */
+/* Checks of configurations: every size that later code uses as a divisor, an index or a factor. Messages name the
+ * fields of ps3c.h. */
 #include "../contract/error.h"
 
-/* Sizes that no model has: products of three of them stay within int64. */
+/* Upper bound of sizes, larger than in any model: products of three sizes fit int64. */
 enum { MOST = 1 << 20 };
 
 static ps3c_status in_range(ps3c_context *context, const char *name, int64_t value, int64_t least, int64_t most)

@@ -1,4 +1,4 @@
-/* Linear layers, norms and transformer blocks over a backend's operations. */
+/* Linear layers, norms and transformer blocks as sequences of a backend's operations. */
 #include "layers.h"
 
 #include "../run/context.h"
@@ -37,7 +37,7 @@ ps3c_status ps3c_norm(const ps3c_pass *pass, int64_t weight, float eps, ps3c_act
     return pass->backend->layernorm(&pass->run, &args);
 }
 
-/* Rows [first, first + n) of the block's QKV matrix. */
+/* y = x W^T + b for rows [first, first + n) of the block's QKV matrix W. */
 static ps3c_status project(const ps3c_pass *pass, int64_t weight, int64_t first, int64_t n, int64_t values_from,
                            const ps3c_activation *x, const ps3c_activation *y)
 {
@@ -54,7 +54,7 @@ static ps3c_status project(const ps3c_pass *pass, int64_t weight, int64_t first,
     return pass->backend->gemm(&pass->run, &args);
 }
 
-/* out = attention(normed); queries, and keys and values unless they are kept elsewhere, pass through `wide`. */
+/* out = attention(normed). `wide` holds the queries, and the keys and values unless a->keep holds them. */
 static ps3c_status attend(const ps3c_pass *pass, const ps3c_block_args *a, const ps3c_activation *normed,
                           const ps3c_activation *out)
 {
@@ -86,7 +86,7 @@ ps3c_status ps3c_block(const ps3c_pass *pass, const ps3c_block_args *a)
     const ps3c_activation hidden = ps3c_activation_like(a->x, a->wide, a->hidden);
     PS3C_TRY(ps3c_context_poll(pass->run.context));
     PS3C_TRY(ps3c_norm(pass, w + PS3C_NORM1_WEIGHT, a->eps, PS3C_ACT_NONE, a->x, &normed));
-    /* The normed tokens are dead once projected: attention's result takes their place. */
+    /* The normed tokens are not needed after their projection, so attention writes its result over them. */
     PS3C_TRY(attend(pass, a, &normed, &normed));
     PS3C_TRY(ps3c_linear_residual(pass, w + PS3C_PROJ_WEIGHT, width, scale1, &normed, a->x, a->x));
     PS3C_TRY(ps3c_norm(pass, w + PS3C_NORM2_WEIGHT, a->eps, PS3C_ACT_NONE, a->x, &normed));

@@ -1,9 +1,10 @@
-/* The integers of selection. All of them follow from sizes and arguments, none from pixels: that is what lets a
- * pass be planned before it runs.
+/* The integers of selection. They follow from sizes and arguments and not from pixels, so a pass can be planned before
+ * it runs.
  *
- * Source: the behaviour of ps3-torch's PS3VisionEncoder (image_size_scale_i, get_selection_maps, forward) at its
- * repository's head, where the remainder of every integer division of a quota goes to the last scale. Divisions that the
- * reference makes in floating point are made in double here, in the same order, so that they truncate alike. */
+ * Source: the behaviour of ps3-torch's PS3VisionEncoder (image_size_scale_i, get_selection_maps, forward) at the head
+ * of its repository. The last scale gets the remainder of every integer division of a quota. Divisions that the
+ * reference does in floating point are done in double and in the same order here, so that truncation gives the same
+ * integers. */
 #include "selection.h"
 
 #include <stdio.h>
@@ -36,8 +37,9 @@ static int64_t sum(const int64_t *values, int64_t count)
     return total;
 }
 
-/* Quotas of the first scales grow to take the whole look; every other scale keeps 1; the rest goes to the last. Where
- * those ones overdraw the last scale (the reference then fails), the first scales give up the difference. */
+/* Increases the quotas of the first first_n scales in proportion until they fill the look. Every other scale gets 1
+ * patch; the last scale also gets the remainder. If that makes the last scale negative (the reference fails then), the
+ * first scales give the difference. */
 static void keep_first_scales(const ps3c_vision_config *config, int64_t first_n, int64_t *takes)
 {
     const int64_t scales = config->num_scales - 1, quota = sum(config->max_select_num, scales);
@@ -82,7 +84,8 @@ void ps3c_patches_of_look(const ps3c_vision_config *config, int64_t tokens, int6
     }
 }
 
-/* Both numbers given, and more than one look: the reference fails there, having no rule for the last look. */
+/* Rejects both numbers together if they give more than one look: the reference has no rule for the last look and
+ * fails. */
 static ps3c_status one_of_two(ps3c_context *context, const ps3c_vision_request *request, int64_t looks)
 {
     char asked[24] = "PS3C_ALL";

@@ -1,8 +1,8 @@
-/* The text tower: token and position embedding, transformer blocks, pooling, projection, and the prompt that vision
- * selects with.
+/* The text tower: token and position embedding, transformer blocks, pooling, projection, and the prompt for the
+ * selection of patches.
  *
- * Source: the behaviour of ps3-torch's TextTransformer (open_clip's text tower with a prompt projection). Pooling takes
- * one token, so the final norm, which acts on tokens alone, is applied after it. */
+ * Source: the behaviour of ps3-torch's TextTransformer (open_clip's text tower with a prompt projection). The final
+ * norm acts on each token independently, and pooling takes one token, so the norm is applied after pooling. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -17,7 +17,7 @@ struct ps3c_text_plan {
     ps3c_text_config config;
     ps3c_text_request request;
     ps3c_text_index index;
-    int64_t tokens;   /* of a text in the blocks: length, and a class token */
+    int64_t tokens;   /* tokens of a text in the blocks: length, or length + 1 with a class token */
     bool every_token; /* no pooling: each token has an output */
     int64_t chunk;    /* texts that run together */
     int threads;
@@ -26,7 +26,7 @@ struct ps3c_text_plan {
 
 /* ---- plan ------------------------------------------------------------------------------------------------- */
 
-/* After pooling: `texts` segments of all their tokens, or one segment with a token for each text. */
+/* The activation after pooling: `texts` segments with all tokens, or one segment with one token per text. */
 static ps3c_activation pooled_activation(const ps3c_text_plan *p, int64_t texts, void *data, int64_t channels)
 {
     if (p->every_token)
@@ -125,7 +125,7 @@ int64_t ps3c_text_plan_pooled_tokens(const ps3c_text_plan *plan) { return plan->
 
 /* ---- run -------------------------------------------------------------------------------------------------- */
 
-/* Texts that run together. */
+/* A chunk, the texts that run together. */
 typedef struct text_chunk {
     ps3c_pass pass;
     const ps3c_text_plan *plan;
@@ -152,7 +152,7 @@ static ps3c_status run_blocks(const text_chunk *chunk, const ps3c_activation *x)
 {
     const ps3c_text_plan *p = chunk->plan;
     const ps3c_text_config *c = &p->config;
-    /* The reference applies the class token's mask only together with the causal one. */
+    /* The reference applies the class token's mask only together with the causal mask. */
     const bool masked = c->class_token && c->causal;
     uint8_t *mask = (uint8_t *)chunk->pass.workspace + p->mask;
     const ps3c_class_mask_args mask_args = {
@@ -176,7 +176,7 @@ static ps3c_status run_blocks(const text_chunk *chunk, const ps3c_activation *x)
     return PS3C_OK;
 }
 
-/* Pooled tokens, normed, into `pooled`. */
+/* Writes the pooled tokens, after the final norm, to `pooled`. */
 static ps3c_status pool(const text_chunk *chunk, const ps3c_activation *x, const ps3c_activation *pooled)
 {
     const ps3c_text_plan *p = chunk->plan;
@@ -206,7 +206,7 @@ static ps3c_status project(const text_chunk *chunk, const ps3c_activation *x, co
     return chunk->pass.backend->gemm(&chunk->pass.run, &args);
 }
 
-/* Rows of x into the chunk's part of a (B, channels) or (B, tokens, channels) output. */
+/* Copies x to the chunk's part of a (B, channels) or (B, tokens, channels) output. */
 static ps3c_status return_rows(const text_chunk *chunk, const ps3c_activation *x, const ps3c_tensor *out)
 {
     const ps3c_tensor rows = ps3c_tensor_slice(out, chunk->first, chunk->texts);
@@ -242,7 +242,7 @@ static ps3c_status run_chunk(const text_chunk *chunk)
     return return_rows(chunk, &prompt, chunk->io->prompt);
 }
 
-/* (B, channels), or (B, tokens, channels) where every token has an output. */
+/* Checks an output: (B, channels), or (B, tokens, channels) if every token has an output. */
 static ps3c_status check_output(ps3c_context *context, const ps3c_text_plan *p, const char *name,
                                 const ps3c_tensor *tensor, int64_t channels)
 {

@@ -1,8 +1,9 @@
-/* The vision pass: low-res tokens, selection, looks, pooling. It reads like the description of the model; what is
- * planned from sizes alone is in vision_plan.c, the arithmetic in the backend.
+/* The vision pass: low-res tokens, selection, looks, pooling. This file describes the model. vision_plan.c computes
+ * what follows from sizes alone; the backend does the arithmetic.
  *
- * Source: the behaviour of ps3-torch's PS3VisionEncoder. Two facts let all looks be known before the first runs: each
- * look takes the next patches of one stable ranking, and looks see the low-res tokens but not each other. */
+ * Source: the behaviour of ps3-torch's PS3VisionEncoder. The patches of all looks are known before the first look
+ * runs, because each look takes the next patches of one stable ranking, and a look sees the low-res tokens but no
+ * other look. */
 #include <stdint.h>
 
 #include "../run/context.h"
@@ -14,7 +15,7 @@ enum { PRIOR, PROMPT, KINDS };
 static const float TORCH_NORM_EPS = 1e-5f; /* nn.LayerNorm's default: selection projection, adapter */
 static const float CONV_NORM_EPS = 1e-6f;
 
-/* Images that run together: their views of the caller's tensors, and the workspace. */
+/* A chunk, the images that run together: views of the caller's tensors, and the workspace. */
 typedef struct vision_chunk {
     ps3c_pass pass;
     const ps3c_vision_plan *plan;
@@ -32,7 +33,7 @@ static ps3c_activation activation(const vision_chunk *chunk, size_t offset, int6
 
 static int64_t low_tokens(const ps3c_vision_plan *plan) { return plan->low.rows * plan->low.cols; }
 
-/* Keys and values of block `layer`. */
+/* The cached keys and values of block `layer`. */
 static ps3c_activation cache_of(const vision_chunk *chunk, int64_t layer)
 {
     const ps3c_vision_plan *p = chunk->plan;
@@ -42,7 +43,7 @@ static ps3c_activation cache_of(const vision_chunk *chunk, int64_t layer)
 
 /* ---- tokens ----------------------------------------------------------------------------------------------- */
 
-/* Patches -> embedding -> + position. positions NULL: every patch of the only scale. */
+/* x = embedding of the patches + their positions. positions NULL: all patches of the only scale. */
 static ps3c_status embed(const vision_chunk *chunk, const ps3c_scale *scales, int64_t num_scales,
                          const int32_t *positions, const ps3c_activation *x)
 {
@@ -77,7 +78,7 @@ static ps3c_status embed(const vision_chunk *chunk, const ps3c_scale *scales, in
     return chunk->pass.backend->position_add(&chunk->pass.run, &add);
 }
 
-/* Tokens after block `layer` into the hidden states, when that layer is returned. */
+/* Copies the tokens after block `layer` to the hidden states if that layer is returned. */
 static ps3c_status return_hidden(const vision_chunk *chunk, int64_t layer, const ps3c_activation *x, int64_t first_row,
                                  const int32_t *row_of)
 {
@@ -136,7 +137,7 @@ static ps3c_status run_low_res(const vision_chunk *chunk, const ps3c_activation 
 
 /* ---- pooling ---------------------------------------------------------------------------------------------- */
 
-/* C-RADIO's adapter to SigLIP features; returns where its output lies. */
+/* C-RADIO's adapter to SigLIP features. *out: its output, in the workspace. */
 static ps3c_status adapt(const vision_chunk *chunk, const ps3c_activation *x, ps3c_activation *out)
 {
     const ps3c_vision_plan *p = chunk->plan;
@@ -169,7 +170,8 @@ static ps3c_status adapt(const vision_chunk *chunk, const ps3c_activation *x, ps
     return ps3c_linear(pass, p->index.adapter_final, c->adapter_out, PS3C_ACT_NONE, in, out);
 }
 
-/* Final norm, adapter and attention pool (one latent query an image) over x's tokens; out: (1, images, pool width). */
+/* Final norm, adapter and attention pool, with one latent query per image, over the tokens of x. out: (1, images, pool
+ * width). */
 static ps3c_status pool(const vision_chunk *chunk, const ps3c_activation *x, const uint8_t *mask,
                         const ps3c_activation *out)
 {
@@ -221,7 +223,7 @@ static ps3c_status return_pooled(const vision_chunk *chunk, const ps3c_activatio
 
 /* ---- selection -------------------------------------------------------------------------------------------- */
 
-/* The convolution network over image `image` of the chunk: stem, ConvNeXt blocks (Liu et al. 2022), projection. */
+/* Runs the convolution network on one image of the chunk: stem, ConvNeXt blocks (Liu et al. 2022), projection. */
 static ps3c_status convolve(const vision_chunk *chunk, int64_t image, const ps3c_activation *out)
 {
     const ps3c_vision_plan *p = chunk->plan;
@@ -255,14 +257,15 @@ static ps3c_status convolve(const vision_chunk *chunk, int64_t image, const ps3c
     return ps3c_linear(pass, p->index.conv_out, c->conv_out, PS3C_ACT_NONE, &x, out);
 }
 
-/* Rows of a prompt: the images', or the prior prompt's one row for all of them. */
+/* The rows of a prompt: one per image for the prompt, one for all images for the prior prompt. */
 static const void *prompt_of(const vision_chunk *chunk, int kind, int64_t *rows)
 {
     *rows = kind == PRIOR ? 1 : chunk->images;
     return kind == PRIOR ? chunk->pass.weights[chunk->plan->index.prior_prompt].data : chunk->prompt.data;
 }
 
-/* A prompt in the convolution features' space, as rows. Only the first scale's slice of the projection is used. */
+/* Projects a prompt into the space of the convolution features, as plain rows. As in the reference, only the first
+ * scale's slice of the projection is used. */
 static ps3c_status project_prompt(const vision_chunk *chunk, int kind)
 {
     const ps3c_vision_plan *p = chunk->plan;
@@ -279,7 +282,7 @@ static ps3c_status project_prompt(const vision_chunk *chunk, int kind)
     return chunk->pass.backend->to_rows(&chunk->pass.run, &to);
 }
 
-/* Cosines of the convolution features with each wanted prompt, max-pooled to the low-res grid. */
+/* Cosine similarities of the convolution features with each wanted prompt, max-pooled to the low-res grid. */
 static ps3c_status highres_logits(const vision_chunk *chunk, const bool *wanted)
 {
     const ps3c_vision_plan *p = chunk->plan;
@@ -314,7 +317,8 @@ static ps3c_status highres_logits(const vision_chunk *chunk, const bool *wanted)
     return PS3C_OK;
 }
 
-/* One prompt's probabilities, at every high-res scale, into `out` [S]; plain: without ground truth and smoothing. */
+/* Resizes the current prompt's probabilities to every high-res scale: out[S]. plain: without ground truth and
+ * smoothing. */
 static ps3c_status expand(const vision_chunk *chunk, const ps3c_tensor *out, bool plain)
 {
     const ps3c_vision_plan *p = chunk->plan;
@@ -364,7 +368,7 @@ static ps3c_status select_patches(const vision_chunk *chunk)
     const ps3c_activation features = activation(chunk, p->at.select_out, chunk->images, low, c->width);
     PS3C_TRY(ps3c_linear(&chunk->pass, p->index.select_fc1, wide, PS3C_ACT_GELU_ERF, &concat, &hidden));
     PS3C_TRY(ps3c_norm(&chunk->pass, p->index.select_norm, TORCH_NORM_EPS, PS3C_ACT_NONE, &hidden, &hidden));
-    /* The projection holds one slice a scale; the reference uses the first for all of them. */
+    /* The projection has one slice per scale; the reference uses the first slice for all scales. */
     PS3C_TRY(ps3c_linear(&chunk->pass, p->index.select_fc2, c->width, PS3C_ACT_NONE, &hidden, &features));
     if (c->highres_features)
         PS3C_TRY(highres_logits(chunk, wanted));
@@ -380,7 +384,7 @@ static ps3c_status select_patches(const vision_chunk *chunk)
     return PS3C_OK;
 }
 
-/* Ranks -> what each look takes, and the 0/1 maps. */
+/* Ranks the patches, assigns them to looks, and writes the 0/1 maps. */
 static ps3c_status assign(const vision_chunk *chunk)
 {
     const ps3c_vision_plan *p = chunk->plan;
@@ -407,7 +411,7 @@ static ps3c_status assign(const vision_chunk *chunk)
     return chunk->pass.backend->assign_looks(&chunk->pass.run, &args);
 }
 
-/* The first step of a chunk: the low resolution, and which patches its looks will take. */
+/* The first step of a chunk: encodes the low-res tokens and selects the patches of its looks. */
 static ps3c_status run_low_res_step(const vision_chunk *chunk)
 {
     const ps3c_vision_plan *p = chunk->plan;
@@ -426,7 +430,7 @@ static ps3c_status run_low_res_step(const vision_chunk *chunk)
 
 /* ---- looks ------------------------------------------------------------------------------------------------ */
 
-/* Looks of the same length, as segments of x: look after look, image after image. */
+/* Encodes looks of the same number of tokens. The segments of x are in the order (look, image). */
 static ps3c_status run_looks(const vision_chunk *chunk, const int32_t *positions, const int32_t *row_of,
                              const ps3c_activation *x)
 {
@@ -440,7 +444,7 @@ static ps3c_status run_looks(const vision_chunk *chunk, const int32_t *positions
     return PS3C_OK;
 }
 
-/* Pre-training's pooled vector of the only look; images with a global text get the low-res one. */
+/* PRETRAIN: the pooled vector of the only look. An image with a global text gets the low-res vector. */
 static ps3c_status pool_look(const vision_chunk *chunk, const int32_t *positions, const ps3c_activation *x)
 {
     const ps3c_vision_plan *p = chunk->plan;
@@ -463,7 +467,7 @@ static ps3c_status pool_look(const vision_chunk *chunk, const int32_t *positions
     return return_pooled(chunk, &pooled);
 }
 
-/* Each further step of a chunk: a group of its looks. */
+/* Any later step of a chunk: encodes a group of its looks. */
 static ps3c_status run_look_step(const vision_chunk *chunk, const ps3c_vision_step *step)
 {
     const ps3c_vision_plan *p = chunk->plan;
@@ -498,7 +502,7 @@ static ps3c_status check_inputs(ps3c_context *context, const ps3c_vision_plan *p
     return ps3c_vision_check_weights(context, &p->config, io->weights, r->dtype, r->device);
 }
 
-/* `count` maps, one a high-res scale: (B, rows, cols). */
+/* Checks `count` maps, one for each high-res scale: (B, rows, cols). */
 static ps3c_status check_maps(ps3c_context *context, const ps3c_vision_plan *p, const char *name, int64_t count,
                               const ps3c_tensor *maps)
 {
@@ -545,7 +549,7 @@ static ps3c_status run_step(vision_chunk *chunk, int64_t index)
     return step.looks ? run_look_step(chunk, &step) : run_low_res_step(chunk);
 }
 
-/* Steps [first, end). */
+/* Runs the steps [first, end). */
 static ps3c_status run_steps(ps3c_context *context, const ps3c_vision_plan *plan, const ps3c_vision_io *io,
                              int64_t first, int64_t end)
 {

@@ -1,4 +1,4 @@
-/* Plans: everything of a vision pass that follows from sizes and arguments, its workspace included. */
+/* The vision plan: everything that follows from sizes and arguments, including the layout of the workspace. */
 #include "vision_plan.h"
 
 #include <stdio.h>
@@ -9,9 +9,9 @@
 #include "layers.h"
 #include "selection.h"
 
-#define MOST_OUTPUT ((size_t)1 << 42)  /* values */
-#define MOST_ENTRIES ((size_t)1 << 27) /* looks of images and scales: a plan of 1 GB */
-enum { CONV_SIZE = 1512 };             /* the convolution network's image, whatever the request's size */
+#define MOST_OUTPUT ((size_t)1 << 42)  /* most values of an output */
+#define MOST_ENTRIES ((size_t)1 << 27) /* most batch * scales * looks: the plan has 1 GB then */
+enum { CONV_SIZE = 1512 };             /* side of the convolution network's image, for any size of the request */
 
 static int64_t largest(int64_t a, int64_t b) { return a > b ? a : b; }
 
@@ -50,7 +50,7 @@ static ps3c_status check_request(ps3c_context *context, const ps3c_vision_config
     return PS3C_OK;
 }
 
-/* High-res patches within reach of the request. */
+/* Number of high-res patches that the request can select. */
 static int64_t patches_of(const ps3c_vision_plan *plan)
 {
     int64_t scales = plan->num_high, patches = 0;
@@ -126,7 +126,7 @@ static ps3c_status set_looks(ps3c_context *context, ps3c_vision_plan *plan)
     plan->looks = looks.count;
     if (!looks.count)
         return PS3C_OK;
-    /* A batch whose output no machine can hold is refused before the plan itself takes memory for each image. */
+    /* Reject a batch with an impossibly large output before allocating the plan's own memory for each image. */
     if (ps3c_bytes_product(batch * plan->low.rows * plan->low.cols, plan->config.width) > MOST_OUTPUT)
         return ps3c_fail(context, PS3C_ERROR_MEMORY, "no memory for the features of %lld images", (long long)batch);
     entries = ps3c_bytes_product(batch * high, looks.count);
@@ -221,8 +221,8 @@ static void lay_selection(layout *l, ps3c_vision_buffers *at, int64_t images, in
     }
 }
 
-/* Raises segments and tokens to those of the largest group of looks of `images` images, where one is larger. The last
- * chunk's may be: with fewer images more looks run together. */
+/* Sets segments and tokens to those of the largest group of looks in a chunk of `images` images, if it is larger. The
+ * last chunk may have the largest group: with fewer images, more looks run together. */
 static void find_largest_group(const ps3c_backend *backend, const ps3c_vision_plan *plan, int64_t images,
                                int64_t *segments, int64_t *tokens)
 {
@@ -271,7 +271,7 @@ static size_t lay_out(const ps3c_backend *backend, ps3c_vision_plan *plan, int64
     if (phase != SIZE_MAX) {
         lay_selection(&l, at, images, low);
         l.arena.used = l.arena.peak == SIZE_MAX ? SIZE_MAX : phase;
-        /* The low-res pass and the looks follow each other in the same memory: laid out for the larger. */
+        /* The low-res pass and the looks use the same memory, one after the other; its size is that of the larger. */
         int64_t segments = images, tokens = low;
         find_largest_group(backend, plan, images, &segments, &tokens);
         find_largest_group(backend, plan, ps3c_vision_last_images(plan), &segments, &tokens);

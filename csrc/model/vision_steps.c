@@ -1,4 +1,5 @@
-/* A pass in steps: for each chunk of images its low resolution and selection, then its looks group by group. */
+/* The steps of a run: for each chunk of images, low resolution and selection first, then one group of looks per step.
+ */
 #include "vision_plan.h"
 
 #include "../run/pass.h"

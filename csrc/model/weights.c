@@ -1,7 +1,7 @@
 /* The weights of a configuration: their names (those of ps3-torch's state_dict), shapes and numbers.
  *
- * One walk lists them all; counting, naming, indexing and checking are the same walk with different collectors, so that
- * they cannot disagree. */
+ * One function per tower visits all weights in order. Counting, naming, indexing and checking use this same walk with
+ * other fields set, so they always agree. */
 #include "weights.h"
 
 #include <stdarg.h>
@@ -12,12 +12,12 @@
 
 typedef struct walk {
     int64_t next;   /* number of the next weight */
-    int64_t wanted; /* whose name and shape go to info; -1: none */
+    int64_t wanted; /* number of the weight to describe in info; -1: none */
     ps3c_weight_info *info;
-    const ps3c_tensor *tensors; /* to check, by number; NULL: none */
-    ps3c_dtype dtype;           /* that they must have */
+    const ps3c_tensor *tensors; /* the tensors to check, by number; NULL: none */
+    ps3c_dtype dtype;           /* required dtype */
     ps3c_device device;
-    int64_t misfit; /* the first that is not as it must be; -1: none */
+    int64_t misfit; /* number of the first invalid tensor; -1: none */
 } walk;
 
 static const walk COUNT_ALONE = {.wanted = -1, .misfit = -1};
@@ -30,7 +30,7 @@ static bool fits(const walk *w, int ndim, const int64_t *shape)
            tensor->device.index == w->device.index && ps3c_tensor_is_contiguous(tensor);
 }
 
-/* One weight, its shape as up to four sizes (0: no more). Returns its number. */
+/* Visits one weight. Its shape is up to four sizes, ended by 0. Returns its number. */
 static int64_t add(walk *w, int64_t d0, int64_t d1, int64_t d2, int64_t d3, const char *format, ...)
 {
     const int64_t shape[4] = {d0, d1, d2, d3};
@@ -63,7 +63,7 @@ static int64_t add_norm(walk *w, int64_t channels, const char *name)
     return first;
 }
 
-/* The same of a list's member: prefix.number and name (".mlp.fc1", or "" where the member is the layer itself). */
+/* The same for a member of a list: prefix.number, then name (".mlp.fc1", or "" if the member itself is the layer). */
 static int64_t add_linear_of(walk *w, int64_t out, int64_t in, const char *prefix, int64_t number, const char *name)
 {
     int64_t first = add(w, out, in, 0, 0, "%s.%lld%s.weight", prefix, (long long)number, name);
@@ -96,8 +96,9 @@ static void walk_trunk(walk *w, const ps3c_vision_config *c, ps3c_vision_index *
     index->norm = c->final_norm ? add_norm(w, c->width, "trunk.norm") : -1;
 }
 
-/* v1: fc1, norm, (inner Linear, inner LayerNorm) each, fc2. v2: fc1, (LayerNorm, Linear) each, final LayerNorm, Linear.
- * adapter_final: v1's fc2; v2's LayerNorm, its Linear two further. */
+/* Order in v1: fc1, norm, (Linear, LayerNorm) for each block, fc2. Order in v2: fc1, (LayerNorm, Linear) for each
+ * block, final LayerNorm, final Linear. adapter_final is fc2 in v1 and the final LayerNorm in v2; the final Linear is
+ * 2 later. */
 static void walk_adapter(walk *w, const ps3c_vision_config *c, ps3c_vision_index *index)
 {
     const int64_t hidden = c->adapter_hidden;
@@ -216,7 +217,7 @@ static void walk_text(walk *w, const ps3c_text_config *c, ps3c_text_index *index
     index->count = w->next;
 }
 
-/* The public functions of each tower, made from its walk. */
+/* Defines the public functions of a tower from its walk. */
 #define PS3C_TOWER(tower)                                                                                             \
     void ps3c_##tower##_index_of(const ps3c_##tower##_config *config, ps3c_##tower##_index *index)                    \
     {                                                                                                                 \

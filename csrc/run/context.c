@@ -1,4 +1,4 @@
-/* Contexts: where a call's error message, threads, instruction set and interruption live. */
+/* Contexts: error message, threads, instruction set and interruption of a call. */
 #include "context.h"
 #include "registry.h"
 
@@ -22,7 +22,7 @@ ps3c_status ps3c_fail(ps3c_context *context, ps3c_status status, const char *for
     return status;
 }
 
-/* "a, b, c" of the levels available here. */
+/* Writes the levels available here as "a, b, c". */
 static void list_levels(char *text, size_t size)
 {
     size_t used = 0;
@@ -59,7 +59,8 @@ ps3c_context *ps3c_context_create(void)
     return context;
 }
 
-/* "268435456", "256M", "2G": bytes; false when it is no such thing. */
+/* Parses a number of bytes such as "268435456", "256M" or "2G", clamped to SIZE_MAX / 2. False if it is invalid or 0.
+ */
 static bool parse_bytes(const char *text, size_t *bytes)
 {
     static const char units[] = "KMG";

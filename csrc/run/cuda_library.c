@@ -1,4 +1,4 @@
-/* Finding and opening the CUDA backend's library. Without it, and without a driver, the engine runs on the CPU. */
+/* Finds and opens the library of the CUDA backend. The CPU backend needs neither the library nor a driver. */
 #define _GNU_SOURCE /* dladdr */
 #include "cuda_library.h"
 
@@ -11,7 +11,8 @@
 
 #define NAME "libps3c_cuda.so"
 
-/* What was opened, behind its lock: every context of the process shares one. A failure isn't kept. */
+/* The open library, protected by a lock; all contexts of the process share it. After a failure the next call tries
+ * again. */
 static struct {
     pthread_mutex_t lock;
     const ps3c_cuda_library *library;
@@ -22,7 +23,8 @@ static ps3c_status fail(ps3c_context *context, ps3c_status status, const char *s
     return ps3c_fail(context, status, "%s", sentence);
 }
 
-/* The library's file beside the file that this code was loaded from; false: not there, or the path is too long. */
+/* Writes the path of the library in the folder of the file that contains this code. False if there is no such file or
+ * the path is too long. */
 static bool beside_us(char *path, size_t size)
 {
     Dl_info info;

@@ -1,4 +1,4 @@
-/* Planning and running a pass: the parts that do not depend on the model. */
+/* Planning and running a pass: the parts that are independent of the model. */
 #include "pass.h"
 
 #include <stdint.h>
@@ -7,8 +7,8 @@
 
 /* ---- planning ------------------------------------------------------------------------------------------- */
 
-/* Tokens that run together where the backend does not say: enough for every thread's vectors to be full, few enough for
- * the activations to stay near the caches. */
+/* Default of backend->tokens_together: large enough to use full vectors in every thread, and small enough for
+ * activations to stay in or near the caches. */
 enum { TOKENS_TOGETHER = 4096 };
 
 size_t ps3c_bytes_product(int64_t a, int64_t b)

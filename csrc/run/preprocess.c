@@ -1,7 +1,8 @@
-/* A decoded image to the model's input: resized, bytes to [0, 1], normalised, channel planes out.
+/* Converts a decoded image to the model's input: resizes it, scales bytes to [0, 1], normalises, and writes one plane
+ * per channel.
  *
- * A channel has 256 possible values, so each is computed once, with the roundings of torchvision's ToTensor and
- * Normalize (v / 255, - mean, / std, each in float32), and looked up. */
+ * A channel has 256 possible values. A table of their results is computed first, with the roundings of torchvision's
+ * ToTensor and Normalize: v / 255, then - mean, then / std, each in float32. */
 #include "context.h"
 
 #include <math.h>
@@ -44,9 +45,9 @@ ps3c_status ps3c_image_normalize(ps3c_context *context, const uint8_t *pixels, i
     return PS3C_OK;
 }
 
-/* ---- resizing ----------------------------------------------------------------------------------------------------- */
+/* ---- resizing ---------------------------------------------------------------------------------------------------- */
 
-/* Keys' cubic convolution (1981) with a = -0.5; support 2. */
+/* Cubic convolution (Keys 1981) with a = -0.5; its support is 2. */
 static double bicubic(double x)
 {
     const double a = -0.5;
@@ -71,8 +72,9 @@ static void free_taps(taps_memory *m)
     free(m->weights);
 }
 
-/* Weights from `in` to `out` pixels, in double, then in fixed point: as Pillow computes them, operation by operation, so
- * that its bytes come out. The filter is widened where the image shrinks (antialiasing). */
+/* Computes the weights that resize `in` to `out` pixels, in double and then in fixed point. The order of operations is
+ * Pillow's, so that the resized bytes are equal to Pillow's. If the image shrinks, the filter is wider (antialiasing).
+ */
 static ps3c_status make_taps(ps3c_context *context, ps3c_image_filter filter, int64_t in, int64_t out, taps_memory *m)
 {
     const double step = (double)in / (double)out, wide = step < 1.0 ? 1.0 : step;

@@ -1,4 +1,4 @@
-/* The registry of backends. The engine calls no kernel by name: it looks up here what the program registered. */
+/* The registry of backends. The engine finds its kernels here and calls none of them by name. */
 #include "registry.h"
 
 #include <stddef.h>
