@@ -199,10 +199,10 @@ def test_text_faults(core, fault):
 def test_missing_arguments():
     plan, arguments = vision_arguments(installed)
     del arguments["workspace"]
-    with pytest.raises(TypeError, match="missing required argument 'workspace'"):
+    with pytest.raises(TypeError, match="got no 'workspace', expected a value"):
         run(plan, arguments)
     plan, arguments = text_arguments(installed)
-    with pytest.raises(TypeError, match="missing required argument 'prompt'"):
+    with pytest.raises(TypeError, match="got no 'prompt', expected a value"):
         plan.run(arguments["weights"], arguments["ids"], pooled=arguments["pooled"], workspace=arguments["workspace"])
 
 
@@ -341,7 +341,7 @@ def test_config_faults(change, exception, message):
 
 
 def test_config_missing_key():
-    with pytest.raises(ValueError, match="config: missing required argument 'depth'"):
+    with pytest.raises(ValueError, match="config: got no 'depth', expected a value"):
         installed.VisionModel({key: value for key, value in VISION.items() if key != "depth"})
     with pytest.raises(TypeError, match="config: got list, expected a dict"):
         installed.TextModel([])

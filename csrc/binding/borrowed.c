@@ -1,4 +1,4 @@
-/* All tensors of one run: borrowed together, given back together. What they must be, the engine checks. */
+/* The borrowed tensors of one run. They are returned together. The engine checks their shapes, dtypes and devices. */
 #include "binding.h"
 
 #include "../run/cuda_library.h"
@@ -25,7 +25,7 @@ void ps3c_borrowed_close(ps3c_borrowed *borrowed)
     *borrowed = (ps3c_borrowed){0};
 }
 
-/* Borrows a tensor into the next place of the borrowed; NULL with an exception. */
+/* Borrows a tensor and appends it. Returns NULL with an exception on an error. */
 static ps3c_tensor *ps3c_borrowed_add(ps3c_borrowed *borrowed, const ps3c_label *label, PyObject *object)
 {
     if (borrowed->count == borrowed->room) {
@@ -48,7 +48,7 @@ int ps3c_borrowed_take(ps3c_borrowed *borrowed, const char *argument, PyObject *
     return *tensor == NULL ? -1 : 0;
 }
 
-/* The sequence as a tuple (strong) of the given length; NULL with an exception. */
+/* The sequence as a tuple (strong reference) of the given length. Returns NULL with an exception on an error. */
 static PyObject *ps3c_tensors(const char *argument, PyObject *sequence, int64_t count)
 {
     PyObject *tuple = sequence == Py_None ? PyTuple_New(0) : ps3c_sequence(argument, sequence, "a sequence of tensors");

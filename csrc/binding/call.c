@@ -1,10 +1,10 @@
-/* One engine call: its context, and how a signal stops it while the GIL is released. */
+/* One engine call: its context, and the check of signals while the GIL is released. */
 #include "binding.h"
 
 #include <time.h>
 
-/* Taking the GIL back can cost a switch interval (5 ms) when other Python threads are busy: the engine asks between
- * layers, we look this often. */
+/* The engine calls the interrupt function between layers, but signals are checked only at this interval. The reason:
+ * acquiring the GIL can take a switch interval (5 ms) if other Python threads are busy. */
 #define PS3C_SIGNAL_INTERVAL_NS INT64_C(50000000)
 
 static int64_t ps3c_monotonic_ns(void)
@@ -14,7 +14,8 @@ static int64_t ps3c_monotonic_ns(void)
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-/* Runs on the thread that called the engine, without the GIL. Non-zero: a signal handler raised. */
+/* The interrupt function. It runs on the thread that called the engine, without the GIL. Returns non-zero if a signal
+ * handler raised an exception. */
 static int ps3c_call_interrupt(void *data)
 {
     ps3c_call *call = data;

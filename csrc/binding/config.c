@@ -1,4 +1,4 @@
-/* Tables of the configurations: the keys are the names of the structs' fields, lists bring their own length. */
+/* The tables of the configurations. The keys are the field names of the structs; a list also sets its length field. */
 #include "fields.h"
 
 _Static_assert(sizeof(ps3c_adapter) == sizeof(int) && sizeof(ps3c_text_pool) == sizeof(int), "choices are ints");

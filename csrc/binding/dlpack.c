@@ -1,17 +1,17 @@
-/* torch tensors on loan: memory, shape and strides without a copy, through DLPack.
+/* Borrows torch tensors: memory, shape and strides without a copy, through DLPack.
  *
- * Three routes: "exchange", the borrowed form of the C exchange API of the tensor's type (torch 2.10 and later; about
- * 90 ns); "managed", the same API's owning form, for a type that has no borrowed one; "capsule", an owning capsule from
- * torch.utils.dlpack.to_dlpack (earlier torch). PS3C_DLPACK=managed or capsule in the environment, when the module is
- * imported, forces the slower ones, for tests.
+ * There are three routes:
+ *   "exchange"  the borrowing function of the C exchange API of the tensor's type (torch 2.10 and later; about 90 ns);
+ *   "managed"   the owning function of the same API, for a type without a borrowing one;
+ *   "capsule"   an owning capsule from torch.utils.dlpack.to_dlpack (earlier versions of torch).
+ * The environment variable PS3C_DLPACK=managed or capsule at import forces a slower route, for tests.
  *
- * All three keep the tensor, not its storage: `p.data = ...` in another thread, as in module.half(), frees the memory
- * under a run, just as it does under torch's own kernels. Owning forms hold the same TensorImpl, so a reference to the
- * Python object, which every loan has, protects no less than they do.
+ * Every route keeps the tensor alive but not its storage. `p.data = ...` in another thread, as in module.half(), frees
+ * memory that a run uses; it does so for torch's own kernels too. The owning routes hold the same TensorImpl, so they
+ * protect no more than the reference to the Python object, which every loan has.
  *
- * None of them looks at requires_grad, conjugation or the negative bit: the first is the Python package's to judge,
- * the others are refused here.
- */
+ * DLPack does not show requires_grad, conjugation and the negative bit. The Python package checks requires_grad; this
+ * file rejects tensors with one of the others. */
 #include "binding.h"
 
 /* ---- state ------------------------------------------------------------------------------------------------ */
@@ -64,28 +64,28 @@ static int ps3c_find_torch(ps3c_state *state)
         Py_XDECREF(is_neg);
         return -1;
     }
-    /* An import runs other threads: one of them may have been here first. */
+    /* During the import another thread may have set these. */
     ps3c_replace(&state->tensor_type, tensor);
     ps3c_replace(&state->is_neg, is_neg);
     ps3c_replace(&state->to_dlpack, to_dlpack);
     return 0;
 }
 
-/* The type's exchange API, or NULL, without an exception, when it has none that we can use. */
+/* The exchange API of a type. NULL, without an exception, if it has none of a supported version. */
 static const ps3c_dl_exchange *ps3c_exchange_of(PyTypeObject *type)
 {
     PyObject *capsule = PyObject_GetAttrString((PyObject *)type, "__dlpack_c_exchange_api__");
     const ps3c_dl_exchange *exchange = NULL;
     if (capsule != NULL)
         exchange = PyCapsule_GetPointer(capsule, "dlpack_exchange_api");
-    Py_XDECREF(capsule); /* the table lives as long as the process */
+    Py_XDECREF(capsule); /* the API is valid until the process ends */
     PyErr_Clear();
     while (exchange != NULL && exchange->version.major != 1)
         exchange = exchange->older;
     return exchange != NULL && exchange->managed_from_object != NULL ? exchange : NULL;
 }
 
-/* Is object a torch tensor, and how does its type lend? 1, 0, or -1 with an exception. */
+/* Returns 1 if object is a torch tensor and sets *exchange (NULL: use a capsule); 0 if not; -1 with an exception. */
 static int ps3c_tensor_kind(ps3c_state *state, PyObject *object, const ps3c_dl_exchange **exchange)
 {
     PyTypeObject *type = Py_TYPE(object);
@@ -99,7 +99,7 @@ static int ps3c_tensor_kind(ps3c_state *state, PyObject *object, const ps3c_dl_e
     int is_tensor = PyObject_IsInstance(object, state->tensor_type);
     if (is_tensor <= 0)
         return is_tensor;
-    /* isinstance also holds for objects that only claim the class (proxies); the exchange API needs the type. */
+    /* isinstance() is also true for proxies that only report the class; the exchange API needs the real type. */
     if (!PyType_IsSubtype(type, (PyTypeObject *)state->tensor_type))
         return 0;
     *exchange = state->route == PS3C_ROUTE_CAPSULE ? NULL : ps3c_exchange_of(type);
@@ -110,9 +110,9 @@ static int ps3c_tensor_kind(ps3c_state *state, PyObject *object, const ps3c_dl_e
     return 1;
 }
 
-/* ---- refusals ---------------------------------------------------------------------------------------------- */
+/* ---- rejected tensors ------------------------------------------------------------------------------------------ */
 
-/* Truth of object.name, called when it is a method; 0 when it can't be had. */
+/* The truth value of object.name, or of its result if it is callable; false if reading it fails. */
 static bool ps3c_tensor_flag(PyObject *object, const char *name)
 {
     PyObject *value = PyObject_GetAttrString(object, name);
@@ -126,7 +126,7 @@ static bool ps3c_tensor_flag(PyObject *object, const char *name)
     return truth > 0;
 }
 
-/* Sets TypeError "x: got <what> (<detail> <its value>), expected ...". Returns -1. */
+/* Sets TypeError "NAME: got WHAT (DETAIL VALUE), expected ...", where VALUE is object.DETAIL. Returns -1. */
 static int ps3c_refuse(const ps3c_label *label, PyObject *object, const char *what, const char *detail)
 {
     char name[PS3C_LABEL_BYTES];
@@ -151,14 +151,14 @@ static bool ps3c_tensor_is_strided(PyObject *object)
     return strided;
 }
 
-/* torch would not lend, or lent nothing: says why, by name. Returns -1. */
+/* Sets the exception for a tensor that torch did not lend, or lent without memory: it names the reason. Returns -1. */
 static int ps3c_refuse_kind(const ps3c_label *label, PyObject *object)
 {
     PyObject *type, *value, *traceback;
     char name[PS3C_LABEL_BYTES];
     PyErr_Fetch(&type, &value, &traceback);
     if (type != NULL && !PyErr_GivenExceptionMatches(type, PyExc_Exception)) {
-        PyErr_Restore(type, value, traceback); /* KeyboardInterrupt and the like */
+        PyErr_Restore(type, value, traceback); /* such as KeyboardInterrupt */
         return -1;
     }
     if (ps3c_tensor_flag(object, "is_nested"))
@@ -181,7 +181,7 @@ static int ps3c_refuse_kind(const ps3c_label *label, PyObject *object)
 
 /* ---- views --------------------------------------------------------------------------------------------------- */
 
-/* The dtype of a DLPack element, or -1. */
+/* The ps3c_dtype of a DLPack tensor, or -1. */
 static int ps3c_dl_dtype(const ps3c_dl_tensor *dl)
 {
     if (dl->dtype.lanes != 1)
@@ -242,7 +242,7 @@ static int ps3c_view_dl(const ps3c_label *label, PyObject *object, const ps3c_dl
         empty = empty || dl->shape[d] == 0;
     }
     if (dl->data == NULL && !empty)
-        return ps3c_refuse_kind(label, object); /* wrapper subclasses, zero tensors */
+        return ps3c_refuse_kind(label, object); /* for example a wrapper subclass or a ZeroTensor */
     return 0;
 }
 
@@ -261,7 +261,8 @@ void ps3c_loan_return(ps3c_loan *loan)
     Py_XDECREF(object);
 }
 
-/* By capsule: takes the managed tensor over, so that the capsule's destructor leaves it alone. */
+/* Borrows by capsule. It takes ownership of the managed tensor, so that the capsule's destructor does not release it.
+ */
 static int ps3c_loan_from_capsule(ps3c_state *state, PyObject *object, ps3c_loan *loan)
 {
     PyObject *capsule = PyObject_CallFunctionObjArgs(state->to_dlpack, object, NULL);
@@ -274,7 +275,8 @@ static int ps3c_loan_from_capsule(ps3c_state *state, PyObject *object, ps3c_loan
     return loan->managed != NULL ? 0 : -1;
 }
 
-/* Fills *dl, which holds while the loan does. 0; 1 when torch would not lend, with its exception set; -1 with ours. */
+/* Fills *dl, which is valid until the loan is returned. Returns 0; 1 if torch did not lend, with torch's exception; -1
+ * with an exception of this function. */
 static int ps3c_loan_ask(ps3c_state *state, const ps3c_label *label, const ps3c_dl_exchange *exchange, PyObject *object,
                          ps3c_loan *loan, ps3c_dl_tensor *dl)
 {
@@ -300,8 +302,8 @@ static int ps3c_loan_ask(ps3c_state *state, const ps3c_label *label, const ps3c_
     return 0;
 }
 
-/* The negative bit is only ever set on the .imag of a conjugate view, whose elements lie two apart: weights, which
- * must be contiguous, need not be asked (that would take as long as borrowing them). */
+/* Rejects a tensor with the negative bit set. Only the .imag of a conjugate view has it, and its stride is 2. Weights
+ * must be contiguous, so they are not checked: the check takes as long as borrowing. */
 static int ps3c_refuse_negative(ps3c_state *state, const ps3c_label *label, PyObject *object)
 {
     PyObject *negative = PyObject_CallFunctionObjArgs(state->is_neg, object, NULL);

@@ -1,4 +1,4 @@
-/* Engine status to Python exception: the only place that knows both. */
+/* Converts an engine status to a Python exception. No other file does this. */
 #include "binding.h"
 
 PyObject *ps3c_python_error(const ps3c_context *context, ps3c_status status)

@@ -1,4 +1,4 @@
-/* Names in messages, and the engine's check of a tensor for what the binding itself reads. */
+/* Names in messages, and the check of a tensor that the binding itself reads. */
 #include "binding.h"
 
 const char *ps3c_label_text(const ps3c_label *label, char *buffer, size_t size)

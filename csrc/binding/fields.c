@@ -1,4 +1,4 @@
-/* Reading arguments by tables: see fields.h. */
+/* Reads arguments by tables; see fields.h. */
 #include "fields.h"
 
 enum { PS3C_NAME_ROOM = 64 };
@@ -16,7 +16,8 @@ static ps3c_named ps3c_name_of(const ps3c_reader *reader, const ps3c_field *fiel
 
 static int64_t *ps3c_int64_at(void *target, size_t offset) { return (int64_t *)((char *)target + offset); }
 
-/* The integers of a sequence into list; most: room there. Returns how many there were, or -1. */
+/* Copies the integers of a sequence to list, which has room for `most`. Returns their number, or -1 with an exception.
+ */
 static Py_ssize_t ps3c_read_integers(const char *name, PyObject *value, Py_ssize_t most, int64_t *list)
 {
     PyObject *tuple = ps3c_sequence(name, value, "a list of integers");
@@ -64,7 +65,8 @@ static int ps3c_read_each(ps3c_reader *reader, const ps3c_field *field, const ch
     }
     if (ps3c_read_integers(name, value, length, reader->owned) != length) {
         if (!PyErr_Occurred())
-            PyErr_Format(PyExc_ValueError, "%s: got a sequence that changed while it was read", name);
+            PyErr_Format(PyExc_ValueError, "%s: got a sequence that changed during reading, expected a constant one",
+                         name);
         return -1;
     }
     *(const int64_t **)((char *)reader->target + field->offset) = reader->owned;
@@ -136,7 +138,7 @@ static int ps3c_read_float(const char *name, PyObject *value, float *number)
     return 0;
 }
 
-/* Kinds that are one number or word. */
+/* Reads a field of a kind that is a single number or name. */
 static int ps3c_read_scalar(const ps3c_field *field, const char *name, PyObject *value, void *at)
 {
     int64_t number = 0;
@@ -203,7 +205,7 @@ static int ps3c_read_field(ps3c_reader *reader, const ps3c_field *field, PyObjec
 
 /* ---- the arguments as a whole ------------------------------------------------------------------------------------ */
 
-/* Row of a keyword, or -1. */
+/* The row of the table with the keyword, or -1. */
 static int ps3c_find_field(const ps3c_field *fields, PyObject *key)
 {
     for (int i = 0; fields[i].name != NULL; i++)
@@ -212,7 +214,7 @@ static int ps3c_find_field(const ps3c_field *fields, PyObject *key)
     return -1;
 }
 
-/* A fault of the arguments as a whole: TypeError of a call, ValueError of a configuration. */
+/* Exception type for unknown and missing names: TypeError for a call, ValueError for a configuration. */
 static PyObject *ps3c_names_error(const ps3c_reader *reader)
 {
     return reader->call ? PyExc_TypeError : PyExc_ValueError;
@@ -250,12 +252,12 @@ int ps3c_read_arguments(ps3c_reader *reader, PyObject *args, PyObject *kwargs)
                           : kwargs == NULL ? NULL
                                            : PyDict_GetItemString(kwargs, field->name);
         if (value == NULL && field->required) {
-            PyErr_Format(ps3c_names_error(reader), "%s: missing required argument '%s'", reader->whole, field->name);
+            PyErr_Format(ps3c_names_error(reader), "%s: got no '%s', expected a value", reader->whole, field->name);
             return -1;
         }
         if (value == NULL && field->kind != PS3C_FIELD_TENSORS)
             continue;
-        value = Py_NewRef(value == NULL ? Py_None : value); /* __index__ and the like may change a dictionary */
+        value = Py_NewRef(value == NULL ? Py_None : value); /* strong: a method such as __index__ may change the dict */
         int failed = ps3c_read_field(reader, field, value);
         Py_DECREF(value);
         if (failed < 0)

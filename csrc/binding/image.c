@@ -1,4 +1,4 @@
-/* _core.image_normalize, image_resize_columns, image_resize_rows: the image processor, from uint8 pixels to planes. */
+/* _core.image_normalize, image_resize_columns, image_resize_rows: the image functions of ps3c.h on NumPy arrays. */
 #include "arrays.h"
 
 static int ps3c_read_channels(const char *name, PyObject *object, float values[3])
@@ -16,7 +16,7 @@ static int ps3c_read_channels(const char *name, PyObject *object, float values[3
     return PyErr_Occurred() ? -1 : 0;
 }
 
-/* (H, W, 3 or 4) uint8, the pixels of a row next to each other, rows any number of bytes apart. */
+/* Views uint8 pixels (H, W, 3 or 4). The pixels of a row must be contiguous; rows may have any distance. */
 static int ps3c_pixels_view(PyObject *object, ps3c_tensor *pixels)
 {
     char shape[PS3C_SHAPE_BYTES];
@@ -76,7 +76,7 @@ cleanup:
     return result;
 }
 
-/* "bilinear" or "bicubic"; -1 with ValueError for another. */
+/* The ps3c_image_filter of "bilinear" or "bicubic"; -1 with ValueError for another name. */
 static int ps3c_read_filter(const char *name)
 {
     if (strcmp(name, "bicubic") == 0)
@@ -157,12 +157,15 @@ static PyObject *ps3c_image_resize_rows_py(PyObject *module, PyObject *args, PyO
 PyMethodDef ps3c_image_methods[] = {
     {"image_normalize", (PyCFunction)(void (*)(void))ps3c_image_normalize_py, METH_VARARGS | METH_KEYWORDS,
      "image_normalize(pixels, mean, std, out=None)\n--\n\n"
-     "(pixels / 255 - mean) / std of uint8 (H, W, 3 or 4) as float32 (3, H, W); a fourth channel is skipped."},
+     "Returns (pixels / 255 - mean) / std as float32 (3, H, W), written to out if given.\n"
+     "pixels: uint8 (H, W, 3 or 4); a fourth channel is skipped. mean, std: 3 numbers."},
     {"image_resize_columns", (PyCFunction)(void (*)(void))ps3c_image_resize_columns_py, METH_VARARGS | METH_KEYWORDS,
      "image_resize_columns(pixels, filter, out, *, threads=0, level=None)\n--\n\n"
-     "Rows of uint8 (H, W, 3 or 4) to out's width; out is uint8 (H, any, 4), its fourth byte means nothing."},
+     "Resizes rows of pixels, uint8 (H, W, 3 or 4), to the width of out, uint8 (H, any, 4). filter: 'bilinear' or\n"
+     "'bicubic'. The fourth byte of out is undefined."},
     {"image_resize_rows", (PyCFunction)(void (*)(void))ps3c_image_resize_rows_py, METH_VARARGS | METH_KEYWORDS,
      "image_resize_rows(pixels, filter, height, mean, std, *, threads=0, level=None)\n--\n\n"
-     "uint8 (H, W, 4) to another height, as float32 (3, height, W), (v / 255 - mean) / std of each byte v."},
+     "Resizes pixels, uint8 (H, W, 4), to height and returns (v / 255 - mean) / std of each byte v as float32\n"
+     "(3, height, W)."},
     {NULL, NULL, 0, NULL},
 };

@@ -1,4 +1,4 @@
-/* _core.cpu_levels, cpu_level, cuda_error: what this machine can compute with. */
+/* _core.cpu_levels, cpu_level, cuda_error, cuda_refused_products: the CPU levels and CUDA devices of this machine. */
 #include "binding.h"
 
 #include "../run/context.h"
@@ -63,12 +63,13 @@ static PyObject *ps3c_cuda_refused_py(PyObject *module, PyObject *unused)
 
 PyMethodDef ps3c_machine_methods[] = {
     {"cpu_levels", ps3c_cpu_levels_py, METH_NOARGS,
-     "cpu_levels()\n--\n\nInstruction sets that this processor can run, best first."},
+     "cpu_levels()\n--\n\nList of the CPU levels that this processor can run, best first."},
     {"cpu_level", ps3c_cpu_level_py, METH_NOARGS,
-     "cpu_level()\n--\n\nThe instruction set in use: the best, or what PS3C_CPU_LEVEL names."},
+     "cpu_level()\n--\n\nThe CPU level in use: the one that PS3C_CPU_LEVEL names, else the best."},
     {"cuda_error", ps3c_cuda_error_py, METH_VARARGS,
-     "cuda_error(index=0)\n--\n\nWhy a CUDA device cannot be used; None when it can."},
+     "cuda_error(index=0)\n--\n\nThe reason why a CUDA device cannot be used, or None if it can."},
     {"cuda_refused_products", ps3c_cuda_refused_py, METH_NOARGS,
-     "cuda_refused_products()\n--\n\nProducts so far that cuBLASLt refused and a slow kernel computed instead."},
+     "cuda_refused_products()\n--\n\nNumber of products of this process that cuBLASLt refused and a slow kernel "
+     "computed."},
     {NULL, NULL, 0, NULL},
 };

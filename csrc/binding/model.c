@@ -1,4 +1,4 @@
-/* What VisionModel and TextModel share: the list of weights. */
+/* Code that VisionModel and TextModel share: the list of weights. */
 #include "binding.h"
 
 int ps3c_model_list_weights(ps3c_model *self, ps3c_context *context, int64_t count, ps3c_weight_info_function *info)

@@ -35,8 +35,8 @@ int ps3c_numpy_type(ps3c_dtype dtype)
     return NPY_NOTYPE;
 }
 
-/* The dtype an array holds, by its NumPy type; -1 when ps3c has none. Kind and size, not the type number: long and
- * long long are both int64 on Linux. */
+/* The ps3c_dtype of an array, or -1. It is found by kind and size and not by NumPy's type number, because on Linux both
+ * long and long long are int64. */
 static int ps3c_array_dtype(PyArrayObject *array)
 {
     static const struct {

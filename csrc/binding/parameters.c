@@ -1,10 +1,11 @@
-/* Parameters: the current Parameter objects of a torch.nn.Module, by state_dict name, a few microseconds a call.
+/* Parameters: finds the current Parameter objects of a torch.nn.Module by state_dict name, in a few microseconds per
+ * call.
  *
- * What is kept is not the Parameters but where they live: the `_parameters` dict of each owner and the key in it, so
- * that Parameters assigned, replaced or cast since the last call are seen. The owners are found by the chain of
- * `_modules` dicts; each collect() compares every link with the module it led to, and follows the names anew when one
- * changed. A name that torch.nn.utils.parametrize took over is read as an attribute, which computes it.
- */
+ * The object does not keep Parameters. It keeps the `_parameters` dict of each owning module and the key in it, so
+ * collect() finds Parameters that were assigned, replaced or cast since the last call. An owning module is found
+ * through a chain of `_modules` dicts. collect() compares every module of the chains with the one found before; if one
+ * has changed, it resolves all names again. A parametrised weight (torch.nn.utils.parametrize) is read as an
+ * attribute, which computes it. */
 #include "binding.h"
 
 typedef struct ps3c_module_node {
@@ -20,8 +21,8 @@ typedef struct ps3c_parameter_entry {
     PyObject *key; /* in the node's _parameters */
 } ps3c_parameter_entry;
 
-/* Where all names led when they were last followed. Never changed once made; counted, because reading a parametrised
- * weight runs Python code that may replace it. */
+/* The result of resolving all names. It is immutable. It has a reference count, because reading a parametrised weight
+ * runs Python code, which may replace the map of the object. */
 typedef struct ps3c_parameter_map {
     Py_ssize_t references, node_count, entry_count;
     ps3c_module_node *nodes;
@@ -32,8 +33,8 @@ typedef struct ps3c_parameters {
     PyObject base;
     PyObject *module;        /* the root */
     PyObject *names;         /* tuple of str */
-    PyObject *check;         /* called with (path, module) for each module when it is first met; NULL: none */
-    ps3c_parameter_map *map; /* NULL only while being made and after tp_clear */
+    PyObject *check;         /* called with (path, module) for each new module; NULL: none */
+    ps3c_parameter_map *map; /* NULL only during construction and after tp_clear */
 } ps3c_parameters;
 
 static void ps3c_map_release(ps3c_parameter_map *map)
@@ -53,7 +54,7 @@ static void ps3c_map_release(ps3c_parameter_map *map)
     PyMem_Free(map);
 }
 
-/* ---- following the names ------------------------------------------------------------------------------------------ */
+/* ---- resolving the names ----------------------------------------------------------------------------------------- */
 
 static void ps3c_no_parameter(const ps3c_parameters *self, PyObject *name)
 {
@@ -71,7 +72,7 @@ static PyObject *ps3c_module_dict(PyObject *module, const char *name)
     return dict;
 }
 
-/* Appends a node; room was counted. module: strong reference, stolen. Returns its index, or -1. */
+/* Appends a node; the map has room for it. Takes over module, a strong reference. Returns the node's index, or -1. */
 static Py_ssize_t ps3c_map_add(ps3c_parameter_map *map, Py_ssize_t parent, PyObject *key, PyObject *module)
 {
     PyObject *children = ps3c_module_dict(module, "_modules");
@@ -85,7 +86,7 @@ static Py_ssize_t ps3c_map_add(ps3c_parameter_map *map, Py_ssize_t parent, PyObj
     return map->node_count++;
 }
 
-/* Lets the caller's check refuse a module, whose path is the first `count` parts. */
+/* Calls the check for a module, which may raise. The module's path is the first `count` parts. */
 static int ps3c_check_module(const ps3c_parameters *self, PyObject *parts, Py_ssize_t count, PyObject *module)
 {
     if (self->check == NULL)
@@ -101,13 +102,13 @@ static int ps3c_check_module(const ps3c_parameters *self, PyObject *parts, Py_ss
     return result == NULL ? -1 : 0;
 }
 
-/* The node that part `at` of a name leads to from node `parent`; follows the link when it is new. -1 with an
- * exception. */
+/* The index of the child of node `parent` with the key parts[at]; adds it to the map if it is new. -1 with an exception
+ * on an error. */
 static Py_ssize_t ps3c_map_child(const ps3c_parameters *self, ps3c_parameter_map *map, Py_ssize_t parent,
                                  PyObject *parts, Py_ssize_t at, PyObject *name)
 {
     PyObject *key = PyList_GetItem(parts, at);
-    for (Py_ssize_t i = map->node_count - 1; i > 0; i--) /* names come in order: the latest first */
+    for (Py_ssize_t i = map->node_count - 1; i > 0; i--) /* backwards: names that follow each other share modules */
         if (map->nodes[i].parent == parent && PyUnicode_Compare(map->nodes[i].key, key) == 0)
             return i;
     PyObject *child = PyDict_GetItemWithError(map->nodes[parent].children, key);
@@ -124,7 +125,7 @@ static Py_ssize_t ps3c_map_child(const ps3c_parameters *self, ps3c_parameter_map
     return ps3c_map_add(map, parent, key, child);
 }
 
-/* name: "trunk.blocks.0.norm1.weight" */
+/* Resolves a name such as "trunk.blocks.0.norm1.weight" and appends its entry. */
 static int ps3c_map_follow(const ps3c_parameters *self, ps3c_parameter_map *map, PyObject *name)
 {
     PyObject *dot = PyUnicode_FromString(".");
@@ -144,7 +145,7 @@ static int ps3c_map_follow(const ps3c_parameters *self, ps3c_parameter_map *map,
     return node < 0 ? -1 : 0;
 }
 
-/* Nodes can't outnumber the dots in all names, plus the root. */
+/* Number of dots in all names. The map has at most this number of nodes, plus the root. */
 static Py_ssize_t ps3c_count_dots(PyObject *names)
 {
     Py_ssize_t dots = 0;
@@ -156,7 +157,7 @@ static Py_ssize_t ps3c_count_dots(PyObject *names)
     return dots;
 }
 
-/* A new map with one reference; NULL with an exception. */
+/* A new map with one reference. NULL with an exception on an error. */
 static ps3c_parameter_map *ps3c_map_make(const ps3c_parameters *self)
 {
     Py_ssize_t count = PyTuple_Size(self->names);
@@ -181,7 +182,7 @@ fail:
     return NULL;
 }
 
-/* Does every link still lead to the same module? 1, 0, or -1 with an exception. */
+/* Returns 1 if every module is still at its place, 0 if not, -1 with an exception on an error. */
 static int ps3c_map_is_current(const ps3c_parameter_map *map)
 {
     for (Py_ssize_t i = 1; i < map->node_count; i++) {
@@ -193,7 +194,7 @@ static int ps3c_map_is_current(const ps3c_parameter_map *map)
     return 1;
 }
 
-/* The map as it is now: the kept one, or a new one that is kept instead. Strong. */
+/* The current map: the kept one, or a new one that replaces it. Adds a reference for the caller. */
 static ps3c_parameter_map *ps3c_parameters_map(ps3c_parameters *self)
 {
     int current = self->map == NULL ? 0 : ps3c_map_is_current(self->map);
@@ -214,9 +215,10 @@ static ps3c_parameter_map *ps3c_parameters_map(ps3c_parameters *self)
     return self->map;
 }
 
-/* ---- collect -------------------------------------------------------------------------------------------------------- */
+/* ---- collect ----------------------------------------------------------------------------------------------------- */
 
-/* A key that is not in _parameters: parametrised weights are attributes. Strong; NULL with an exception. */
+/* Reads a parametrised weight, whose key is not in _parameters. Strong reference; NULL with an exception on an error.
+ */
 static PyObject *ps3c_parametrized(const ps3c_parameters *self, const ps3c_module_node *node, PyObject *key,
                                    PyObject *name)
 {
@@ -257,7 +259,7 @@ static PyObject *ps3c_parameters_collect(PyObject *object, PyObject *unused)
     return list;
 }
 
-/* ---- the type --------------------------------------------------------------------------------------------------------- */
+/* ---- the type ---------------------------------------------------------------------------------------------------- */
 
 static PyObject *ps3c_parameters_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
@@ -293,7 +295,7 @@ static int ps3c_parameters_traverse(PyObject *object, visitproc visit, void *arg
     Py_VISIT(self->module);
     Py_VISIT(self->names);
     Py_VISIT(self->check);
-    /* a map that a collect() shares is not ours alone: its objects are then reachable from that call */
+    /* If a running collect() shares the map, its objects are also reachable from that call: do not visit them. */
     if (self->map != NULL && self->map->references == 1)
         for (Py_ssize_t i = 0; i < self->map->node_count; i++) {
             Py_VISIT(self->map->nodes[i].module);
@@ -339,21 +341,22 @@ static PyObject *ps3c_parameters_names(PyObject *object, void *unused)
 
 static PyMethodDef ps3c_parameters_methods[] = {
     {"collect", ps3c_parameters_collect, METH_NOARGS,
-     "collect($self, /)\n--\n\nThe current Parameters as a list, in the order of names. AttributeError names a missing "
-     "one."},
+     "collect($self, /)\n--\n\nReturns the current Parameters as a list, in the order of names. AttributeError: a name "
+     "has no parameter. TypeError: a parameter is None."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef ps3c_parameters_getset[] = {
-    {"module", ps3c_parameters_module, NULL, "The module that names start from.", NULL},
-    {"names", ps3c_parameters_names, NULL, "Tuple of state_dict names.", NULL},
+    {"module", ps3c_parameters_module, NULL, "The root module of the names.", NULL},
+    {"names", ps3c_parameters_names, NULL, "The state_dict names, a tuple of str.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyType_Slot ps3c_parameters_slots[] = {
-    {Py_tp_doc, "Parameters(module, names, check=None)\n--\n\n"
-                "Finds a torch.nn.Module's Parameters by state_dict name, quickly. check(path, module) is called for\n"
-                "each module on the way, when it is first met or has been replaced, and may raise."},
+    {Py_tp_doc,
+     "Parameters(module, names, check=None)\n--\n\n"
+     "Finds the Parameters of a torch.nn.Module by state_dict name. check(path, module) is called for each module\n"
+     "that is new or was replaced; it may raise."},
     {Py_tp_new, ps3c_parameters_new},
     {Py_tp_dealloc, ps3c_parameters_dealloc},
     {Py_tp_traverse, ps3c_parameters_traverse},

@@ -1,4 +1,4 @@
-/* Python values to C: sequences, integers, names, dtypes, devices, numbers of looks. */
+/* Converts Python values to C: sequences, integers, numbers of looks, names, devices. */
 #include "binding.h"
 
 PyObject *ps3c_sequence(const char *name, PyObject *object, const char *expected)

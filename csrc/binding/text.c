@@ -1,4 +1,4 @@
-/* TextModel and TextPlan: the text tower of ps3c.h for Python. */
+/* The Python types TextModel and TextPlan: the text functions of ps3c.h. */
 #include "fields.h"
 
 typedef struct ps3c_text_plan_object {
@@ -13,7 +13,7 @@ typedef struct ps3c_text_plan_object {
 
 static const char *const ps3c_dtypes[] = {"float32", "float16", "bfloat16", NULL};
 
-/* Of TextModel.plan. */
+/* Arguments of TextModel.plan. */
 #define PS3C_R(field) offsetof(ps3c_text_request, field)
 static const ps3c_field ps3c_text_request_fields[] = {
     {"batch", PS3C_FIELD_INT, PS3C_R(batch), .required = true},
@@ -30,7 +30,7 @@ typedef struct ps3c_text_run_args {
     const char *level;
 } ps3c_text_run_args;
 
-/* Of TextPlan.run. */
+/* Arguments of TextPlan.run. */
 #define PS3C_A(field) offsetof(ps3c_text_run_args, field)
 static const ps3c_field ps3c_text_run_fields[] = {
     {"weights", PS3C_FIELD_WEIGHTS, PS3C_A(io.weights), .required = true},
@@ -114,17 +114,18 @@ cleanup:
 static PyMethodDef ps3c_text_model_methods[] = {
     {"plan", (PyCFunction)(void (*)(void))ps3c_text_model_plan, METH_VARARGS | METH_KEYWORDS,
      "plan(batch, length, *, dtype='float32', device=('cpu', 0), workspace_limit=0)\n\n"
-     "What a run over (batch, length) token ids needs: a TextPlan."},
+     "Returns the TextPlan of a run over (batch, length) token ids. workspace_limit: bytes, 0 for the default."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef ps3c_text_model_getset[] = {
-    {"weights", ps3c_model_weights, NULL, "List of (name, shape), in the order that run wants.", NULL},
+    {"weights", ps3c_model_weights, NULL, "List of (name, shape), in the order of run's weights.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyType_Slot ps3c_text_model_slots[] = {
-    {Py_tp_doc, "TextModel(config)\n--\n\nA text tower's sizes, checked; holds no weights. Immutable."},
+    {Py_tp_doc,
+     "TextModel(config)\n--\n\nThe checked configuration of a text tower. It has no weights and is immutable."},
     {Py_tp_new, ps3c_text_model_new},
     {Py_tp_dealloc, ps3c_model_dealloc},
     {Py_tp_methods, ps3c_text_model_methods},
@@ -202,19 +203,19 @@ static PyObject *ps3c_text_plan_every_token(PyObject *object, void *unused)
 static PyMethodDef ps3c_text_plan_methods[] = {
     {"run", (PyCFunction)(void (*)(void))ps3c_text_plan_run, METH_VARARGS | METH_KEYWORDS,
      "run(weights, ids, *, pooled, prompt, workspace, threads=0, level=None, stream=0, tf32=False)\n\n"
-     "Writes pooled and prompt, which the caller allocated; releases the GIL meanwhile."},
+     "Runs the text tower and writes to the caller's tensors pooled and prompt. Releases the GIL during the run."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef ps3c_text_plan_getset[] = {
-    {"workspace_bytes", ps3c_text_plan_workspace, NULL, "Bytes of workspace a run needs.", NULL},
-    {"every_token", ps3c_text_plan_every_token, NULL, "Do outputs hold a vector for each token?", NULL},
-    {"pooled_tokens", ps3c_text_plan_tokens, NULL, "Tokens a text has in the outputs: 1, or all.", NULL},
+    {"workspace_bytes", ps3c_text_plan_workspace, NULL, "Size of a run's workspace in bytes.", NULL},
+    {"every_token", ps3c_text_plan_every_token, NULL, "True if outputs have a vector for each token.", NULL},
+    {"pooled_tokens", ps3c_text_plan_tokens, NULL, "Output vectors of one text: 1, or one per token.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyType_Slot ps3c_text_plan_slots[] = {
-    {Py_tp_doc, "What TextModel.plan returns. Immutable; any number of threads may run it at once."},
+    {Py_tp_doc, "The result of TextModel.plan. Immutable; any number of threads may run it at the same time."},
     {Py_tp_dealloc, ps3c_text_plan_dealloc},
     {Py_tp_methods, ps3c_text_plan_methods},
     {Py_tp_getset, ps3c_text_plan_getset},

@@ -1,11 +1,11 @@
-/* VisionModel and VisionPlan: the vision encoder of ps3c.h for Python. */
+/* The Python types VisionModel and VisionPlan: the vision functions of ps3c.h. */
 #include "fields.h"
 
 typedef struct ps3c_vision_plan_object {
     PyObject base;
     ps3c_model *model; /* strong */
     ps3c_vision_plan *plan;
-    ps3c_vision_request request; /* first_n_scales: NULL, the plan has its copy */
+    ps3c_vision_request request; /* first_n_scales is NULL: the plan has a copy */
     ps3c_vision_plan_info info;
 } ps3c_vision_plan_object;
 
@@ -15,7 +15,7 @@ static const char *const ps3c_modes[] = {"features", "pretrain", "low_res", NULL
 static const char *const ps3c_dtypes[] = {"float32", "float16", "bfloat16", NULL};
 _Static_assert(sizeof(ps3c_vision_mode) == sizeof(int) && sizeof(ps3c_dtype) == sizeof(int), "choices are ints");
 
-/* Of VisionModel.plan. */
+/* Arguments of VisionModel.plan. */
 #define PS3C_R(field) offsetof(ps3c_vision_request, field)
 static const ps3c_field ps3c_vision_request_fields[] = {
     {"batch", PS3C_FIELD_INT, PS3C_R(batch), .required = true},
@@ -43,12 +43,12 @@ typedef struct ps3c_vision_run_args {
     ps3c_vision_io io;
     int threads;
     const char *level;
-    int64_t step; /* PS3C_ALL_STEPS: the whole run */
+    int64_t step; /* PS3C_ALL_STEPS: all steps */
 } ps3c_vision_run_args;
 
 #define PS3C_ALL_STEPS INT64_MIN
 
-/* Of VisionPlan.run. */
+/* Arguments of VisionPlan.run. */
 #define PS3C_A(field) offsetof(ps3c_vision_run_args, field)
 #define PS3C_COUNT(field) offsetof(ps3c_vision_plan_info, field)
 static const ps3c_field ps3c_vision_run_fields[] = {
@@ -146,17 +146,19 @@ static PyMethodDef ps3c_vision_model_methods[] = {
      "     num_token_look_close=None, first_n_scales=None, prompt=False, gt_maps=False, smooth=False,\n"
      "     pool_gt_only=False, global_text=False, hidden_states=1, workspace_limit=0, pooled=False,\n"
      "     looks_per_step=0)\n\n"
-     "Everything of a forward pass that follows from sizes and arguments alone: a VisionPlan."},
+     "Returns a VisionPlan: everything of a forward pass that follows from sizes and arguments alone.\n"
+     "workspace_limit: bytes, 0 for the default. looks_per_step: 0 for no limit."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef ps3c_vision_model_getset[] = {
-    {"weights", ps3c_model_weights, NULL, "List of (name, shape), in the order that run wants.", NULL},
+    {"weights", ps3c_model_weights, NULL, "List of (name, shape), in the order of run's weights.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyType_Slot ps3c_vision_model_slots[] = {
-    {Py_tp_doc, "VisionModel(config)\n--\n\nA vision encoder's sizes, checked; holds no weights. Immutable."},
+    {Py_tp_doc,
+     "VisionModel(config)\n--\n\nThe checked configuration of a vision encoder. It has no weights and is immutable."},
     {Py_tp_new, ps3c_vision_model_new},
     {Py_tp_dealloc, ps3c_model_dealloc},
     {Py_tp_methods, ps3c_vision_model_methods},
@@ -218,7 +220,7 @@ static void ps3c_vision_plan_dealloc(PyObject *object)
     Py_DECREF(type);
 }
 
-/* [(first, second), ...] of the low resolution and every scale above. */
+/* A list of (first, second), one for each scale; the low resolution is first. */
 static PyObject *ps3c_pairs(ps3c_vision_plan_object *self, int64_t (*pairs)[2])
 {
     PyObject *list = PyList_New(self->info.num_high_scales + 1);
@@ -246,7 +248,7 @@ static PyObject *ps3c_vision_plan_grids(PyObject *object, void *unused)
     return ps3c_pairs(self, self->info.grid);
 }
 
-/* The patches that one look takes of one image, scale by scale. */
+/* A list of the numbers of patches that one look takes from each high-res scale of one image. */
 static PyObject *ps3c_takes_of_look(const ps3c_vision_plan_object *self, int64_t image, int64_t look)
 {
     PyObject *takes = PyList_New(self->info.num_high_scales);
@@ -334,30 +336,32 @@ static PyMethodDef ps3c_vision_plan_methods[] = {
      "run(weights, pixel_values, *, prompt=None, gt_maps=None, global_text=None, hidden_states=(),\n"
      "    selection_maps=(), selection_probs=(), bottomup_probs=(), topdown_probs=(), pooled=None, workspace,\n"
      "    threads=0, level=None, stream=0, tf32=False, step=None)\n\n"
-     "Writes the outputs, which the caller allocated; releases the GIL meanwhile. step: one of steps\n"
-     "alone; the workspace stays untouched between those of a chunk of images."},
+     "Runs the encoder and writes to the caller's output tensors. Releases the GIL during the run. step: index in\n"
+     "steps, to run only this step; do not change the workspace between the steps of a chunk. None: all steps."},
     {"rows", ps3c_vision_plan_rows_of, METH_VARARGS,
      "rows($self, step, address, /)\n--\n\n"
-     "Where the rows of a step's looks lie in a workspace at that address: (offset in bytes, (looks, images, tokens))\n"
-     "of an int32 array. Row r is token low_res_tokens + r of hidden_states."},
+     "The rows of hidden_states that the looks of a step write. They are an int32 array in the workspace at that\n"
+     "address. Returns (offset in bytes, (looks, images, tokens)). Value r means row low_res_tokens + r."},
     {NULL, NULL, 0, NULL},
 };
 
 #define PS3C_INFO(field) (void *)offsetof(ps3c_vision_plan_info, field)
 
 static PyGetSetDef ps3c_vision_plan_getset[] = {
-    {"workspace_bytes", ps3c_vision_plan_workspace, NULL, "Bytes of workspace a run needs.", NULL},
-    {"hidden_states", ps3c_vision_plan_integer, NULL, "Layers that a run writes.", PS3C_INFO(hidden_states)},
-    {"low_res_tokens", ps3c_vision_plan_integer, NULL, "Tokens of the low-res image.", PS3C_INFO(low_res_tokens)},
-    {"selected_tokens", ps3c_vision_plan_integer, NULL, "Tokens of all looks, an image.", PS3C_INFO(selected_tokens)},
-    {"looks", ps3c_vision_plan_integer, NULL, "Looks at high resolution.", PS3C_INFO(looks)},
-    {"pooled_width", ps3c_vision_plan_integer, NULL, "Width of pooled; 0: none.", PS3C_INFO(pooled_width)},
+    {"workspace_bytes", ps3c_vision_plan_workspace, NULL, "Size of a run's workspace in bytes.", NULL},
+    {"hidden_states", ps3c_vision_plan_integer, NULL, "Number of hidden states that a run writes.",
+     PS3C_INFO(hidden_states)},
+    {"low_res_tokens", ps3c_vision_plan_integer, NULL, "Low-res tokens per image.", PS3C_INFO(low_res_tokens)},
+    {"selected_tokens", ps3c_vision_plan_integer, NULL, "Tokens of all looks per image.", PS3C_INFO(selected_tokens)},
+    {"looks", ps3c_vision_plan_integer, NULL, "Number of looks.", PS3C_INFO(looks)},
+    {"pooled_width", ps3c_vision_plan_integer, NULL, "Width of pooled; 0 if there is none.", PS3C_INFO(pooled_width)},
     {"image_sizes", ps3c_vision_plan_image_sizes, NULL, "(height, width) of each scale, low-res first.", NULL},
     {"grids", ps3c_vision_plan_grids, NULL, "(rows, cols) of patches of each scale, low-res first.", NULL},
     {"steps", ps3c_vision_plan_steps, NULL,
-     "[(first image, images, first look, looks)]; no looks: low resolution and selection.", NULL},
-    {"selection_maps", ps3c_vision_plan_maps, NULL, "Does a run write selection maps?", NULL},
-    {"takes", ps3c_vision_plan_takes, NULL, "[image][look][scale]: patches that a look takes of a scale.", NULL},
+     "List of (first image, images, first look, looks). looks is 0 in a step of low resolution and selection.", NULL},
+    {"selection_maps", ps3c_vision_plan_maps, NULL, "True if a run writes selection maps.", NULL},
+    {"takes", ps3c_vision_plan_takes, NULL,
+     "[image][look][scale]: number of patches that a look takes from a high-res scale.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
