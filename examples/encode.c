@@ -1,14 +1,13 @@
-/* Encodes one image with ps3c's C library alone:
+/* Encodes one image with ps3c's C library, without Python:
  *
  *     encode MODEL.txt WEIGHTS.bin IMAGE.bin HEIGHT WIDTH LOOKS FEATURES.bin
  *
- * MODEL.txt    one "name number ..." a line: the fields of ps3c_vision_config
- * WEIGHTS.bin  float32 values of all weights, in the order of ps3c_vision_weight_info
- * IMAGE.bin    float32 (3, HEIGHT, WIDTH), normalised as the model wants it
- * LOOKS        looks to take; 0: low resolution only; all
- * FEATURES.bin out: float32 (tokens, width), low resolution first, then the selected patches in (scale, row, column) order
+ * MODEL.txt    the fields of ps3c_vision_config, one "name number ..." per line WEIGHTS.bin  float32 values of all
+ * weights, in the order of ps3c_vision_weight_info IMAGE.bin    float32 (3, HEIGHT, WIDTH), normalised with the mean
+ * and std of the model LOOKS        number of looks, or "all"; 0: low resolution only FEATURES.bin output: float32
+ * (tokens, width); the low-res tokens, then the selected patches in (scale, row, column) order
  *
- * Prints what it did; exits with 1 and a sentence on stderr when something is wrong. */
+ * Prints the numbers of tokens, patches and looks. On an error it prints a message to stderr and exits with 1. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +20,8 @@ static int fail(const char *what, const char *why)
     return 1;
 }
 
-/* `count` floats from a file that holds no more and no fewer; NULL otherwise. The caller frees them. */
+/* Reads a file of exactly `count` floats. The caller frees them. NULL if the file cannot be read or has another size.
+ */
 static float *read_floats(const char *path, int64_t count)
 {
     FILE *file = fopen(path, "rb");
@@ -36,7 +36,7 @@ static float *read_floats(const char *path, int64_t count)
     return NULL;
 }
 
-/* One "name number ..." line into the configuration; false for an unknown name. */
+/* Sets the field `name` of the configuration to the `count` numbers v. False if the name is unknown. */
 static bool set_field(ps3c_vision_config *c, const char *name, const double *v, int count)
 {
     const struct {
@@ -115,6 +115,7 @@ static bool read_config(const char *path, ps3c_vision_config *config)
     return good;
 }
 
+/* A contiguous float32 tensor over data. */
 static ps3c_tensor tensor_of(float *data, int ndim, const int64_t *shape)
 {
     ps3c_tensor tensor = {.data = data, .dtype = PS3C_FLOAT32, .ndim = ndim};
@@ -127,7 +128,8 @@ static ps3c_tensor tensor_of(float *data, int ndim, const int64_t *shape)
     return tensor;
 }
 
-/* All weights as tensors over one block of floats; *floats: how many there are. The caller frees the tensors. */
+/* All weights as tensors over one block of floats. *floats: their total number. The caller frees the array of tensors.
+ */
 static ps3c_tensor *weights_of(ps3c_context *context, const ps3c_vision_config *config, float *values, int64_t *floats)
 {
     const int64_t count = ps3c_vision_weight_count(config);
@@ -146,7 +148,7 @@ static ps3c_tensor *weights_of(ps3c_context *context, const ps3c_vision_config *
     return weights;
 }
 
-/* Plans, allocates, runs, writes. Everything it allocates lives until the program ends with main's frees. */
+/* Plans, allocates, runs, and writes the last hidden state to the file `out`. Frees all that it allocates. */
 static int encode(ps3c_context *context, const ps3c_vision_config *config, const ps3c_vision_request *request,
                   ps3c_tensor *weights, float *image, const char *out)
 {

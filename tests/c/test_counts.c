@@ -1,8 +1,7 @@
-/* What one forward pass asks of a backend: the number of calls of each operation, the number of values that it writes,
- * and no allocation.
+/* Counts of one forward pass: the calls of each operation, the values that each writes, and the allocations (none).
  *
- * The engine runs on a backend that counts and then computes with the naive operations. A number here changes if a
- * fusion is lost, a copy is added, a step runs once per look instead of once per group, or memory is allocated. */
+ * The engine runs on a backend that counts and then calls the naive operations. A number here changes if a fusion is
+ * lost, a copy is added, a step runs once per look instead of once per group, or memory is allocated. */
 #include "check.h"
 
 /* clang-format off */

@@ -1,17 +1,17 @@
-/* assign_looks: from ranks to looks. */
+/* assign_looks: assigns patches to looks by their ranks. */
 #include "shared/operation.h"
 
-/* What one call carries; args points into it. */
+/* The memory of one call; args points to it. */
 typedef struct looks_call {
     ps3c_scale scales[PS3C_MAX_SCALES];
     const int32_t *rank[PS3C_MAX_SCALES];
     ps3c_tensor maps[PS3C_MAX_SCALES];
     int64_t *first, *tokens; /* [looks] */
-    int64_t entries;         /* of positions and row_of */
+    int64_t entries;         /* length of positions and of row_of */
     ps3c_assign_looks_args args;
 } looks_call;
 
-/* Each scale's rank: a permutation of its patches for every image. */
+/* Reads the ranks of each scale, a permutation of its patches for every image. */
 static int take_rank(ps3c_operation *operation, PyObject *item, int64_t batch, int64_t patches, const int32_t **rank)
 {
     ps3c_tensor view;
@@ -56,7 +56,7 @@ cleanup:
     return result;
 }
 
-/* Tokens of look l of image b; -1 with ValueError when the ends do not rise within the patches. */
+/* Number of tokens of look l of image b. -1 with ValueError if the ends decrease or exceed the patches. */
 static int64_t tokens_of(const looks_call *call, int64_t b, int64_t l)
 {
     int64_t tokens = 0;
@@ -194,6 +194,7 @@ cleanup:
 PS3C_OPERATION(
     assign_looks,
     "assign_looks(rank, scales, ends, *, dtype='float32', level=None, threads=0)\n--\n\n"
-    "(positions, row_of, maps): lists of int32 (B, tokens) a look, twice, and of (B, rows, cols) a scale.\n\n"
-    "rank: int32 (B, rows * cols) a scale, as rank gives. scales: (height, width, rows, cols) tuples.\n"
-    "ends: int32 (B, scales, looks), patches taken up to and with each look.");
+    "(positions, row_of, maps): positions and row_of are lists of int32 (B, tokens), one per look; maps is a list\n"
+    "of (B, rows, cols), one per scale.\n\n"
+    "rank: int32 (B, rows * cols) per scale, the result of rank. scales: (height, width, rows, cols) tuples.\n"
+    "ends: int32 (B, scales, looks), cumulative count of patches after each look.");

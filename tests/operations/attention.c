@@ -1,4 +1,4 @@
-/* attention: softmax(q k^T / sqrt(head_dim)) v over cached and own tokens. */
+/* attention: softmax(q k^T / sqrt(head_dim)) v over the cached tokens and the segment's own. */
 #include "shared/operation.h"
 
 /* Writes [before][keys][values] channels; keys and values are rows of the same shape. Returns the channels of keys. */
@@ -32,7 +32,7 @@ static int64_t take_keys_values(ps3c_operation *operation, const char *keys_name
         copy.at = i * parts[0].channels;
         PS3C_OPERATION_RUN(operation, copy_channels, &copy);
     }
-    /* The values once more, as attention wants them. */
+    /* Write the values again, in the layout of attention values. */
     if (ps3c_operation_values(operation, values_name, values, out, channels - parts[0].channels) < 0)
         return -1;
     return parts[0].channels;
@@ -123,4 +123,4 @@ PS3C_OPERATION(attention,
                "softmax(q k^T / sqrt(head_dim)) v, rows (segments, tokens, heads * head_dim).\n\n"
                "Segment s of q sees segment s % len(cached_k) of the cached tokens, then its own. last_query_mask: "
                "(segments,\n"
-               "tokens) uint8. fused: q, k and v lie in one activation, as the engine has them.");
+               "tokens) uint8. fused: q, k and v are in one activation, as in the engine.");

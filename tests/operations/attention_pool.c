@@ -50,4 +50,4 @@ cleanup:
 PS3C_OPERATION(attention_pool, "attention_pool(query, keys_values, *, heads, mask=None, dtype='float32', level=None,\n"
                                "               threads=0)\n--\n\n"
                                "One query (1, 1, C) over each segment of keys_values (S, T, 2 C): (1, S, C).\n\n"
-                               "mask: (S, T) uint8, 1 where a token counts.");
+                               "mask: (S, T) uint8, 1 if the token is used.");

@@ -1,4 +1,4 @@
-/* class_mask: the keys that a text's class token may see. */
+/* class_mask: the keys that a text's class token sees. */
 #include "shared/operation.h"
 
 static PyObject *class_mask(PyObject *module, PyObject *positional, PyObject *named)
@@ -33,4 +33,4 @@ cleanup:
 
 PS3C_OPERATION(class_mask, "class_mask(ids, pad_id, *, first=0, segments=0, dtype='float32', level=None,\n"
                            "           threads=0)\n--\n\n"
-                           "(segments, length + 1) uint8: keys that the class token may see.");
+                           "(segments, length + 1) uint8: 1 for a key that the class token sees.");

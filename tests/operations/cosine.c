@@ -1,4 +1,4 @@
-/* cosine: of each token's features with its image's prompt. */
+/* cosine: cosine similarity of each token's features with its image's prompt. */
 #include "shared/operation.h"
 
 static PyObject *cosine(PyObject *module, PyObject *positional, PyObject *named)
@@ -39,5 +39,5 @@ cleanup:
 }
 
 PS3C_OPERATION(cosine, "cosine(features, prompt, *, dtype='float32', level=None, threads=0)\n--\n\n"
-                       "Cosine of each row of features (S, T, C) with prompt (S, C; a broadcast row\n"
-                       "serves all): float32 (S, T).");
+                       "Cosine similarity of each row of features (S, T, C) with prompt (S, C), which\n"
+                       "may be a broadcast row: float32 (S, T).");

@@ -1,4 +1,4 @@
-/* depthwise: 7x7 convolution of each channel alone. */
+/* depthwise: 7x7 depthwise convolution. */
 #include "shared/operation.h"
 
 static PyObject *depthwise(PyObject *module, PyObject *positional, PyObject *named)

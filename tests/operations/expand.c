@@ -1,4 +1,4 @@
-/* expand: low-res probabilities to the grid of one scale. */
+/* expand: resizes low-res probabilities to the grid of one scale. */
 #include "shared/operation.h"
 
 #include <limits.h>
@@ -48,7 +48,8 @@ cleanup:
 }
 
 PS3C_OPERATION(
-    expand, "expand(probs, rows, cols, *, gt=None, gt_rows=1, gt_cols=1, smooth=False, dtype='float32', level=None,\n"
-            "       threads=0)\n--\n\n"
-            "Probabilities (B, h, w) float32 to (B, rows, cols) of dtype. gt: (B, any, any) of any dtype and strides,\n"
-            "uint16 meaning bfloat16; gt_rows, gt_cols: the first high-res grid.");
+    expand,
+    "expand(probs, rows, cols, *, gt=None, gt_rows=1, gt_cols=1, smooth=False, dtype='float32', level=None,\n"
+    "       threads=0)\n--\n\n"
+    "Resizes probabilities, float32 (B, h, w), to (B, rows, cols) of dtype. gt: (B, any, any) of any dtype and\n"
+    "strides, uint16 is bfloat16. gt_rows, gt_cols: the first high-res grid.");

@@ -1,7 +1,7 @@
 /* gemm: act(x W^T + bias) * scale + residual. */
 #include "shared/operation.h"
 
-/* The destination: a copy of `into`, or a new activation of just the outputs. */
+/* The destination: a copy of `into`, or a new activation of the n outputs. */
 static int take_destination(ps3c_operation *operation, PyObject *into, const ps3c_activation *x, int64_t channels,
                             ps3c_activation *y)
 {
@@ -16,7 +16,7 @@ static int take_destination(ps3c_operation *operation, PyObject *into, const ps3
     return 0;
 }
 
-/* (n, k), or (k, n) when transposed; neighbouring elements adjacent, rows any distance apart. */
+/* (n, k), or (k, n) if transposed. The elements of a row are adjacent; rows have any distance. */
 static int take_weight(ps3c_operation *operation, PyObject *object, int64_t k, ps3c_gemm_args *args)
 {
     ps3c_tensor view;
@@ -118,6 +118,6 @@ PS3C_OPERATION(
     "gemm(x, weight, bias=None, *, act='none', scale=None, residual=None, transposed=False, values_from=-1,\n"
     "     out_channel=0, into=None, in_place=False, dtype='float32', level=None, threads=0)\n--\n\n"
     "act(x W^T + bias) * scale + residual as rows (segments, tokens, n).\n\n"
-    "weight: (n, k), or (k, n) with transposed; rows may lie apart. values_from: outputs from here on go through\n"
-    "the layout of attention values and back (-1: none). into: rows whose channels from out_channel on are\n"
-    "replaced, returned whole. in_place: the residual is the destination.");
+    "weight: (n, k), or (k, n) with transposed; rows may have any distance. values_from: outputs from this one on\n"
+    "are converted to the layout of attention values and back (-1: none). into: rows to return, with their channels\n"
+    "from out_channel on replaced. in_place: the residual is the destination.");

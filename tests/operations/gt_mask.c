@@ -1,4 +1,4 @@
-/* gt_mask: the tokens that lie on the ground truth. */
+/* gt_mask: the tokens inside the ground truth. */
 #include "shared/operation.h"
 
 static PyObject *gt_mask(PyObject *module, PyObject *positional, PyObject *named)
@@ -43,4 +43,4 @@ cleanup:
 
 PS3C_OPERATION(gt_mask, "gt_mask(gt, scales, positions, *, dtype='float32', level=None, threads=0)\n"
                         "--\n\n"
-                        "uint8 (B, tokens): is the area-resized gt not 0 at each token's patch?");
+                        "uint8 (B, tokens): 1 if the area-resized gt is not 0 at the token's patch.");

@@ -1,4 +1,4 @@
-/* resize_columns, resize_rows: a decoded image to another width, then height. The CPU's alone. */
+/* resize_columns, resize_rows: resize a decoded image to another width, then to another height. Only on the CPU. */
 #include "shared/operation.h"
 
 #include <limits.h>
@@ -9,7 +9,7 @@ static int needs_cpu(const ps3c_operation *operation)
                                          : ps3c_operation_refuse("level", "got 'cuda', expected a level of the CPU");
 }
 
-/* firsts, counts: int64 (outputs,); weights: int32 (outputs, most). All within `inputs`. */
+/* firsts, counts: int64 (outputs,); weights: int32 (outputs, most). ValueError if an output reads outside `inputs`. */
 static int take_taps(ps3c_operation *operation, PyObject *firsts, PyObject *counts, PyObject *weights, int64_t inputs,
                      ps3c_taps *taps)
 {
@@ -111,11 +111,11 @@ cleanup:
 
 PS3C_OPERATION(resize_columns,
                "resize_columns(pixels, firsts, counts, weights, *, dtype='float32', level=None, threads=0)\n--\n\n"
-               "Rows of uint8 (rows, width, 3 or 4) to another width: uint8 (rows, outputs, 4).\n\n"
+               "Resizes rows of uint8 (rows, width, 3 or 4) to another width: uint8 (rows, outputs, 4).\n\n"
                "Output i is the sum of counts[i] inputs from firsts[i] on, times weights[i], in units of 2^-22.");
 
 PS3C_OPERATION(resize_rows,
                "resize_rows(pixels, firsts, counts, weights, mean, std, *, dtype='float32', level=None,\n"
                "            threads=0)\n--\n\n"
-               "Columns of uint8 (rows, width, 4) to another height, then (v / 255 - mean) / std of each byte v:\n"
+               "Resizes uint8 (rows, width, 4) to another height; then (v / 255 - mean) / std of each byte v:\n"
                "float32 (3, outputs, width).");

@@ -1,4 +1,4 @@
-/* max_pool: adaptive maximum over a map. */
+/* max_pool: adaptive max pooling of a map. */
 #include "shared/operation.h"
 
 static PyObject *max_pool(PyObject *module, PyObject *positional, PyObject *named)

@@ -61,5 +61,5 @@ PS3C_OPERATION(
     "patch_gather(pixels, patch, scales, *, positions=None, segments=0, dtype='float32', level=None,\n"
     "             threads=0)\n--\n\n"
     "Patches of pixels (B, 3, H, W; any strides) as rows (segments, tokens, 3 * patch * patch).\n\n"
-    "scales: (height, width, rows, cols) tuples. positions: (segments, tokens) int32 among the patches of all\n"
-    "scales, None: all of them. segments: a multiple of B, 0: B.");
+    "scales: (height, width, rows, cols) tuples. positions: (segments, tokens) int32, indices of patches of all\n"
+    "scales; None: all patches. segments: a multiple of B; 0: B.");

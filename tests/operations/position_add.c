@@ -21,7 +21,7 @@ static const void *take_table(ps3c_operation *operation, const char *name, PyObj
     return data;
 }
 
-/* One table or None a scale. */
+/* Reads one table, or None, for each scale. */
 static int take_residuals(ps3c_operation *operation, PyObject *object, const ps3c_position_add_args *args,
                           const void **tables, int64_t *sides)
 {

@@ -1,4 +1,4 @@
-/* rank: places in a stable descending order. */
+/* rank: places in a stable descending sort. */
 #include "shared/operation.h"
 
 #include <limits.h>
@@ -37,5 +37,5 @@ cleanup:
 }
 
 PS3C_OPERATION(rank, "rank(probs, *, dtype='float32', level=None, threads=0)\n--\n\n"
-                     "Places in a stable descending order, NaN last: (B, rows, cols) to int32\n"
+                     "Places of probs (B, rows, cols) in a stable descending sort, NaN last: int32\n"
                      "(B, rows * cols).");

@@ -1,7 +1,7 @@
-/* from_rows, to_rows, copy_channels: rows into activations and out of them; activation_bytes. */
+/* from_rows, to_rows, copy_channels: convert between rows and activations; activation_bytes. */
 #include "shared/operation.h"
 
-/* Reads by the layout's own indices, so that to_rows cannot hide what from_rows did. */
+/* Reads single elements by the layout's indices, so that to_rows cannot hide an error of from_rows. */
 static PyObject *from_rows(PyObject *module, PyObject *positional, PyObject *named)
 {
     static char *keywords[] = {"rows", PS3C_OPTIONS_KEYWORDS};
@@ -36,7 +36,7 @@ cleanup:
     return result;
 }
 
-/* row_of within out, and the destination large enough. */
+/* Checks that row_of is within out and that the destination is large enough. */
 static int check_destination(const ps3c_to_rows_args *args, const ps3c_tensor *out)
 {
     int64_t segments = args->x->segments, tokens = args->x->tokens;
@@ -148,7 +148,7 @@ static PyObject *activation_bytes(PyObject *module, PyObject *positional, PyObje
 }
 
 PS3C_OPERATION(from_rows, "from_rows(rows, *, dtype='float32', level=None, threads=0)\n--\n\n"
-                          "Rows into an activation, read back one element at a time.");
+                          "Converts rows to an activation and reads it back one element at a time.");
 
 PS3C_OPERATION(to_rows, "to_rows(x, into, *, row_of=None, first_row=0, dtype='float32', level=None, threads=0)\n"
                         "--\n\n"
@@ -161,4 +161,4 @@ PS3C_OPERATION(copy_channels, "copy_channels(x, y, at, *, dtype='float32', level
 
 PS3C_OPERATION(activation_bytes, "activation_bytes(segments, tokens, channels, *, dtype='float32', level=None,\n"
                                  "                 threads=0)\n--\n\n"
-                                 "Bytes of an activation, or None when they do not fit a size_t.");
+                                 "Size of an activation in bytes, or None on overflow.");

@@ -52,5 +52,5 @@ PS3C_OPERATION(
     token_embedding,
     "token_embedding(ids, table, positions, *, class_token=None, first=0, segments=0, dtype='float32',\n"
     "                level=None, threads=0)\n--\n\n"
-    "Rows of table (vocabulary, channels) named by ids (batch, length; int64, any strides), plus positions; the\n"
-    "class token comes last. Texts first .. first + segments - 1; segments 0: the rest.");
+    "Rows of table (vocabulary, channels) selected by ids (batch, length; int64, any strides), plus positions. The\n"
+    "class token is last. Texts first .. first + segments - 1; segments 0: all texts from first on.");

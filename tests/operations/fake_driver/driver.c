@@ -1,10 +1,10 @@
-/* A libcuda.so.1 with the functions that shared_memory.c calls. FAKE_DRIVER_FAIL=name: that one fails. */
+/* A libcuda.so.1 with the functions that shared_memory.c calls. FAKE_DRIVER_FAIL=name makes that function fail. */
 #include <stdlib.h>
 #include <string.h>
 
 enum { OUT_OF_MEMORY = 2, ILLEGAL_ADDRESS = 700 };
 
-int fake_allocated, fake_released, fake_waited; /* calls that did not fail */
+int fake_allocated, fake_released, fake_waited; /* successful calls */
 
 static int fails(const char *name)
 {

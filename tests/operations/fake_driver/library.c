@@ -1,5 +1,5 @@
-/* A CUDA library that says its device memory is not the host's, with the kernels of the one that FAKE_DRIVER_KERNELS
- * names, which run on the CPU. */
+/* A CUDA library that reports device memory which is not host memory. Its kernels are those of the CPU emulator that
+ * the environment variable FAKE_DRIVER_KERNELS names. */
 #include "../../../csrc/contract/backend.h"
 
 #include <dlfcn.h>

@@ -1,4 +1,4 @@
-/* Rows into activations and out of them. See operation.h. */
+/* Converts between rows and activations. See operation.h. */
 #include "layouts.h"
 #include "operation.h"
 
@@ -107,7 +107,7 @@ PyObject *ps3c_operation_rows(ps3c_operation *operation, const ps3c_activation *
     if (!args.out)
         return NULL;
     PS3C_OPERATION_RUN(operation, to_rows, &args);
-    ps3c_operation_took(operation, seconds); /* the operation's own time, without that of to_rows */
+    ps3c_operation_took(operation, seconds); /* exclude the time of to_rows */
     for (int64_t i = 0; i < x->segments * x->tokens; i++)
         for (int64_t c = values_from; c < x->channels; c++)
             ps3c_layout_write(

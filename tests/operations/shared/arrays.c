@@ -35,8 +35,8 @@ static int wanted_dtype(const ps3c_operation *operation, ps3c_element_kind kind)
     return PS3C_ANY;
 }
 
-/* Elements from the lowest to the highest that the view, which is not empty, reaches; *low: the lowest, seen from
- * data (not above 0). */
+/* Number of elements from the lowest to the highest element of a view that is not empty. *low: offset of the lowest
+ * from data, 0 or negative. */
 static size_t span_of(const ps3c_tensor *view, ptrdiff_t *low)
 {
     ptrdiff_t high = 0;
@@ -49,7 +49,7 @@ static size_t span_of(const ps3c_tensor *view, ptrdiff_t *low)
     return (size_t)(high - *low + 1);
 }
 
-/* A view of the caller's array: its elements, its dimensions, and none of them 0. */
+/* Views the caller's array and checks its element type and ndim, and that it is not empty. */
 static int view_array(const ps3c_operation *operation, const char *name, PyObject *object, ps3c_element_kind kind,
                       int ndim, ps3c_tensor *view)
 {
@@ -63,8 +63,8 @@ static int view_array(const ps3c_operation *operation, const char *name, PyObjec
     return 0;
 }
 
-/* Copies the memory that the view spans and points the view into the copy, which is aligned, or else placed within 64
- * bytes as the original is. */
+/* Copies the memory that the view spans and points the view to the copy. The copy is aligned, or has the original's
+ * offset from 64 bytes. */
 static int copy_span(ps3c_operation *operation, ps3c_tensor *view, bool aligned)
 {
     const size_t size = ps3c_dtype_bytes(view->dtype);

@@ -3,7 +3,7 @@
 
 #include "../../../kernels/cpu/cpu.h"
 
-/* ---- cpu: panels of 48 tokens, in pairs of 16-bit channels; kernels/cpu/cpu.h says it all ---------------------- */
+/* ---- cpu: panels of 48 tokens, in pairs of 16-bit channels; described in kernels/cpu/cpu.h ---------------------- */
 
 static int64_t cpu_room(const ps3c_activation *x) { return ps3c_panels(x->tokens) * PS3C_PANEL; }
 

@@ -1,4 +1,4 @@
-/* One backend operation called on NumPy arrays: its backend, its memory, its time. See operation.h. */
+/* One call of a backend operation on NumPy arrays: backend, memory and time. See operation.h. */
 #include "operation.h"
 
 #include <time.h>
@@ -89,7 +89,7 @@ int ps3c_operation_begin(ps3c_operation *operation, const ps3c_operation_options
     return 0;
 }
 
-/* An error while memory is given back: reported beside the operation's result or exception, which stays. */
+/* Reports an error of releasing memory as unraisable. The operation's result or exception is kept. */
 static void report(const ps3c_operation *operation, ps3c_status status)
 {
     PyObject *type, *value, *traceback;

@@ -1,5 +1,5 @@
-/* TensorView: a torch tensor's memory, borrowed by csrc/binding/dlpack.c. It shows what the engine sees, and when the
- * memory is given back. */
+/* TensorView: a torch tensor borrowed by csrc/binding/dlpack.c. Tests use it to see the tensor as the engine does, and
+ * to see when it is returned. */
 #include "../../../csrc/binding/binding.h"
 
 typedef struct ps3c_tensor_view {
@@ -43,7 +43,7 @@ static PyObject *ps3c_tensor_view_release(PyObject *object, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-/* The elements in row-major order, whatever the strides. */
+/* The elements in row-major order, for any strides. */
 static PyObject *ps3c_tensor_view_bytes(PyObject *object, PyObject *unused)
 {
     (void)unused;
@@ -123,9 +123,9 @@ static PyObject *ps3c_tensor_view_route(PyObject *object, void *unused)
 
 static PyMethodDef ps3c_tensor_view_methods[] = {
     {"release", ps3c_tensor_view_release, METH_NOARGS,
-     "release($self, /)\n--\n\nGives the memory back. Can be repeated."},
+     "release($self, /)\n--\n\nReturns the memory. A second call does nothing."},
     {"tobytes", ps3c_tensor_view_bytes, METH_NOARGS,
-     "tobytes($self, /)\n--\n\nThe elements in row-major order, copied."},
+     "tobytes($self, /)\n--\n\nA copy of the elements in row-major order."},
     {NULL, NULL, 0, NULL},
 };
 
