@@ -190,10 +190,6 @@ const ps3c_tensor *ps3c_borrowed_take_workspace(ps3c_borrowed *borrowed, const c
 
 /* ---- model.c: code that VisionModel and TextModel share ---------------------------------------------------------- */
 
-/* ps3c_vision_weight_info or ps3c_text_weight_info. */
-typedef ps3c_status ps3c_weight_info_function(ps3c_context *context, const void *config, int64_t index,
-                                              ps3c_weight_info *info);
-
 typedef struct ps3c_model {
     PyObject base;
     union {
@@ -204,8 +200,17 @@ typedef struct ps3c_model {
     ps3c_weight_info *weight_infos; /* [weight_count] */
 } ps3c_model;
 
-/* Sets weight_count and weight_infos from self->config, which must have been checked. */
-int ps3c_model_list_weights(ps3c_model *self, ps3c_context *context, int64_t count, ps3c_weight_info_function *info);
+/* The functions in which the two kinds of models differ. Each works on the model's own part of config. */
+typedef struct ps3c_tower {
+    const char *format; /* of the constructor's arguments, for PyArg_ParseTupleAndKeywords: "O:VisionModel" */
+    int (*parse)(PyObject *dict, ps3c_model *model); /* 0, or -1 with an exception */
+    ps3c_status (*check)(ps3c_context *context, const ps3c_model *model);
+    int64_t (*weight_count)(const ps3c_model *model);
+    ps3c_status (*weight_info)(ps3c_context *context, const ps3c_model *model, int64_t index, ps3c_weight_info *info);
+} ps3c_tower;
+
+/* Constructor: parses and checks the configuration and lists the weights. NULL with an exception. */
+PyObject *ps3c_model_new(const ps3c_tower *tower, PyTypeObject *type, PyObject *args, PyObject *kwargs);
 void ps3c_model_dealloc(PyObject *self);
 /* Attribute `weights`: a list of (name, shape). */
 PyObject *ps3c_model_weights(PyObject *self, void *unused);

@@ -55,6 +55,13 @@ typedef struct ps3c_reader {
     int64_t *owned;          /* the memory of EACH */
 } ps3c_reader;
 
+/* A reader of the arguments of a call. whole: "run()". positional: how many may be given by position. */
+static inline ps3c_reader ps3c_call_reader(const char *whole, const ps3c_field *fields, int positional, void *target)
+{
+    return (ps3c_reader){
+        .fields = fields, .target = target, .format = "%s", .whole = whole, .call = true, .positional = positional};
+}
+
 /* Reads the arguments in the order of the table. args: a tuple or NULL; kwargs: a dict or NULL. TypeError: an unknown
  * or missing argument of a call, or a value of another type. ValueError: an invalid value, or an unknown or missing
  * entry of a configuration. */

@@ -1,20 +1,43 @@
-/* Code that VisionModel and TextModel share: the list of weights. */
+/* Code that VisionModel and TextModel share: the constructor and the list of weights. */
 #include "binding.h"
 
-int ps3c_model_list_weights(ps3c_model *self, ps3c_context *context, int64_t count, ps3c_weight_info_function *info)
+static ps3c_status ps3c_model_list_weights(const ps3c_tower *tower, ps3c_model *self, ps3c_context *context)
 {
+    const int64_t count = tower->weight_count(self);
     ps3c_status status = PS3C_OK;
     self->weight_infos = PyMem_New(ps3c_weight_info, count);
     if (self->weight_infos == NULL)
-        status = PS3C_ERROR_MEMORY;
+        return PS3C_ERROR_MEMORY;
     for (int64_t i = 0; i < count && status == PS3C_OK; i++)
-        status = info(context, &self->config, i, &self->weight_infos[i]);
-    if (status != PS3C_OK) {
-        ps3c_python_error(context, status);
+        status = tower->weight_info(context, self, i, &self->weight_infos[i]);
+    self->weight_count = status == PS3C_OK ? count : 0;
+    return status;
+}
+
+static int ps3c_model_fill(const ps3c_tower *tower, ps3c_model *self, PyObject *config)
+{
+    ps3c_call call = {0};
+    if (tower->parse(config, self) < 0 || ps3c_call_begin(&call, 0, NULL) < 0)
         return -1;
-    }
-    self->weight_count = count;
-    return 0;
+    ps3c_status status = tower->check(call.context, self);
+    if (status == PS3C_OK)
+        status = ps3c_model_list_weights(tower, self, call.context);
+    if (status != PS3C_OK)
+        ps3c_python_error(call.context, status);
+    ps3c_call_end(&call);
+    return status == PS3C_OK ? 0 : -1;
+}
+
+PyObject *ps3c_model_new(const ps3c_tower *tower, PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *keywords[] = {"config", NULL};
+    PyObject *config;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, tower->format, keywords, &config))
+        return NULL;
+    ps3c_model *self = (ps3c_model *)PyType_GenericAlloc(type, 0);
+    if (self != NULL && ps3c_model_fill(tower, self, config) < 0)
+        Py_CLEAR(self);
+    return (PyObject *)self;
 }
 
 void ps3c_model_dealloc(PyObject *self)

@@ -47,37 +47,28 @@ static const ps3c_field ps3c_text_run_fields[] = {
 
 /* ---- TextModel ------------------------------------------------------------------------------------------------- */
 
-static ps3c_status ps3c_text_info(ps3c_context *context, const void *config, int64_t index, ps3c_weight_info *info)
+static int ps3c_text_parse(PyObject *dict, ps3c_model *model)
 {
-    return ps3c_text_weight_info(context, config, index, info);
+    return ps3c_parse_text_config(dict, &model->config.text);
 }
-
-static int ps3c_text_model_fill(ps3c_model *self, PyObject *config)
+static ps3c_status ps3c_text_check(ps3c_context *context, const ps3c_model *model)
 {
-    ps3c_text_config *text = &self->config.text;
-    ps3c_call call = {0};
-    if (ps3c_parse_text_config(config, text) < 0 || ps3c_call_begin(&call, 0, NULL) < 0)
-        return -1;
-    ps3c_status status = ps3c_text_config_check(call.context, text);
-    int failed = status != PS3C_OK;
-    if (failed)
-        ps3c_python_error(call.context, status);
-    else
-        failed = ps3c_model_list_weights(self, call.context, ps3c_text_weight_count(text), ps3c_text_info);
-    ps3c_call_end(&call);
-    return failed ? -1 : 0;
+    return ps3c_text_config_check(context, &model->config.text);
+}
+static int64_t ps3c_text_count(const ps3c_model *model) { return ps3c_text_weight_count(&model->config.text); }
+static ps3c_status ps3c_text_info(ps3c_context *context, const ps3c_model *model, int64_t index, ps3c_weight_info *info)
+{
+    return ps3c_text_weight_info(context, &model->config.text, index, info);
 }
 
 static PyObject *ps3c_text_model_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *keywords[] = {"config", NULL};
-    PyObject *config;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O:TextModel", keywords, &config))
-        return NULL;
-    ps3c_model *self = (ps3c_model *)PyType_GenericAlloc(type, 0);
-    if (self != NULL && ps3c_text_model_fill(self, config) < 0)
-        Py_CLEAR(self);
-    return (PyObject *)self;
+    static const ps3c_tower tower = {.format = "O:TextModel",
+                                     .parse = ps3c_text_parse,
+                                     .check = ps3c_text_check,
+                                     .weight_count = ps3c_text_count,
+                                     .weight_info = ps3c_text_info};
+    return ps3c_model_new(&tower, type, args, kwargs);
 }
 
 static PyObject *ps3c_text_model_plan(PyObject *object, PyObject *args, PyObject *kwargs)
@@ -85,12 +76,7 @@ static PyObject *ps3c_text_model_plan(PyObject *object, PyObject *args, PyObject
     ps3c_model *self = (ps3c_model *)object;
     ps3c_text_plan_object *result = NULL;
     ps3c_text_request request = {0};
-    ps3c_reader reader = {.fields = ps3c_text_request_fields,
-                          .target = &request,
-                          .format = "%s",
-                          .whole = "plan()",
-                          .call = true,
-                          .positional = 2};
+    ps3c_reader reader = ps3c_call_reader("plan()", ps3c_text_request_fields, 2, &request);
     ps3c_call call = {0};
     if (ps3c_read_arguments(&reader, args, kwargs) < 0 || ps3c_call_begin(&call, 0, NULL) < 0)
         goto cleanup;
@@ -147,17 +133,12 @@ static PyObject *ps3c_text_plan_run(PyObject *object, PyObject *args, PyObject *
     ps3c_text_plan_object *self = (ps3c_text_plan_object *)object;
     ps3c_text_run_args a = {0};
     ps3c_borrowed borrowed = {0};
-    ps3c_reader reader = {.fields = ps3c_text_run_fields,
-                          .target = &a,
-                          .format = "%s",
-                          .whole = "run()",
-                          .call = true,
-                          .positional = 2,
-                          .borrowed = &borrowed,
-                          .model = self->model};
+    ps3c_reader reader = ps3c_call_reader("run()", ps3c_text_run_fields, 2, &a);
     ps3c_call call = {0};
     PyObject *result = NULL;
     ps3c_status status;
+    reader.borrowed = &borrowed;
+    reader.model = self->model;
     if (ps3c_borrowed_open(&borrowed, ps3c_state_of_instance(object), self->request.device,
                            self->model->weight_count + 4) < 0 ||
         ps3c_read_arguments(&reader, args, kwargs) < 0 || ps3c_call_begin(&call, a.threads, a.level) < 0)

@@ -74,37 +74,29 @@ static const ps3c_field ps3c_vision_run_fields[] = {
 
 /* ---- VisionModel --------------------------------------------------------------------------------------------- */
 
-static ps3c_status ps3c_vision_info(ps3c_context *context, const void *config, int64_t index, ps3c_weight_info *info)
+static int ps3c_vision_parse(PyObject *dict, ps3c_model *model)
 {
-    return ps3c_vision_weight_info(context, config, index, info);
+    return ps3c_parse_vision_config(dict, &model->config.vision);
 }
-
-static int ps3c_vision_model_fill(ps3c_model *self, PyObject *config)
+static ps3c_status ps3c_vision_check(ps3c_context *context, const ps3c_model *model)
 {
-    ps3c_vision_config *vision = &self->config.vision;
-    ps3c_call call = {0};
-    if (ps3c_parse_vision_config(config, vision) < 0 || ps3c_call_begin(&call, 0, NULL) < 0)
-        return -1;
-    ps3c_status status = ps3c_vision_config_check(call.context, vision);
-    int failed = status != PS3C_OK;
-    if (failed)
-        ps3c_python_error(call.context, status);
-    else
-        failed = ps3c_model_list_weights(self, call.context, ps3c_vision_weight_count(vision), ps3c_vision_info);
-    ps3c_call_end(&call);
-    return failed ? -1 : 0;
+    return ps3c_vision_config_check(context, &model->config.vision);
+}
+static int64_t ps3c_vision_count(const ps3c_model *model) { return ps3c_vision_weight_count(&model->config.vision); }
+static ps3c_status ps3c_vision_info(ps3c_context *context, const ps3c_model *model, int64_t index,
+                                    ps3c_weight_info *info)
+{
+    return ps3c_vision_weight_info(context, &model->config.vision, index, info);
 }
 
 static PyObject *ps3c_vision_model_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *keywords[] = {"config", NULL};
-    PyObject *config;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O:VisionModel", keywords, &config))
-        return NULL;
-    ps3c_model *self = (ps3c_model *)PyType_GenericAlloc(type, 0);
-    if (self != NULL && ps3c_vision_model_fill(self, config) < 0)
-        Py_CLEAR(self);
-    return (PyObject *)self;
+    static const ps3c_tower tower = {.format = "O:VisionModel",
+                                     .parse = ps3c_vision_parse,
+                                     .check = ps3c_vision_check,
+                                     .weight_count = ps3c_vision_count,
+                                     .weight_info = ps3c_vision_info};
+    return ps3c_model_new(&tower, type, args, kwargs);
 }
 
 static PyObject *ps3c_vision_model_plan(PyObject *object, PyObject *args, PyObject *kwargs)
@@ -112,12 +104,7 @@ static PyObject *ps3c_vision_model_plan(PyObject *object, PyObject *args, PyObje
     ps3c_model *self = (ps3c_model *)object;
     ps3c_vision_plan_object *result = NULL;
     ps3c_vision_request request = {.num_look_close = PS3C_NONE, .num_token_look_close = PS3C_NONE, .hidden_states = 1};
-    ps3c_reader reader = {.fields = ps3c_vision_request_fields,
-                          .target = &request,
-                          .format = "%s",
-                          .whole = "plan()",
-                          .call = true,
-                          .positional = 3};
+    ps3c_reader reader = ps3c_call_reader("plan()", ps3c_vision_request_fields, 3, &request);
     ps3c_call call = {0};
     if (ps3c_read_arguments(&reader, args, kwargs) < 0 || ps3c_call_begin(&call, 0, NULL) < 0)
         goto cleanup;
@@ -182,18 +169,13 @@ static PyObject *ps3c_vision_plan_run(PyObject *object, PyObject *args, PyObject
     Py_ssize_t room = self->model->weight_count + info->hidden_states + 4 * info->num_high_scales + 6;
     ps3c_vision_run_args a = {.step = PS3C_ALL_STEPS};
     ps3c_borrowed borrowed = {0};
-    ps3c_reader reader = {.fields = ps3c_vision_run_fields,
-                          .target = &a,
-                          .format = "%s",
-                          .whole = "run()",
-                          .call = true,
-                          .positional = 2,
-                          .borrowed = &borrowed,
-                          .model = self->model,
-                          .counts = info};
+    ps3c_reader reader = ps3c_call_reader("run()", ps3c_vision_run_fields, 2, &a);
     ps3c_call call = {0};
     PyObject *result = NULL;
     ps3c_status status;
+    reader.borrowed = &borrowed;
+    reader.model = self->model;
+    reader.counts = info;
     if (ps3c_borrowed_open(&borrowed, ps3c_state_of_instance(object), self->request.device, room) < 0 ||
         ps3c_read_arguments(&reader, args, kwargs) < 0 || ps3c_call_begin(&call, a.threads, a.level) < 0)
         goto cleanup;
