@@ -119,8 +119,8 @@ static ps3c_status check_resize(ps3c_context *context, int64_t height, int64_t w
         return ps3c_fail(context, PS3C_ERROR_VALUE, "pixels: got %lld channels, expected 3 or 4", (long long)channels);
     if (height < 1 || width < 1 || out < 1 || height > limit || width > limit || out > limit)
         return ps3c_fail(context, PS3C_ERROR_VALUE,
-                         "pixels: got %lld x %lld to resize to %lld, expected 1 to 2^30 on each side",
-                         (long long)height, (long long)width, (long long)out);
+                         "pixels: got %lld x %lld to resize to %lld, expected sides of 1 to 2^30", (long long)height,
+                         (long long)width, (long long)out);
     if (filter != PS3C_BICUBIC && filter != PS3C_BILINEAR)
         return ps3c_fail(context, PS3C_ERROR_VALUE, "filter: got %d, expected PS3C_BILINEAR or PS3C_BICUBIC",
                          (int)filter);
