@@ -1,6 +1,7 @@
 """ps3c: NVIDIA's PS3 vision encoder and text tower, computed in C behind ps3-torch's Python API.
 
-`ps3c.load(folder)` is the short way: see ps3c.Encoder. The PS3 classes are ps3-torch's.
+`ps3c.load(folder)` returns a ps3c.Encoder, which encodes images and texts in one call each. The PS3 classes have the
+API of ps3-torch.
 """
 
 import importlib
@@ -68,7 +69,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Names are imported when they are first asked for: the command line's --help must not wait for torch."""
+    """Imports a name when it is first used, so that the command line's --help does not wait for torch."""
     if name in _HOMES:
         value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
         globals()[name] = value

@@ -1,8 +1,8 @@
-"""Is this process the `ps3c` command? It then imports torch and transformers only when a subcommand needs them.
+"""Tells whether this process is the `ps3c` command, which imports torch and transformers only when it needs them.
 
-Python imports the package `ps3c` before `ps3c.cli`, and torch takes seconds to import: too long for `ps3c --help`. So
-ps3c/__init__.py imports its names at once for everybody but the command. For library users
-nothing is delayed: after `import ps3c`, transformers' AutoModel knows the PS3 classes.
+Python imports the package `ps3c` before `ps3c.cli`. Importing torch takes seconds, which is too long for `ps3c --help`.
+Therefore ps3c/__init__.py registers the PS3 classes with transformers' AutoModel at once in every process except the
+command.
 """
 
 import os
@@ -11,7 +11,7 @@ import sys
 
 def is_running() -> bool:
     """True in the `ps3c` script and in `python -m ps3c`."""
-    if sys.argv[:1] == ["-m"]:  # Python is still looking for the module to run: this one, or one that imports ps3c
-        words = sys.orig_argv
-        return any(words[i : i + 2] == ["-m", "ps3c"] for i in range(len(words)))
+    if sys.argv[:1] == ["-m"]:  # Python has not found the -m module yet: it may be ps3c, or a module that imports ps3c
+        arguments = sys.orig_argv
+        return any(arguments[i : i + 2] == ["-m", "ps3c"] for i in range(len(arguments)))
     return bool(sys.argv) and os.path.basename(sys.argv[0]) == "ps3c"

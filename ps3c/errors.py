@@ -1,4 +1,4 @@
-"""The exceptions of ps3c's own. Each is also one of Python's, so that a general handler catches it."""
+"""ps3c's exceptions. Each is a subclass of a built-in exception, so that a general handler catches it."""
 
 import os
 
@@ -6,7 +6,11 @@ __all__ = ["CheckpointError", "ImageError", "MissingExtraError"]
 
 
 class CheckpointError(ValueError):
-    """A folder that cannot be used as a checkpoint. The message is one line: the folder and the reason."""
+    """The folder cannot be used as a checkpoint. The message is one line: the folder and the reason.
+
+    Attributes:
+        folder, reason: str.
+    """
 
     def __init__(self, folder, reason: str):
         super().__init__(f"{folder}: {reason}")
@@ -18,7 +22,11 @@ class CheckpointError(ValueError):
 
 
 class ImageError(ValueError):
-    """An image that cannot be used: `name` of it, and `reason`."""
+    """The image cannot be used. The message is its name and the reason.
+
+    Attributes:
+        name, reason: str.
+    """
 
     def __init__(self, name: str, reason: str):
         super().__init__(f"{name}: {reason}")
@@ -30,14 +38,14 @@ class ImageError(ValueError):
 
 
 class MissingExtraError(ImportError):
-    """An optional package is not installed. The message says which extra of ps3c to install."""
+    """An optional package is not installed. The message names the package and the command that installs it."""
 
 
-_LONGEST = 300  # characters of another package's message
+_LONGEST = 300  # characters; a longer message of another package is shortened
 
 
 def short_reason(error: object, folder: object = None) -> str:
-    """An error's message in one line of at most 300 characters, without the folder's name at its start."""
+    """An error's message in one line of at most 300 characters. A leading folder name is removed."""
     text = " ".join(str(error).split()) or type(error).__name__
     if folder is not None:
         text = text.removeprefix(f"{folder}: ").removeprefix(f"{folder}{os.sep}")

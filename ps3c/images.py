@@ -1,4 +1,4 @@
-"""Images from files, PIL images and arrays, as upright 8-bit RGB images."""
+"""Opens images from files, PIL images and arrays as upright 8-bit RGB images."""
 
 import os
 import threading
@@ -15,26 +15,27 @@ ImageSource = Union[str, "os.PathLike[str]", Image.Image, np.ndarray]
 
 THUMBNAIL = 768  # longest side in pixels
 
-_pillow = threading.RLock()  # guards Image.MAX_IMAGE_PIXELS, which is global
+_pillow = threading.RLock()  # protects the global variable Image.MAX_IMAGE_PIXELS
 
 
 def open_image(source: ImageSource, *, max_pixels: int | None = None, name: str = "image") -> tuple[Image.Image, str]:
-    """Opens an image: (PIL image of mode RGB, its name).
+    """Opens an image and returns it with its name.
 
-    Files: the rotation that EXIF asks for is done; of an animation or a document of pages the first one comes; 16 bits
-    are scaled to 8; palettes, grey, CMYK and others become RGB; an alpha channel is dropped, as .convert("RGB") does.
+    The EXIF orientation is applied. Of a file with several frames or pages, the first one is read. 16-bit values are
+    scaled to 8 bits. Palette, grey, CMYK and other modes are converted to RGB. An alpha channel is dropped, as
+    .convert("RGB") does.
 
     Args:
         source: a path, a PIL image, or an array (H, W) or (H, W, 3 or 4) of uint8, uint16, or floats from 0 to 1.
-        max_pixels: most pixels of an image; None: PIL.Image.MAX_IMAGE_PIXELS, Pillow's guard against files that unpack
-            to more than memory holds.
-        name: of a source that has none.
+        max_pixels: the largest accepted number of pixels. None: PIL.Image.MAX_IMAGE_PIXELS, Pillow's protection
+            against files that decompress to very large images.
+        name: the name of a source that has none.
 
     Returns:
-        The image, which shares no memory with the source, and the path as it was given, or name.
+        A PIL image of mode RGB, which shares no memory with the source, and its name: the path as given, or `name`.
 
     Raises:
-        ImageError: it cannot be read, or has too many pixels. TypeError: source is something else.
+        ImageError: the image cannot be read, or has too many pixels. TypeError: source has another type.
     """
     most = Image.MAX_IMAGE_PIXELS if max_pixels is None else max_pixels
     if isinstance(source, np.ndarray):
@@ -50,7 +51,7 @@ def open_image(source: ImageSource, *, max_pixels: int | None = None, name: str 
 
 
 def thumbnail(image: Image.Image) -> Image.Image:
-    """A copy whose longest side is at most THUMBNAIL pixels."""
+    """A copy of the image, scaled down so that its longest side has at most THUMBNAIL pixels."""
     small = image.copy()
     small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BICUBIC)
     return small
@@ -58,15 +59,15 @@ def thumbnail(image: Image.Image) -> Image.Image:
 
 def _read(name: str, most: int | None) -> Image.Image:
     if not os.path.exists(name):
-        raise ImageError(name, "there is no such file")
+        raise ImageError(name, "the file does not exist")
     if os.path.isdir(name):
-        raise ImageError(name, "is a folder, expected an image file")
+        raise ImageError(name, "got a folder, expected an image file")
     try:
-        with _no_pillow_limit():  # reads a header only; _as_rgb looks at the size before anything is unpacked
+        with _no_pillow_limit():  # reads only the header; _as_rgb checks the size before decoding
             image = Image.open(name)
     except UnidentifiedImageError as error:
-        raise ImageError(name, "is not an image, or of a kind that Pillow does not know") from error
-    except Exception as error:  # Pillow's plugins raise all kinds
+        raise ImageError(name, "is not an image, or has a format that Pillow does not support") from error
+    except Exception as error:  # Pillow's plugins raise exceptions of many types
         raise ImageError(name, _cannot("opened", error)) from error
     with image:
         return _as_rgb(image, name, most)
@@ -74,17 +75,17 @@ def _read(name: str, most: int | None) -> Image.Image:
 
 def _as_rgb(image: Image.Image, name: str, most: int | None) -> Image.Image:
     _check_pixel_count(image.width, image.height, name, most)
-    pillows = Image.MAX_IMAGE_PIXELS
+    pillow_limit = Image.MAX_IMAGE_PIXELS
     try:
-        if pillows is not None and image.width * image.height > pillows:
-            with _no_pillow_limit():  # some plugins ask again
+        if pillow_limit is not None and image.width * image.height > pillow_limit:
+            with _no_pillow_limit():  # some plugins check the limit again while decoding
                 image.load()
         else:
             image.load()
         upright = _upright(image)
         if upright.mode.startswith(("I", "F")):
             return _from_array(_wide_grey(np.asarray(upright), name), name)
-        return upright.convert("RGB")  # a copy in any case
+        return upright.convert("RGB")  # always a copy
     except (ImageError, MemoryError):
         raise
     except Exception as error:
@@ -96,7 +97,7 @@ def _upright(image: Image.Image) -> Image.Image:
         return ImageOps.exif_transpose(image)
     except MemoryError:
         raise
-    except Exception:  # damaged EXIF; the pixels are good
+    except Exception:  # the EXIF data is damaged, the pixels are not
         return image
 
 
@@ -115,7 +116,7 @@ def _check_pixel_count(width: int, height: int, name: str, most: int | None) -> 
         raise ImageError(
             name,
             f"has {width} x {height} = {width * height} pixels, more than the limit of {most}; "
-            "max_pixels (--max-pixels) raises it",
+            "max_pixels (--max-pixels) sets the limit",
         )
 
 
@@ -125,7 +126,7 @@ def _cannot(what: str, error: Exception) -> str:
 
 
 def _wide_grey(pixels: np.ndarray, name: str) -> np.ndarray:
-    """Pixels of Pillow's integer and float modes, as _from_array takes them."""
+    """Pixels of Pillow's integer and float modes, in a dtype that _from_array accepts."""
     if pixels.dtype.kind == "f":
         return pixels
     low, high = int(pixels.min(initial=0)), int(pixels.max(initial=0))
@@ -143,7 +144,7 @@ def _from_array(pixels: np.ndarray, name: str) -> Image.Image:
         pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
     elif pixels.dtype.kind == "f":
         low, high = pixels.min(), pixels.max()
-        if not (low >= 0 and high <= 1):  # nor NaN
+        if not (low >= 0 and high <= 1):  # also refuses NaN
             raise ImageError(name, f"has values from {low} to {high}, expected floats from 0 to 1")
         pixels = np.rint(pixels.astype(np.float32) * 255).astype(np.uint8)
     elif pixels.dtype != np.uint8:

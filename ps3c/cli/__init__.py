@@ -1,7 +1,7 @@
-"""The `ps3c` command: one file a subcommand, each with HELP, add_arguments(parser) and run(arguments) -> exit code; its
-docstring is what its --help says first.
+"""The `ps3c` command. Each subcommand is one file with HELP, add_arguments(parser) and run(arguments) -> exit code.
 
-Nothing here imports torch, NumPy or transformers before a subcommand runs, so that --help is quick.
+The docstring of the file is the first part of the subcommand's --help. Nothing here imports torch, NumPy or
+transformers before a subcommand runs, so that --help is quick.
 """
 
 import argparse
@@ -19,7 +19,7 @@ SUBCOMMANDS = ("info", "embed", "text", "search", "look", "bench", "check", "doc
 
 class _Parser(argparse.ArgumentParser):
     def __init__(self, *args, **kwargs):
-        # An option cut short may become ambiguous when another one comes; scripts should not depend on it.
+        # Abbreviated options are refused: a new option could make an abbreviation ambiguous and break a script.
         super().__init__(*args, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
 
     def error(self, message: str) -> NoReturn:
@@ -39,11 +39,12 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of all subcommands, for main and for the documentation."""
     parser = _Parser(
         prog="ps3c",
-        description="PS3 vision encoder: looks at a whole image, then closely where it matters.",
-        epilog=f"{_errors.EXIT_CODES}\n`ps3c COMMAND --help` says more. Results go to stdout or to a file, all else to "
-        "stderr. NO_COLOR=1: no colours.",
+        description="PS3 vision encoder: encodes the whole image at low resolution, then selected patches at high "
+        "resolution.",
+        epilog=f"{_errors.EXIT_CODES}\n`ps3c COMMAND --help` lists the arguments of a command. Results are written to "
+        "stdout or to a file, messages to stderr. NO_COLOR=1 disables colours.",
     )
-    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and leave")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     parser.set_defaults(verbose=False)
     add_verbose(parser)
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
@@ -60,15 +61,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command `argv` (sys.argv[1:] when None). Returns its exit code; raises nothing."""
     try:
         arguments = build_parser().parse_args(argv)
-    except SystemExit as end:  # argparse's way out, after --help, --version or a usage error
+    except SystemExit as end:  # argparse raises it after --help, --version or a usage error
         return end.code if isinstance(end.code, int) else _errors.USAGE
     try:
         with _console.short_warnings():
             code = arguments.run(arguments)
             sys.stdout.flush()
         return code
-    except BrokenPipeError:  # the reader of our stdout has had enough, as `head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes stdout once more at its end
+    except BrokenPipeError:  # the process that reads stdout has ended, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes stdout again at exit
         return _errors.REFUSED
     except (Exception, KeyboardInterrupt) as error:
         _drop_unwritten_output()
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _drop_unwritten_output() -> None:
-    # After a full disk stdout still holds what it could not write; Python would complain of it again at its end.
+    # If the disk is full, stdout still holds unwritten data, and Python would report the error again at exit.
     try:
         sys.stdout.flush()
     except OSError:

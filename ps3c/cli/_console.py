@@ -31,7 +31,7 @@ def warn(message: str) -> None:
 
 
 def fail(message: str, error: BaseException | None = None) -> None:
-    """The line of an error; error: its traceback comes first."""
+    """Prints an error message in one line, after the traceback of `error` if it is given."""
     if error is not None:
         traceback.print_exception(type(error), error, error.__traceback__, file=sys.stderr)
     say(f"ps3c: {painted('error:', 'red', sys.stderr)} {message}")
@@ -39,7 +39,7 @@ def fail(message: str, error: BaseException | None = None) -> None:
 
 @contextmanager
 def short_warnings() -> Iterator[None]:
-    """Python's warnings as one line each, without file and source."""
+    """Prints each of Python's warnings in one line, without file name and source line."""
 
     def show(message, category, filename, lineno, file=None, line=None):
         warn(" ".join(str(message).split()))
@@ -57,7 +57,7 @@ def result(text: str = "") -> None:
 
 
 def result_json(value: Any, indent: int | None = 2) -> None:
-    """value as JSON; NaN and infinities, which JSON lacks, as null."""
+    """Prints value as JSON. JSON has no NaN and no infinities: they are printed as null."""
     print(json.dumps(_finite(value), indent=indent, ensure_ascii=False), file=sys.stdout)
 
 
@@ -72,7 +72,7 @@ def _finite(value: Any) -> Any:
 
 
 def result_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Columns as wide as their entries; numbers to the right."""
+    """Prints a table. A column is as wide as its longest entry; columns with numbers are aligned right."""
     cells = [[_shown(value) for value in row] for row in rows]
     rights = [any(_is_number(cell) for cell in column) for column in zip(*cells)] or [False] * len(columns)
     widths = [max(map(len, column)) for column in zip(columns, *cells)]
@@ -87,7 +87,7 @@ def result_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 
 
 def result_fields(fields: dict[str, Any]) -> None:
-    """`name  value` lines; a field whose value is None is left out."""
+    """Prints one line `name  value` per field. Fields whose value is None are left out."""
     shown = {name: _shown(value) for name, value in fields.items() if value is not None}
     width = max(map(len, shown), default=0)
     for name, value in shown.items():
@@ -116,9 +116,12 @@ def _is_number(cell: str) -> bool:
 
 
 class ProgressLine:
-    """Items done and failed, and the rate: on a terminal one line, rewritten; elsewhere a line a minute."""
+    """Shows the number of finished and failed items and the rate.
 
-    EVERY = 60.0  # seconds between lines that are not rewritten
+    On a terminal it is one line, which is rewritten. Elsewhere a new line is printed every minute.
+    """
+
+    EVERY = 60.0  # seconds between two lines where stderr is not a terminal
 
     def __init__(self, total: int, unit: str, done: int = 0):
         self.total, self.unit, self.done, self.failed = total, unit, done, 0
@@ -132,7 +135,7 @@ class ProgressLine:
         self._show()
 
     def show_part(self, done: int, total: int | None) -> None:
-        """The finished share of this run's work, in smaller units than `add` counts: looks, not images."""
+        """Sets the finished share of this run's work. `done` and `total` count smaller units than `add`: looks."""
         self._part = done / total if total else 0.0
         self._show()
 
@@ -148,7 +151,7 @@ class ProgressLine:
 
     @property
     def rate(self) -> float:
-        """Things a second, of those that this run did."""
+        """Items per second. Only items that this run finished are counted."""
         return (self.done - self._first) / max(time.monotonic() - self._begin, 1e-9)
 
     def __str__(self) -> str:
@@ -161,7 +164,7 @@ class ProgressLine:
         return ", ".join(words)
 
     def close(self) -> None:
-        """Removes the line, before another message."""
+        """Removes the line, so that another message can be printed."""
         if self._terminal:
             sys.stderr.write("\r\033[K")
             sys.stderr.flush()

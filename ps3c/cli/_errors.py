@@ -1,4 +1,4 @@
-"""Exit codes, and what an error looks like on the terminal."""
+"""Exit codes, and the error message that the terminal shows."""
 
 import errno
 
@@ -11,17 +11,17 @@ INTERRUPTED = 130
 
 EXIT_CODES = """\
 exit codes:
-  0    done
-  1    refused or failed: the output exists, the disk is full, a port is in use, ...
+  0    success
+  1    refused or failed: for example the output exists, the disk is full or the port is in use
   2    wrong arguments
   3    some images could not be used; OUT.errors.jsonl lists them
   4    the model folder cannot be used
-  130  interrupted; what was done until then is kept
+  130  interrupted; finished results are kept
 """
 
 
 class CommandError(Exception):
-    """Ends a subcommand: a message of one line and an exit code."""
+    """Ends a subcommand with a message of one line and an exit code."""
 
     def __init__(self, message: str, code: int = REFUSED):
         super().__init__(message)
@@ -29,7 +29,7 @@ class CommandError(Exception):
 
 
 class UsageError(CommandError):
-    """Arguments that do not go together, found after they were parsed."""
+    """Wrong arguments, or a wrong combination of arguments, found after parsing."""
 
     def __init__(self, message: str):
         super().__init__(message, USAGE)
@@ -46,7 +46,7 @@ def exit_code(error: BaseException) -> int:
 
 
 def one_line(error: BaseException) -> str:
-    """What went wrong, for a reader who wants no traceback."""
+    """The error message in one line, without a traceback."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     if isinstance(error, OSError) and error.errno is not None:
@@ -54,7 +54,7 @@ def one_line(error: BaseException) -> str:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             reason = "no space left on the disk"
         elif error.errno == errno.EFBIG:
-            reason = "the file would be larger than is allowed"
+            reason = "the file would exceed the allowed file size"
         names = [str(name) for name in (error.filename, error.filename2) if name is not None]
         return ": ".join([*names[-1:], reason])
     text = " ".join(line.strip() for line in str(error).splitlines() if line.strip())

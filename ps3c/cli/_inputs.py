@@ -1,4 +1,4 @@
-"""Image arguments to names of files; texts from arguments and files."""
+"""Turns image arguments into file names and text arguments into texts."""
 
 import os
 import sys
@@ -11,12 +11,14 @@ SUFFIXES = (".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".png", "
 
 
 def image_files(arguments: Iterable[str]) -> list[str]:
-    """Files as named; of folders all with a known suffix, at any depth, sorted; of "-" those listed on stdin.
+    """The file names that the arguments stand for.
 
-    A file that is named twice comes once. Whether files exist and are images is seen when they are opened.
+    A file stands for itself. A folder stands for all files in it that have a suffix of SUFFIXES, at any depth, sorted.
+    "-" stands for the names listed on stdin. Duplicates are removed. Files are not opened here, so a missing file is
+    not noticed.
 
     Raises:
-        CommandError: a folder without images, or nothing named at all.
+        CommandError: a folder has no images. UsageError: there are no names.
     """
     names: list[str] = []
     for argument in arguments:
@@ -25,19 +27,19 @@ def image_files(arguments: Iterable[str]) -> list[str]:
         elif os.path.isdir(argument):
             found = list(_inside(argument))
             if not found:
-                raise CommandError(f"{argument}: no images in this folder (looked for {', '.join(SUFFIXES)})")
+                raise CommandError(f"{argument}: has no images (files that end in {', '.join(SUFFIXES)})")
             names += found
         else:
             names.append(argument)
     if not names:
-        raise UsageError("IMAGES: got none, expected files, folders, or - with a list on stdin")
+        raise UsageError("IMAGES: got no names, expected files, folders, or - with a list of names on stdin")
     return list(dict.fromkeys(names))
 
 
 def _listed() -> Iterator[str]:
-    """One name a line, or separated by NUL as find -print0 does."""
+    """Names from stdin: one per line, or separated by NUL, as `find -print0` writes them."""
     if sys.stdin is None:
-        raise UsageError("-: there is no stdin to read names from")
+        raise UsageError("IMAGES: got -, but stdin is closed")
     text = os.fsdecode(sys.stdin.buffer.read()) if hasattr(sys.stdin, "buffer") else sys.stdin.read()
     for name in text.split("\0") if "\0" in text else text.splitlines():
         if name.strip():
@@ -53,17 +55,17 @@ def _inside(folder: str) -> Iterator[str]:
 
 
 def lines(arguments: Iterable[str], what: str) -> list[str]:
-    """Texts as given; "-" stands for the lines of stdin."""
+    """The texts. "-" stands for the lines of stdin that are not empty."""
     texts: list[str] = []
     for argument in arguments:
         texts += [line for line in sys.stdin.read().splitlines() if line.strip()] if argument == "-" else [argument]
     if not texts:
-        raise UsageError(f"{what}: got none")
+        raise UsageError(f"{what}: got no text, expected one or more")
     return texts
 
 
 def has_plain_name(name: str) -> bool:
-    """Can the name be written as UTF-8? Linux allows names of any bytes."""
+    """True if the name can be written as UTF-8. Linux allows file names of arbitrary bytes."""
     try:
         name.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""The model that -m names."""
+"""Loads the model that -m names."""
 
 import logging
 import os
@@ -10,7 +10,7 @@ from ._errors import MODEL, CommandError
 
 
 def load(arguments) -> Any:
-    """ps3c.load as the model options ask, without transformers' own messages unless -v.
+    """Calls ps3c.load with the model options. Without -v, transformers' messages are not shown.
 
     Raises:
         CheckpointError: the folder cannot be used.
@@ -41,9 +41,9 @@ def _quiet(verbose: bool) -> None:
 
 
 def need_text_tower(encoder) -> None:
-    """CommandError where texts cannot be encoded."""
+    """Raises CommandError if texts cannot be encoded."""
     if encoder.tokenizer is None:
-        raise CommandError(f"{encoder.folder}: {encoder.text_error}, so texts cannot be encoded", MODEL)
+        raise CommandError(f"{encoder.folder}: cannot encode texts: {encoder.text_error}", MODEL)
 
 
 def channels(encoder) -> int:

@@ -1,13 +1,13 @@
-"""Arguments that several subcommands have."""
+"""Arguments that several subcommands share."""
 
 import argparse
 import re
 
 
 def add_verbose(parser: argparse.ArgumentParser) -> None:
-    # Understood before and after the subcommand; SUPPRESS keeps the second parser from resetting what the first set.
+    # The option may stand before or after the subcommand. SUPPRESS: the second parser does not reset it.
     parser.add_argument(
-        "-v", "--verbose", action="store_true", default=argparse.SUPPRESS, help="say more; show tracebacks"
+        "-v", "--verbose", action="store_true", default=argparse.SUPPRESS, help="print more messages, and tracebacks"
     )
 
 
@@ -16,7 +16,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def add_force(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--force", action="store_true", help="overwrite an output that exists")
+    parser.add_argument("--force", action="store_true", help="overwrite the output if it exists")
 
 
 def add_model(parser: argparse.ArgumentParser, required: bool = True) -> None:
@@ -27,15 +27,15 @@ def add_model(parser: argparse.ArgumentParser, required: bool = True) -> None:
         type=device,
         default="auto",
         metavar="DEVICE",
-        help="auto (a GPU where there is one), cpu, cuda, cuda:1, ... (default: auto)",
+        help="auto, cpu, cuda, cuda:1, ...; auto is a GPU if ps3c can use one, otherwise the CPU (default: auto)",
     )
     group.add_argument(
         "--dtype",
         default="auto",
         choices=("auto", "float32", "float16", "bfloat16"),
-        help="arithmetic (default: as the checkpoint is stored)",
+        help="dtype of weights and activations; auto is the dtype of the checkpoint (default: auto)",
     )
-    group.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all)")
+    group.add_argument("--threads", type=positive, metavar="N", help="number of CPU threads (default: torch's)")
 
 
 def add_looks(parser: argparse.ArgumentParser, default: str) -> None:
@@ -44,11 +44,14 @@ def add_looks(parser: argparse.ArgumentParser, default: str) -> None:
         "--looks",
         type=count_or_all,
         metavar="N",
-        help="looks at high resolution; 'all': until every patch is encoded; 0: low resolution alone "
+        help="number of looks at high resolution; 'all': encode every patch; 0: low resolution only "
         f"(default: {default})",
     )
     group.add_argument(
-        "--num-tokens", type=count_or_all, metavar="N", help="instead: high-resolution patches, or 'all'"
+        "--num-tokens",
+        type=count_or_all,
+        metavar="N",
+        help="number of high-resolution patches to encode, or 'all'; replaces --looks",
     )
 
 
@@ -57,7 +60,7 @@ def add_max_pixels(parser: argparse.ArgumentParser) -> None:
         "--max-pixels",
         type=positive,
         metavar="N",
-        help="accept images of up to N pixels (default: Pillow's limit, 89,478,485)",
+        help="refuse images of more than N pixels (default: Pillow's limit, 89,478,485)",
     )
 
 
@@ -67,7 +70,7 @@ def add_batch_size(parser: argparse.ArgumentParser) -> None:
         type=positive_or_auto,
         default="auto",
         metavar="N",
-        help="how many at once (default: as memory and threads suggest)",
+        help="images or texts per batch, or 'auto', which chooses by device and memory (default: auto)",
     )
 
 

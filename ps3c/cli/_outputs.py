@@ -1,4 +1,4 @@
-"""Files that subcommands write and read: what is refused, and features in one file or in a folder of files."""
+"""Reads and writes features, in one file or in a folder of files. Refuses to overwrite a file without --force."""
 
 import dataclasses
 import json
@@ -19,7 +19,11 @@ _SHARD = re.compile(r"\d{5,}\.safetensors")
 
 
 def check_suffix(path: str) -> None:
-    """UsageError for a name without a known ending. MissingExtraError: the format needs a package."""
+    """Checks the suffix of a file name.
+
+    Raises:
+        UsageError: the suffix is unknown. MissingExtraError: the format needs a package that is not installed.
+    """
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
         raise UsageError(f"-o: got {path!r}, expected a name that ends in {', '.join(SUFFIXES)}")
@@ -28,9 +32,12 @@ def check_suffix(path: str) -> None:
 
 
 def refuse_existing(path: str, force: bool, hint: str = "") -> None:
-    """CommandError where path exists, or its folder does not; before any work is done."""
+    """Raises CommandError if path exists and force is False, or if its folder does not exist or is read-only.
+
+    Called before the model is loaded, so that no work is lost.
+    """
     if os.path.isdir(path):
-        raise CommandError(f"{path}: is a folder, expected the name of a file")
+        raise CommandError(f"{path}: got a folder, expected a file name")
     if os.path.exists(path) and not force:
         raise CommandError(f"{path}: exists; --force overwrites it{hint}")
     _check_folder(path)
@@ -39,7 +46,7 @@ def refuse_existing(path: str, force: bool, hint: str = "") -> None:
 def _check_folder(path: str) -> None:
     folder = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(folder):
-        raise CommandError(f"{path}: there is no folder {folder}")
+        raise CommandError(f"{path}: the folder {folder} does not exist")
     if not os.access(folder, os.W_OK):
         raise CommandError(f"{path}: the folder {folder} cannot be written to")
 
@@ -48,12 +55,12 @@ def _check_folder(path: str) -> None:
 
 
 def read_vectors(path: str) -> tuple[list[str], Any]:
-    """Names and pooled vectors (N, C) of images, from one file or all shards of a folder."""
+    """Names and pooled vectors (N, C) of images, from one file or from all shards of a folder."""
     import torch
 
     files = _shards(Path(path)) if os.path.isdir(path) else [Path(path)]
     if not files:
-        raise CommandError(f"{path}: holds no features (files such as 00000.safetensors)")
+        raise CommandError(f"{path}: has no feature files (named 00000.safetensors, 00001.safetensors, ...)")
     names: list[str] = []
     vectors = []
     for file in files:
@@ -64,16 +71,18 @@ def read_vectors(path: str) -> tuple[list[str], Any]:
 
 
 def _load(path: Path) -> Any:
-    """ImageFeatures of a file. CommandError: it holds none."""
+    """The ImageFeatures in a file. CommandError if it has none."""
     from ..features.results import ImageFeatures, load_features
 
     try:
         features = load_features(path)
-    except (ValueError, KeyError, EOFError) as error:  # which may be of the format's own reader, without the name
+    except (ValueError, KeyError, EOFError) as error:  # may come from the file format's library, without the file name
         message = one_line(error)
-        raise CommandError(message if str(path) in message else f"{path}: holds no features: {message}") from error
+        raise CommandError(
+            message if str(path) in message else f"{path}: cannot be read as features: {message}"
+        ) from error
     if not isinstance(features, ImageFeatures):
-        raise CommandError(f"{path}: holds vectors of texts, expected images'")
+        raise CommandError(f"{path}: got vectors of texts, expected vectors of images")
     return features
 
 
@@ -85,28 +94,29 @@ def _shards(folder: Path) -> list[Path]:
 
 
 class Output:
-    """Collects ImageFeatures and keeps them on the disk, so that an end at any time leaves what was done.
+    """Collects ImageFeatures and writes them to the disk from time to time, so that an interrupted run loses little.
 
-    One file is written whole, under another name first, every minute or so and at the end; a folder gets one more file
-    for each part. What `resume` found there is kept, and `names` are the images in it.
+    A single file is written again as a whole, under a temporary name first. A folder gets one more file each time.
+    `resume` reads the results of an earlier run. `names` are the images that the output has.
     """
 
-    EVERY = 60.0  # seconds between two writings; twenty times as long as the last one took where that is longer
+    # Seconds between two writes. It is 20 times the duration of the last write if that is longer.
+    EVERY = 60.0
 
     def __init__(self, path: str):
         self.path = Path(path)
         self.names: set[str] = set()
         self.parts: list[Any] = []
-        self._tokens: int | None = None  # of each image, where there are any
+        self._tokens: int | None = None  # per image; None without tokens
         self._written, self._next = 0, time.monotonic() + self.EVERY
 
     def add(self, features: Any) -> None:
-        """features: ImageFeatures of one image or more. CommandError: with other numbers of tokens than before."""
+        """Adds ImageFeatures of one or more images. CommandError if their number of tokens differs from the earlier."""
         tokens = _token_count(features)
         if self.names and tokens != self._tokens:
             raise CommandError(
-                f"{self.path}: --resume: got {self._tokens} tokens an image in it, but now there are "
-                f"{tokens}; --force starts anew"
+                f"{self.path}: --resume: got {self._tokens} tokens per image in the file, expected {tokens} as in this "
+                "run; --force starts again"
             )
         self._tokens = tokens
         self.parts.append(features.to("cpu"))
@@ -115,7 +125,7 @@ class Output:
             self.write()
 
     def write(self) -> None:
-        """Writes new parts to the disk. OSError: a full disk, say; what was written before stays."""
+        """Writes new parts to the disk. OSError if that fails; files that were already written remain."""
         if self._written == len(self.parts):
             return
         begin = time.monotonic()
@@ -128,7 +138,7 @@ class Output:
         raise NotImplementedError
 
     def resume(self, like: dict, looks: Looks, num_tokens: Looks) -> None:
-        """Takes over what is there. CommandError: it is of another kind than `like` says, or of other looks."""
+        """Reads the results of an earlier run. CommandError if their kind differs from `like`, or the looks differ."""
         raise NotImplementedError
 
 
@@ -147,7 +157,7 @@ class FileOutput(Output):
 
 
 class FolderOutput(Output):
-    """`path` is a folder of 00000.safetensors, 00001.safetensors, ...; memory holds one of them at a time."""
+    """A folder of files 00000.safetensors, 00001.safetensors, ... Memory holds the content of one file at a time."""
 
     IMAGES, BYTES = 1024, 1 << 29
 
@@ -165,7 +175,7 @@ class FolderOutput(Output):
         from ..features.results import ImageFeatures
 
         self.path.mkdir(exist_ok=True)
-        for shard in _shards(self.path) if self._replace else ():  # not earlier: until now the run might have failed
+        for shard in _shards(self.path) if self._replace else ():  # only now: the run could have failed before
             shard.unlink()
         self._replace = False
         ImageFeatures.concatenate(self.parts).save(self.path / f"{self._number:05}.safetensors")
@@ -180,26 +190,26 @@ class FolderOutput(Output):
 
 
 def open_output(path: str, force: bool, resume: bool) -> Output:
-    """The Output of a name: one file where it ends as files do, else a folder. CommandError where it exists already."""
+    """The Output of a path: a file if it has a suffix of SUFFIXES, otherwise a folder. CommandError if it exists."""
     if Path(path).suffix.lower() in SUFFIXES:
         check_suffix(path)
-        refuse_existing(path, force or resume, "; --resume goes on with it")
+        refuse_existing(path, force or resume, "; --resume adds to it")
         return FileOutput(path)
     if Path(path).suffix and not os.path.isdir(path):
         raise UsageError(
-            f"-o: got {path!r}, expected a name that ends in {', '.join(SUFFIXES)}, or without an ending, "
-            "for a folder of .safetensors files"
+            f"-o: got {path!r}, expected a name that ends in {', '.join(SUFFIXES)}, or a name without a suffix for a "
+            "folder of .safetensors files"
         )
     if os.path.exists(path) and not os.path.isdir(path):
-        raise CommandError(f"{path}: exists, and is no folder")
+        raise CommandError(f"{path}: got a file, expected a folder or a new name")
     _check_folder(os.path.normpath(path))
     if os.path.isdir(path) and _shards(Path(path)) and not (force or resume):
-        raise CommandError(f"{path}: holds features; --force overwrites them; --resume goes on with them")
+        raise CommandError(f"{path}: has features; --force overwrites them; --resume adds to them")
     return FolderOutput(path, replace=force)
 
 
 def _read(path: Path, like: dict, looks: Looks, num_tokens: Looks) -> Any:
-    """Features of an earlier run, which must be of the kind that this one makes."""
+    """Reads the features of an earlier run and checks that they are of the same kind as this run's."""
     features = _load(path)
     there = {
         "channels": features.pooled.shape[1],
@@ -211,8 +221,8 @@ def _read(path: Path, like: dict, looks: Looks, num_tokens: Looks) -> Any:
     for name, value in like.items():
         if len(features) and there[name] != value:
             raise CommandError(
-                f"{path}: --resume: got {name} {there[name]} in it, expected {value} as now asked for; "
-                "--force starts anew"
+                f"{path}: --resume: got {name} {there[name]} in the file, expected {value} as in this run; "
+                "--force starts again"
             )
     if len(features) and features.tokens is not None:
         _check_looks(path, features, looks, num_tokens)
@@ -220,7 +230,10 @@ def _read(path: Path, like: dict, looks: Looks, num_tokens: Looks) -> Any:
 
 
 def _check_looks(path: Path, features: Any, looks: Looks, num_tokens: Looks) -> None:
-    """CommandError: the tokens are of another number of looks than now asked for. Larger numbers are clamped."""
+    """Raises CommandError if the number of looks or patches in the file differs from this run's.
+
+    Numbers larger than the number of patches are clamped, as in the model.
+    """
     patches = [rows * columns for rows, columns in features.grids]
     low, every = patches[0], sum(patches)
     tokens = features.tokens.shape[1]
@@ -231,8 +244,8 @@ def _check_looks(path: Path, features: Any, looks: Looks, num_tokens: Looks) -> 
     enough = tokens == every and (not isinstance(wanted, int) or wanted >= there)
     if there != wanted and not enough:
         raise CommandError(
-            f"{path}: --resume: got {there} {word} an image in it, expected {wanted} as now asked for; "
-            "--force starts anew"
+            f"{path}: --resume: got {there} {word} per image in the file, expected {wanted} as in this run; "
+            "--force starts again"
         )
 
 
@@ -252,7 +265,7 @@ def _tensors(features: Any) -> Iterator[Any]:
 
 
 class Failures:
-    """OUT.errors.jsonl: a line of JSON for each image that could not be used; no file where there is none."""
+    """OUT.errors.jsonl: one line of JSON for each image that could not be used. No such image: no file."""
 
     def __init__(self, output: str):
         self.path = Path(output.rstrip("/") + ".errors.jsonl")
@@ -260,7 +273,7 @@ class Failures:
         self.path.unlink(missing_ok=True)
 
     def add(self, name: str, reason: str) -> None:
-        with open(self.path, "a", encoding="utf-8") as file:  # at once: the run may end at any time
+        with open(self.path, "a", encoding="utf-8") as file:  # written at once: the run may be interrupted
             file.write(json.dumps({"name": name, "error": reason}) + "\n")
         self.count += 1
         _console.warn(f"{name}: {reason}")

@@ -1,7 +1,7 @@
-"""ps3-torch beside ps3c, for `ps3c check`: found, imported under another name, compared on the same weights.
+"""For `ps3c check`: finds ps3-torch, imports it under another name and compares it with ps3c on the same weights.
 
-Release 0.1.3 shares a look out among the scales a little differently and breaks ties in its own way (README, What
-differs). One look that takes every patch has neither, so that is what is compared.
+Release 0.1.3 splits a look among the scales slightly differently and breaks ties in another order (README, What
+differs). Neither matters for one look that takes every patch, so that look is compared.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ import torch
 from ._errors import CommandError, one_line
 from ._selftest import random_weight, relative_error
 
-_NAME = "ps3c_check_reference"  # not ps3, which is ps3c's drop-in
+_NAME = "ps3c_check_reference"  # the name ps3 belongs to ps3c's drop-in package
 _VISION = dict(
     model_name="vit_tiny_patch16_224",
     class_token=False,
@@ -55,17 +55,17 @@ _CHECKPOINT_LIMIT = 2e-5
 
 
 def find(folder: str | None) -> tuple[types.ModuleType | None, str]:
-    """ps3-torch's package, and a sentence: where it is, or why there is none.
+    """ps3-torch's package (None if there is none) and a note: its folder, or the reason.
 
     Raises:
-        CommandError: a folder was named that does not hold it, or it cannot be imported from there.
+        CommandError: `folder` or PS3C_REFERENCE names a folder that does not have it or cannot be imported from.
     """
     named = folder or os.environ.get("PS3C_REFERENCE")
     place = _package(Path(named)) if named else _installed()
     if place is None:
         if named:
-            raise CommandError(f"--reference: {named} holds no ps3-torch (a folder ps3 with modeling_ps3.py)")
-        return None, "not installed; --reference names a folder that holds it"
+            raise CommandError(f"--reference: got {named}, expected a folder that has ps3/modeling_ps3.py of ps3-torch")
+        return None, "not installed; --reference FOLDER names a folder that has it"
     try:
         return _import(place), f"compared with {place}"
     except Exception as error:
@@ -80,7 +80,7 @@ def _package(base: Path) -> Path | None:
 
 
 def _installed() -> Path | None:
-    """pip's ps3-torch, unless ps3c's package of the same name has taken its place."""
+    """The ps3-torch that pip installed; None if ps3c's package `ps3` has overwritten its files."""
     try:
         place = _package(Path(str(importlib.metadata.distribution("ps3-torch").locate_file("ps3"))))
     except importlib.metadata.PackageNotFoundError:
@@ -93,7 +93,7 @@ def _import(place: Path) -> types.ModuleType:
     if known is not None and Path(str(known.__file__)).parent == place:
         return known
     spec = importlib.util.spec_from_file_location(_NAME, place / "__init__.py", submodule_search_locations=[str(place)])
-    assert spec is not None and spec.loader is not None  # a file's always has one
+    assert spec is not None and spec.loader is not None  # a spec made from a file has a loader
     module = importlib.util.module_from_spec(spec)
     sys.modules[_NAME] = module
     try:
@@ -114,7 +114,7 @@ def _quiet() -> Iterator[None]:
 
 
 def compare(reference: types.ModuleType, encoder: Any) -> Iterator[tuple[str, float]]:
-    """(what, error in limits) of small models, and of the encoder's checkpoint where there is one."""
+    """Compares small models, and the encoder's checkpoint if there is an encoder: (name, error / tolerance)."""
     import ps3c
 
     def pair(model: str, config: str, settings: dict) -> tuple[Any, Any]:
@@ -150,7 +150,7 @@ def _compare_checkpoint(reference: types.ModuleType, encoder: Any) -> Iterator[t
     side = encoder.scales[-1]
     pixels = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(6))
     results = []
-    for package in (ps3c, reference):  # one after the other: either may take gigabytes
+    for package in (ps3c, reference):  # one model at a time: each may take gigabytes of memory
         with _quiet():
             model = package.PS3VisionModel.from_pretrained(encoder.folder, torch_dtype=torch.float32).eval()
             results.append(model(pixels, num_look_close=0))

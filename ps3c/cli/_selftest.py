@@ -1,8 +1,8 @@
-"""Small random models, run whole in every mode at one level and at the naive one. For `ps3c check`.
+"""For `ps3c check`: runs small random models in every mode, at one level and at the naive level, and compares.
 
-Tolerances follow from the dtype. float32: a relative error (Frobenius) of 5e-6 from the naive level. 16-bit types: 1.5
-times the naive level's own error against float32, or the dtype's unit roundoff where that is more. Selection maps must
-be equal: every look takes all patches, or those of the ground truth, so that rounding cannot change a choice.
+Tolerances depend on the dtype. float32: a relative error (Frobenius norm) of 5e-6 against the naive level. 16-bit
+types: 1.5 times the naive level's own error against float32, or the dtype's unit roundoff if that is larger. Selection
+maps must be equal. Every look takes all patches, or those of the ground truth, so rounding cannot change the selection.
 """
 
 import functools
@@ -18,7 +18,7 @@ DTYPES = ("float32", "float16", "bfloat16")
 LIMIT = 5e-6
 TIMES = 1.5
 
-# The proportions of the published models in small: patches of 14, heads of 72, an MLP of 3.7362.
+# The published models' patch size (14), head dim (72) and MLP ratio (3.7362), with fewer layers and channels.
 SIGLIP: dict[str, Any] = dict(
     width=72,
     depth=2,
@@ -53,9 +53,9 @@ C_RADIO: dict[str, Any] = {
     "adapter_blocks": 1,
 }
 C_RADIO_V1 = {**C_RADIO, "adapter": "v1"}
-# The convolution network reads the image at 1512 x 1512 pixels: one case has it.
+# The convolution network reads the image at 1512 x 1512 pixels, which takes long, so only one case uses it.
 CONVOLUTIONS = dict(highres_features=True, conv_width=8, conv_out=24, conv_depth=1, conv_kernel=56)
-HALF = {"max_select_num": [32, 72]}  # what the ground truth marks of each scale
+HALF = {"max_select_num": [32, 72]}  # the number of patches that the ground truth marks in each scale
 
 TEXT: dict[str, Any] = dict(
     width=72,
@@ -81,9 +81,9 @@ BARE = dict(causal=True, tanh_gelu=False, projection_linear=False, projection_bi
 
 @dataclass(frozen=True)
 class Case:
-    """One pass over images of size (height, width) in pixels, or over two texts of context_length.
+    """One pass over images of size (height, width) in pixels, or over two texts of context_length tokens.
 
-    marked: patches of the last scale's 12 x 12 that the ground truth marks.
+    marked: how many of the last scale's 12 x 12 patches the ground truth marks.
     """
 
     config: dict[str, Any]
@@ -107,7 +107,7 @@ CASES: dict[str, Case] = {
     "SigLIP, smooth": Case(SIGLIP, _features(prompt=True, smooth=True)),
     "SigLIP, first scale": Case(
         {**SIGLIP, **HALF}, _features(gt_maps=True, first_n_scales=(1,)), marked=40
-    ),  # takes 64 and 40
+    ),  # selects 64 and 40 patches
     "SigLIP, pre-training": Case({**SIGLIP, **HALF}, _PRETRAIN, images=2),
     "C-RADIO, low resolution": Case(C_RADIO, dict(mode="low_res", hidden_states=2)),
     "C-RADIO, look with a prompt": Case(C_RADIO, _features(prompt=True), size=(120, 180)),
@@ -122,7 +122,7 @@ CASES: dict[str, Case] = {
 
 
 def random_weight(name: str, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
-    """Random values that keep activations near 1, float32."""
+    """Random float32 values for a parameter, scaled so that activations stay near 1."""
     noise = torch.randn(shape, generator=generator)
     if name.endswith("bias"):
         return 0.1 * noise
@@ -137,7 +137,7 @@ def random_weight(name: str, shape: tuple[int, ...], generator: torch.Generator)
 
 @dataclass(frozen=True)
 class _Place:
-    """Where and how a case runs. level: a CPU level, or "cuda", the first GPU."""
+    """The dtype and the level of a run. level: a CPU level, or "cuda" for the first GPU."""
 
     dtype: torch.dtype
     level: str
@@ -168,7 +168,7 @@ class _Place:
 
 @functools.cache
 def _run(name: str, dtype: str, level: str) -> dict[str, list[torch.Tensor]]:
-    """Outputs of a case by name, float64 on the CPU."""
+    """The outputs of a case by name, as float64 on the CPU."""
     place = _Place(getattr(torch, dtype), level)
     case = CASES[name]
     outputs = (_vision if "patch" in case.config else _text)(case, place)
@@ -213,7 +213,7 @@ def _text(case: Case, place: _Place) -> dict[str, list[torch.Tensor]]:
 
 
 def compare(name: str, dtype: str, level: str) -> float:
-    """The greatest error of a case's outputs, as a part of what is allowed: above 1 is a fault."""
+    """The largest error of a case's outputs, divided by its tolerance. A value above 1 is a failure."""
     got, naive, exact = _run(name, dtype, level), _run(name, dtype, "naive"), _run(name, "float32", "naive")
     worst = 0.0
     for output, wants in exact.items():
@@ -229,7 +229,7 @@ def compare(name: str, dtype: str, level: str) -> float:
 
 
 def relative_error(got: torch.Tensor, want: torch.Tensor) -> float:
-    """Frobenius norm of the difference over that of want; infinite where got is not finite."""
+    """Frobenius norm of got - want, divided by the norm of want. Infinite if got has values that are not finite."""
     if not bool(torch.isfinite(got).all()):
         return float("inf")
     return float((got.double() - want.double()).norm() / want.double().norm())
@@ -237,12 +237,15 @@ def relative_error(got: torch.Tensor, want: torch.Tensor) -> float:
 
 # ---- the user's own model -------------------------------------------------------------------------------------------
 
-_SMALL = 20_000_000  # parameters of a vision tower that the naive level can run in seconds
+_SMALL = 20_000_000  # parameters; the naive level runs a vision tower up to this size in seconds
 _CHECKPOINT_LIMIT = {torch.float32: 2e-5, torch.float16: 5e-2, torch.bfloat16: 1e-1}
 
 
 def compare_checkpoint(encoder) -> Iterator[tuple[str, float]]:
-    """The pooled low-res vector at each CPU level against the plainest that takes seconds: (level, error in limits)."""
+    """Compares the pooled low-res vector of each CPU level with that of the slowest level: (level, error / tolerance).
+
+    The slowest level is "naive" for a small model, otherwise "portable".
+    """
     if encoder.device.type != "cpu":
         return
     vision = encoder.model.vision_model

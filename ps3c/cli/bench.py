@@ -1,6 +1,7 @@
-"""Time the model on this machine: low resolution, one look, two looks, a text.
+"""Measure the model's time on this machine: low resolution, one look, two looks, a text.
 
-The rows run in turn, again and again, and the best run of each counts: what disturbs a run only makes it longer."""
+The rows run alternately, several times. The best time of each row is reported, because other load on the machine can
+only make a run slower."""
 
 import time
 from collections.abc import Callable
@@ -8,19 +9,19 @@ from typing import Any
 
 from . import _console, _errors, _model, _options
 
-HELP = "time the model on this machine"
+HELP = "measure the model's time on this machine"
 
 
 def add_arguments(parser) -> None:
     _options.add_model(parser)
     parser.add_argument(
-        "--batch-size", type=_options.positive, default=1, metavar="N", help="images at once (default: 1)"
+        "--batch-size", type=_options.positive, default=1, metavar="N", help="images or texts per batch (default: 1)"
     )
     parser.add_argument(
-        "--runs", type=_options.positive, default=3, metavar="N", help="runs of each row at least (default: 3)"
+        "--runs", type=_options.positive, default=3, metavar="N", help="minimum number of runs of each row (default: 3)"
     )
     parser.add_argument(
-        "--seconds", type=float, default=5.0, metavar="S", help="go on until so much time is spent (default: 5)"
+        "--seconds", type=float, default=5.0, metavar="S", help="repeat until S seconds have passed (default: 5)"
     )
     _options.add_json(parser)
 
@@ -57,7 +58,7 @@ def run(arguments) -> int:
 
 
 def _rows(encoder, batch: int) -> dict[str, dict[str, Any]]:
-    """Name of a row -> its call, tokens of one image or text, and images or texts of one call."""
+    """For each row: the call, the number of tokens per image or text, and the number of images or texts per call."""
     import torch
 
     vision = encoder.model.vision_model
@@ -84,7 +85,7 @@ def _rows(encoder, batch: int) -> dict[str, dict[str, Any]]:
 
 
 def _alternate(calls: dict[str, Callable[[], Any]], runs: int, limit: float, device) -> dict[str, list[float]]:
-    """Seconds of each run. The first round warms up; it counts only where it is all there is time for."""
+    """Seconds of each run. The first round is a warm-up; it is counted only if there is no other round."""
     import torch
 
     seconds = {name: [] for name in calls}

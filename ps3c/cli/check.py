@@ -1,7 +1,7 @@
-"""Compare this machine's kernels with the plain C ones, and with ps3-torch where that is installed separately.
+"""Compare this machine's kernels with the plain C kernels, and with ps3-torch if it is installed.
 
-Small random models run whole, in every mode, at each instruction set that the processor has and on the GPU if there is
-one. With -m the model's own low resolution is compared too, between instruction sets."""
+Small random models run in every mode, with each instruction set that the processor has, and on the GPU if there is one.
+With -m, the low-resolution result of your model is also compared between the instruction sets."""
 
 from typing import Any
 
@@ -15,8 +15,8 @@ def add_arguments(parser) -> None:
     parser.add_argument(
         "--reference",
         metavar="FOLDER",
-        help="folder with ps3-torch's package ps3 (default: PS3C_REFERENCE, else where pip installed "
-        "it); it needs timm and einops",
+        help="folder that has ps3-torch's package ps3 (default: the folder PS3C_REFERENCE, otherwise the installed "
+        "package); ps3-torch needs timm and einops",
     )
     _options.add_json(parser)
 
@@ -53,7 +53,7 @@ def run(arguments) -> int:
     if failed:
         worst = failed[0]
         raise _errors.CommandError(
-            f"{len(failed)} of {len(results)} comparisons failed, the first: {worst['what']}, "
+            f"{len(failed)} of {len(results)} comparisons failed; the first is {worst['what']}, "
             f"{worst['dtype']}, {worst['level']}"
         )
     _console.say(f"{len(results)} comparisons, all within their tolerance")
@@ -79,7 +79,7 @@ def _compare_levels(encoder, results: list[dict[str, Any]]) -> None:
 
 
 def _print(levels: list[str], results: list[dict[str, Any]], verbose: bool) -> None:
-    """A row a comparison (and dtype, with -v), a column a level; cells are parts of the tolerance that were used."""
+    """Prints a table of error / tolerance: one row per comparison (and per dtype with -v), one column per level."""
     rows: dict[Any, dict[str, float]] = {}
     for result in results:
         row = rows.setdefault((result["what"], result["dtype"] if verbose else "all"), {})
@@ -90,6 +90,6 @@ def _print(levels: list[str], results: list[dict[str, Any]], verbose: bool) -> N
         return "" if worst is None else f"{worst:.2f}" if worst <= 1 else f"{worst:.3g} failed"
 
     _console.result_table(
-        ("parts of the tolerance used", "dtype", *levels),
+        ("error / tolerance", "dtype", *levels),
         ([what, dtype, *(cell(row.get(level)) for level in levels)] for (what, dtype), row in rows.items()),
     )

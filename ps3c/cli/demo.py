@@ -1,6 +1,7 @@
-"""Serve a web page on this machine: drop an image, type a prompt, see where the model looks.
+"""Serve a web page on this machine: it shows where the model looks in an image, for a prompt.
 
-The page listens on 127.0.0.1 alone. Ctrl-C ends it. Needs gradio: pip install 'ps3c[demo]'."""
+The server listens only on 127.0.0.1. Ctrl-C stops it.
+Needs gradio: type pip install '.[demo]' in ps3c's source folder."""
 
 import importlib.util
 import socket
@@ -8,18 +9,19 @@ import socket
 from .. import _extras
 from . import _errors, _model, _options
 
-HELP = "a web page on this machine"
+HELP = "serve a web page on this machine"
 
 
 def add_arguments(parser) -> None:
     _options.add_model(parser)
-    parser.add_argument("--port", type=int, default=7860, metavar="N", help="default: 7860; 0: any that is free")
-    parser.add_argument("--open", action="store_true", help="open it in the browser")
+    parser.add_argument("--port", type=int, default=7860, metavar="N", help="port (default: 7860); 0: any free port")
+    parser.add_argument("--open", action="store_true", help="open the page in the browser")
     _options.add_max_pixels(parser)
 
 
 def run(arguments) -> int:
-    # Both before the seconds that a model takes to load. gradio itself is imported by the page, which sets it up first.
+    # Both checks run before the model is loaded, which takes seconds. gradio is only looked up: ps3c.page imports it
+    # after setting its environment variables.
     _check_port(arguments.port)
     if importlib.util.find_spec("gradio") is None:
         _extras.require("gradio", "demo", "ps3c demo")
@@ -37,4 +39,6 @@ def _check_port(port: int) -> None:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            raise _errors.CommandError(f"port {port} cannot be used: {error.strerror}; --port names another") from error
+            raise _errors.CommandError(
+                f"port {port} cannot be used: {error.strerror}; --port N selects another one"
+            ) from error

@@ -1,4 +1,4 @@
-"""Say what is installed, which kernels this machine can run, and what is missing."""
+"""Report versions, the kernels that this machine can run, and missing packages."""
 
 import importlib
 import importlib.util
@@ -8,9 +8,10 @@ import sys
 from importlib import metadata
 from typing import Any
 
+from .. import _extras
 from . import _console, _errors, _options
 
-HELP = "versions, instruction set, threads, CUDA, extras"
+HELP = "report versions, instruction set, threads, CUDA, extras"
 
 _NEEDED = ("torch", "transformers", "numpy", "pillow", "safetensors", "ftfy")
 _EXTRAS = {"matplotlib": "plot", "pyarrow": "parquet", "gradio": "demo", "tqdm": None}
@@ -31,12 +32,12 @@ def run(arguments) -> int:
             shown[name] = version or "missing"
         for name, version in report["extras"].items():
             extra = _EXTRAS[name]
-            shown[name] = version or ("missing" + (f": pip install 'ps3c[{extra}]'" if extra else ""))
+            shown[name] = version or ("missing" + (f": {_extras.command(extra)}" if extra else ""))
         _console.result_fields(shown)
     missing = [name for name, version in report["packages"].items() if version is None]
     if missing or report["engine_error"]:
         reason = report["engine_error"] or f"{', '.join(missing)}: not installed"
-        raise _errors.CommandError(f"ps3c cannot work here: {reason}")
+        raise _errors.CommandError(f"ps3c cannot run here: {reason}")
     return _errors.OK
 
 
@@ -73,7 +74,7 @@ def _processor() -> str:
 
 
 def _owner_of_ps3() -> str:
-    """Whose package `import ps3` gives: ps3-torch and ps3c both install one."""
+    """The project whose package `import ps3` imports: ps3-torch and ps3c both install a package ps3."""
     spec = importlib.util.find_spec("ps3")
     if spec is None or spec.origin is None:
         return "nothing"
@@ -85,7 +86,7 @@ def _owner_of_ps3() -> str:
 
 
 def _engine() -> dict[str, Any]:
-    """What the compiled part says. Where it cannot be loaded: why."""
+    """What the compiled module reports, or the reason why it cannot be loaded."""
     names = ("level", "levels", "threads", "gpu", "cuda_library", "cuda", "engine_error")
     report: dict[str, Any] = dict.fromkeys(names)
     try:
@@ -101,9 +102,9 @@ def _engine() -> dict[str, Any]:
         major, minor = torch.cuda.get_device_capability()
         report["gpu"] = f"{torch.cuda.get_device_name()}, compute capability {major}.{minor}, CUDA {torch.version.cuda}"
     else:
-        why = "this torch is built without CUDA" if torch.version.cuda is None else "torch finds no device"
+        why = "this torch was built without CUDA" if torch.version.cuda is None else "torch finds no GPU"
         report["gpu"] = f"none ({why})"
     reason = core.cuda_error()
-    # The engine's words are for whoever hands it a tensor.
+    # The engine's message is about a tensor that was passed; here there is none.
     report["cuda"] = "usable" if reason is None else f"not usable: {reason.removeprefix(_OF_A_TENSOR)}"
     return report

@@ -1,8 +1,8 @@
-"""Encode images to vectors, and on request to the features of every patch that was looked at.
+"""Encode each image to one vector. With --tokens, also write the features of every encoded patch.
 
-OUT ends in .parquet (names, sizes and one vector an image), .safetensors or .npz (everything); without an ending it is
-a folder of .safetensors files, for results larger than memory. What is done is written every minute or so: after
-Ctrl-C, a full disk or a crash --resume goes on with the images that are missing.
+OUT ends in .parquet (names, sizes and one vector per image), .safetensors or .npz (all results). A name without a
+suffix is a folder of .safetensors files, for results larger than memory. Results are written about once per minute.
+After Ctrl-C, a full disk or a crash, --resume encodes the images that are missing in OUT.
 
   ps3c embed photos/ -m PS3-4K-SigLIP2 -o photos.parquet
   find . -name '*.jpg' -print0 | ps3c embed - -m PS3-4K-SigLIP2 -o photos.parquet --resume
@@ -15,33 +15,38 @@ from typing import Any
 
 from . import _console, _errors, _inputs, _model, _options, _outputs
 
-HELP = "images to vectors and features"
+HELP = "encode images to vectors and features"
 
 
 def add_arguments(parser) -> None:
     parser.add_argument(
-        "images", nargs="+", metavar="IMAGES", help="files; folders, searched at any depth; - reads names from stdin"
+        "images",
+        nargs="+",
+        metavar="IMAGES",
+        help="files, folders (searched at any depth), or - to read names from stdin",
     )
     _options.add_model(parser)
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="file or folder to write")
-    parser.add_argument("--resume", action="store_true", help="keep what OUT holds, add the images that it lacks")
+    parser.add_argument("--resume", action="store_true", help="keep the results in OUT and add the missing images")
     _options.add_force(parser)
     parser.add_argument(
         "--tokens",
         action="store_true",
-        help="the features of every token too, with scale, row and column (not in .parquet)",
+        help="also write the features of every token, with its scale, row and column (not in .parquet)",
     )
     parser.add_argument(
-        "--maps", action="store_true", help="how much each patch was wanted, and which were taken (not in .parquet)"
+        "--maps",
+        action="store_true",
+        help="also write the selection probability of each patch and the selected patches (not in .parquet)",
     )
     _options.add_looks(parser, "0")
-    parser.add_argument("--text", metavar="TEXT", help="what to look for; default: what is salient")
-    parser.add_argument("--no-normalize", action="store_true", help="leave the vectors' lengths as they are")
+    parser.add_argument("--text", metavar="TEXT", help="select patches for this text (default: salient patches)")
+    parser.add_argument("--no-normalize", action="store_true", help="do not scale the vectors to length 1")
     parser.add_argument(
         "--on-error",
         choices=("skip", "stop"),
         default="skip",
-        help="at an image that cannot be used: list it and go on, or stop (default: skip)",
+        help="if an image cannot be used: list it and continue, or stop (default: skip)",
     )
     _options.add_max_pixels(parser)
     _options.add_batch_size(parser)
@@ -63,7 +68,7 @@ def run(arguments) -> int:
     begin = time.monotonic()
     try:
         _embed(encoder, arguments, [name for name in files if name not in output.names], output, failures, progress)
-    finally:  # also after Ctrl-C, or when memory runs out: what is done stays
+    finally:  # also after Ctrl-C or an error, so that finished results are written
         progress.close()
         output.write()
         report = {
@@ -83,23 +88,25 @@ def run(arguments) -> int:
 def _check(arguments) -> None:
     looks = arguments.looks is not None or arguments.num_tokens is not None
     if arguments.resume and arguments.force:
-        raise _errors.UsageError("--resume, --force: got both, expected one: to keep OUT or to overwrite it")
+        raise _errors.UsageError(
+            "--resume, --force: got both, expected one (--resume keeps OUT, --force overwrites it)"
+        )
     if (arguments.tokens or arguments.maps) and arguments.output.lower().endswith(".parquet"):
         raise _errors.UsageError(
-            "-o: a .parquet file holds one vector an image; --tokens and --maps go into "
-            ".safetensors or .npz, or a folder"
+            "-o: got a .parquet file, expected .safetensors, .npz or a folder with --tokens or --maps; a .parquet file "
+            "has only one vector per image"
         )
     if (looks or arguments.text is not None) and not (arguments.tokens or arguments.maps):
         raise _errors.UsageError(
-            "--looks, --num-tokens and --text choose patches and do not change an image's one "
-            "vector; expected --tokens or --maps with them"
+            "--looks, --num-tokens, --text: got them without --tokens or --maps, expected one of the two; they select "
+            "patches and do not change the image's vector"
         )
 
 
 def _embed(encoder, arguments, names: list[str], output, failures, progress) -> None:
-    """Encodes the images of `names` and hands over each batch as it comes."""
+    """Encodes the images of `names` and adds each batch to the output."""
     for name in names:
-        if not _inputs.has_plain_name(name):  # no file format here can hold it
+        if not _inputs.has_plain_name(name):  # no output format can store it
             _failed(arguments, failures, _inputs.printable(name), "the name is not UTF-8")
             progress.add(1, failed=1)
     names = [name for name in names if _inputs.has_plain_name(name)]
@@ -132,12 +139,12 @@ def _embed(encoder, arguments, names: list[str], output, failures, progress) -> 
 def _failed(arguments, failures, name: str, reason: str) -> None:
     failures.add(name, reason)
     if arguments.on_error == "stop":
-        message = f"stopped at the first image that cannot be used (--on-error stop): {name}: {reason}"
+        message = f"{name}: {reason} (stopped, because of --on-error stop)"
         raise _errors.CommandError(message, _errors.SOME_FAILED)
 
 
 def _kind(encoder, arguments) -> dict[str, Any]:
-    """What the features of this run are like, for --resume to compare."""
+    """The properties of this run's features, which --resume compares with those of the file."""
     return {
         "channels": _model.channels(encoder),
         "scales": list(encoder.scales),
@@ -150,11 +157,11 @@ def _kind(encoder, arguments) -> dict[str, Any]:
 def _tell(report: dict[str, Any], arguments) -> None:
     words = [f"{report['images']} of {report['of']} images"]
     if report["found_there"]:
-        words.append(f"{report['found_there']} of them found there")
+        words.append(f"{report['found_there']} of them from an earlier run")
     if report["images"] > report["found_there"]:
         words.append(f"{report['images_per_second']:.3g} images/s")
     if report["images"] + report["failed"] < report["of"]:
-        words.append("--resume goes on")
+        words.append("--resume encodes the missing ones")
     if report["failed"]:
         words.append(f"{report['failed']} failed, listed in {report['errors']}")
     _console.say(f"{arguments.output}: {', '.join(words)}")

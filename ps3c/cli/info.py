@@ -1,4 +1,4 @@
-"""Say what is in a checkpoint folder: sizes, scales, parameters, quotas. The weights are not loaded."""
+"""Describe a checkpoint folder: sizes, scales, parameters, patches per look. The weights are not loaded."""
 
 import json
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from typing import Any
 
 from . import _console, _errors, _options
 
-HELP = "what is in a checkpoint folder"
+HELP = "describe a checkpoint folder"
 
 
 def add_arguments(parser) -> None:
@@ -107,7 +107,7 @@ def _parameters(files: list[Path]) -> Iterator[tuple[str, str, int]]:
 
 
 def _json(path: Path, names: tuple[str, ...]) -> Any:
-    """Some entries of a file of JSON; None where it is missing or broken."""
+    """The entries `names` of a JSON file; None if the file is missing or damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return {name: content.get(name) for name in names}
@@ -127,11 +127,11 @@ def _print(report: dict[str, Any]) -> None:
         "scales": f"{', '.join(map(str, vision['scales']))} pixels",
         "low resolution": f"{vision['low_res_tokens']} tokens",
         "high resolution": f"{' + '.join(map(str, vision['patches_of_scales']))} patches of a square image",
-        "one look": f"{quotas} patches; {vision['looks_for_all']} looks see all",
+        "one look": f"{quotas} patches; {vision['looks_for_all']} looks encode every patch",
         "text": None,
         "tokenizer": None,
         "processor": None,
-        "logit scale, bias": "none: no zero-shot scores",
+        "logit scale, bias": "none, so zero-shot classification is not possible",
     }
     if text is not None:
         fields["text"] = (
@@ -139,7 +139,7 @@ def _print(report: dict[str, Any]) -> None:
             f"{text['width']}, {text['context_length']} tokens, vocabulary of {text['vocab_size']}"
         )
     else:
-        fields["text"] = "none: no prompts, no search"
+        fields["text"] = "none, so prompts and search are not possible"
     if report["tokenizer"] is not None:
         fields["tokenizer"] = report["tokenizer"]["tokenizer_name"]
     if report["processor"] is not None:

@@ -1,4 +1,4 @@
-"""Draw where the model looks in an image. Needs matplotlib: pip install 'ps3c[plot]'.
+"""Draw where the model looks in an image. Needs matplotlib: type pip install '.[plot]' in ps3c's source folder.
 
 ps3c look dock.jpg -m PS3-4K-SigLIP2 -o overlay.png --text "a red boat"
 """
@@ -13,9 +13,9 @@ from . import _console, _errors, _model, _options, _outputs
 HELP = "draw where the model looks"
 
 _KINDS = {
-    "heat": "how much each place is wanted, over the image (default)",
-    "patches": "which patches each look took, at every scale",
-    "features": "three principal components of the features as colour",
+    "heat": "selection probability as colours over the image (default)",
+    "patches": "the patches that each look selected, at every scale",
+    "features": "three principal components of the features as colours",
 }
 
 
@@ -24,14 +24,19 @@ def add_arguments(parser) -> None:
     _options.add_model(parser)
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="picture to write: .png, .pdf, .svg, ...")
     _options.add_force(parser)
-    parser.add_argument("--text", metavar="TEXT", help="what to look for; default: what is salient")
+    parser.add_argument("--text", metavar="TEXT", help="select patches for this text (default: salient patches)")
     parser.add_argument(
         "--kind",
         choices=tuple(_KINDS),
         default="heat",
         help="; ".join(f"{name}: {what}" for name, what in _KINDS.items()),
     )
-    parser.add_argument("--scale", type=_options.positive, metavar="N", help="heat: of the N-th high resolution alone")
+    parser.add_argument(
+        "--scale",
+        type=_options.positive,
+        metavar="N",
+        help="with --kind heat: draw only the N-th high-resolution scale",
+    )
     _options.add_looks(parser, "1")
     _options.add_max_pixels(parser)
     _options.add_json(parser)
@@ -39,15 +44,15 @@ def add_arguments(parser) -> None:
 
 def run(arguments) -> int:
     if arguments.scale is not None and arguments.kind != "heat":
-        raise _errors.UsageError(f"--scale: is for --kind heat; --kind {arguments.kind} draws every resolution")
+        raise _errors.UsageError(f"--scale: got --kind {arguments.kind}, which draws every scale, expected --kind heat")
     _outputs.refuse_existing(arguments.output, arguments.force)
-    plot = _plot(arguments.output)  # before the model: it may say what is missing for pictures
+    plot = _plot(arguments.output)  # before the model is loaded: matplotlib may be missing
     encoder = _model.load(arguments)
     if arguments.text is not None:
         _model.need_text_tower(encoder)
     most = len(encoder.scales) - 1
     if arguments.scale is not None and arguments.scale > most:
-        raise _errors.UsageError(f"--scale: got {arguments.scale}, expected 1 to {most}, as many as high resolutions")
+        raise _errors.UsageError(f"--scale: got {arguments.scale}, expected 1 to {most}, a high-resolution scale")
     looks = arguments.looks
     if looks is None and arguments.num_tokens is None:
         looks = 1
@@ -79,7 +84,11 @@ def run(arguments) -> int:
 
 
 def _plot(output: str) -> Any:
-    """ps3c.plot. MissingExtraError: no matplotlib. UsageError: it cannot write files of this kind."""
+    """The module ps3c.plot.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed. UsageError: matplotlib cannot write files with this suffix.
+    """
     from .. import _extras, plot
 
     known = _extras.require("matplotlib.backend_bases", "plot", "ps3c look").FigureCanvasBase.get_supported_filetypes()
@@ -98,7 +107,7 @@ def _draw(plot, result, arguments) -> Any:
 
 
 def _taken(result) -> list[dict[str, Any]]:
-    """Patches of each resolution, in pixels, that each look took; look 0 is the low resolution."""
+    """For each look, how many patches of each scale (in pixels) it encoded. Look 0 is the low resolution."""
     import torch
 
     entries = []

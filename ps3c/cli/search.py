@@ -1,6 +1,6 @@
-"""Find the images that a text describes, among vectors that `ps3c embed` wrote.
+"""Find the images that best match a text, among the vectors that `ps3c embed` wrote.
 
-Prints the cosine and the name of each, best first. --text may be given several times."""
+Prints the cosine similarity and the name of each image, best match first. --text may be given several times."""
 
 from typing import Any
 
@@ -10,11 +10,16 @@ HELP = "find images by text"
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("features", metavar="FEATURES", help="what `ps3c embed` wrote: a file, or a folder of them")
+    parser.add_argument("features", metavar="FEATURES", help="a file or folder that `ps3c embed` wrote")
     _options.add_model(parser)
-    parser.add_argument("--text", action="append", required=True, metavar="TEXT", help="what to look for")
+    parser.add_argument("--text", action="append", required=True, metavar="TEXT", help="text to search for")
     parser.add_argument(
-        "-n", "--number", type=_options.positive, default=10, metavar="N", help="how many (default: 10)"
+        "-n",
+        "--number",
+        type=_options.positive,
+        default=10,
+        metavar="N",
+        help="number of images to print (default: 10)",
     )
     _options.add_json(parser)
 
@@ -29,8 +34,8 @@ def run(arguments) -> int:
     queries = encoder.embed_texts(texts).pooled.float()
     if queries.shape[1] != vectors.shape[1]:
         raise _errors.CommandError(
-            f"{arguments.features}: holds vectors of {vectors.shape[1]} channels, but "
-            f"{arguments.model} makes {queries.shape[1]}: of another model?"
+            f"{arguments.features}: got vectors of {vectors.shape[1]} channels, expected {queries.shape[1]}, as "
+            f"{arguments.model} computes; another model may have written the file"
         )
     cosines = torch.nn.functional.normalize(queries, dim=1) @ torch.nn.functional.normalize(vectors.float(), dim=1).T
     values, places = torch.sort(cosines, dim=1, descending=True, stable=True)

@@ -1,19 +1,19 @@
-"""Encode texts to vectors, one line of JSON each on stdout, or a file.
+"""Encode texts to vectors. Prints one line of JSON per text, or writes a file.
 
-The vectors are comparable with images' pooled vectors: their product is the cosine."""
+The dot product of a text's vector and an image's vector is their cosine similarity."""
 
 from . import _console, _errors, _inputs, _model, _options, _outputs
 
-HELP = "texts to vectors"
+HELP = "encode texts to vectors"
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("texts", nargs="+", metavar="TEXT", help="texts; - reads one a line from stdin")
+    parser.add_argument("texts", nargs="+", metavar="TEXT", help="texts, or - to read one text per line from stdin")
     _options.add_model(parser)
     parser.add_argument("-o", "--output", metavar="OUT", help=f"file to write: {', '.join(_outputs.SUFFIXES)}")
     _options.add_force(parser)
-    parser.add_argument("--prompt", action="store_true", help="also print the vector that steers an image's looks")
-    parser.add_argument("--no-normalize", action="store_true", help="leave the vectors' lengths as they are")
+    parser.add_argument("--prompt", action="store_true", help="also print the prompt vector, which selects patches")
+    parser.add_argument("--no-normalize", action="store_true", help="do not scale the vectors to length 1")
     _options.add_batch_size(parser)
     _options.add_json(parser)
 

@@ -1,1 +1,1 @@
-"""The API of one call: load a checkpoint, encode images and texts, save what came out."""
+"""The one-call API: loads a checkpoint, encodes images and texts, saves the results."""

@@ -1,4 +1,4 @@
-"""A checkpoint folder, checked before a model is built: each fault has a message of its own."""
+"""Checks a checkpoint folder before a model is built. Each fault has its own error message."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..errors import CheckpointError, short_reason
 
-# In transformers' order. Each is one file, or parts that an index lists.
+# In the order in which transformers looks for them. Each is a single file, or an index that lists several files.
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 LFS_POINTER = b"version https://git-lfs"
 
@@ -20,10 +20,11 @@ class Checkpoint:
     """A folder with a PS3 model's config.json and weights that can be opened.
 
     Attributes:
-        folder: Path. config: the content of config.json. files: paths of the weights. names: of the weights' tensors.
+        folder: Path. config: the content of config.json. files: paths of the weight files. names: names of the tensors
+            in them.
 
     Raises:
-        CheckpointError: something is missing, broken, or another model's.
+        CheckpointError: a file is missing or damaged, or belongs to another kind of model.
     """
 
     def __init__(self, folder: Union[str, "os.PathLike[str]"]):
@@ -41,7 +42,7 @@ class Checkpoint:
         return self.config["model_type"] == "ps3" and any(name.startswith("text_model.") for name in self.names)
 
     def numbers(self, names: Iterable[str]) -> dict[str, float]:
-        """Values of the one-element tensors among `names` that the weights hold, by name."""
+        """Values, by name, of those tensors in `names` that the weight files have and that have one element."""
         found: dict[str, float] = {}
         wanted = self.names.intersection(names)
         for file in self.files if wanted else ():
@@ -57,24 +58,21 @@ class Checkpoint:
         if not self.folder.exists():
             hint = ""
             if len(self.folder.parts) == 2 and not self.folder.is_absolute():  # such as nvidia/PS3-4K-SigLIP2
-                hint = f"; a model of the Hugging Face hub is to be downloaded first: hf download {self.folder}"
-            raise self._error("there is no such folder" + hint)
+                hint = f"; to download a model of the Hugging Face hub, type: hf download {self.folder}"
+            raise self._error("the folder does not exist" + hint)
         if not self.folder.is_dir():
-            raise self._error("is a file, expected a checkpoint folder")
+            raise self._error("got a file, expected a checkpoint folder")
         path = self.folder / "config.json"
         if not path.exists():
-            raise self._error("has no config.json, so it is no checkpoint folder")
+            raise self._error("has no config.json, so it is not a checkpoint folder")
         config = self._read_json(path)
         kind = config.get("model_type")
         if kind == "ps3_text_model":
             raise self._error(
-                "config.json is of a text tower alone (model_type 'ps3_text_model'), expected 'ps3' or "
-                "'ps3_vision_model'"
+                "config.json: got model_type 'ps3_text_model', a text tower only, expected 'ps3' or 'ps3_vision_model'"
             )
         if kind not in ("ps3", "ps3_vision_model"):
-            raise self._error(
-                f"config.json is of another model (model_type {kind!r}), expected 'ps3' or 'ps3_vision_model'"
-            )
+            raise self._error(f"config.json: got model_type {kind!r}, expected 'ps3' or 'ps3_vision_model'")
         return config
 
     def _read_json(self, path: Path) -> dict[str, Any]:
@@ -83,7 +81,7 @@ class Checkpoint:
         except (ValueError, OSError) as error:
             raise self._error(f"{path.name} cannot be read: {short_reason(error)}") from error
         if not isinstance(content, dict):
-            raise self._error(f"{path.name} holds a {type(content).__name__}, expected an object")
+            raise self._error(f"{path.name}: got a JSON value of type {type(content).__name__}, expected an object")
         return content
 
     def _find_files(self) -> list[Path]:
@@ -98,9 +96,9 @@ class Checkpoint:
                 parts = sorted(set(weight_map.values()))
                 for part in parts:
                     if not (self.folder / part).exists():
-                        raise self._error(f"lacks {part}, one of {len(parts)} files of its weights")
+                        raise self._error(f"{part} is missing, one of its {len(parts)} weight files")
                 return [self.folder / part for part in parts]
-        raise self._error(f"has no weights: neither {' nor '.join(WEIGHTS)}")
+        raise self._error(f"has no weights, expected {' or '.join(WEIGHTS)}")
 
     def _read_names(self, path: Path) -> set[str]:
         """Names of the tensors in a file. Opening the file also checks that it is complete."""
@@ -108,14 +106,14 @@ class Checkpoint:
             with open(path, "rb") as file:
                 if file.read(len(LFS_POINTER)) == LFS_POINTER:
                     raise self._error(
-                        f"{path.name} is a pointer of Git LFS, not the file itself: git lfs pull fetches it"
+                        f"{path.name} is a Git LFS pointer, not the file itself; git lfs pull downloads the file"
                     )
             return _names(path)
         except (CheckpointError, MemoryError):
             raise
         except SafetensorError as error:
             raise self._error(f"{path.name} is truncated or damaged: {short_reason(error)}") from error
-        except Exception as error:  # of pickle, zip files and the system
+        except Exception as error:  # pickle, zipfile and the operating system raise many types
             raise self._error(f"{path.name} cannot be read: {short_reason(error)}") from error
 
 
@@ -137,5 +135,5 @@ def _tensors(path: Path, names: set[str]) -> dict[str, torch.Tensor]:
 def _load_pickle(path: Path) -> dict[str, torch.Tensor]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except RuntimeError:  # a file of torch before 1.6
+    except RuntimeError:  # torch before 1.6 wrote files that cannot be memory-mapped
         return torch.load(path, map_location="cpu", weights_only=True)

@@ -1,4 +1,4 @@
-"""Encoder: images and texts to features, in one call each."""
+"""Encoder: encodes images and texts to features, in one call each."""
 
 import inspect
 import os
@@ -23,10 +23,10 @@ from .results import ImageFeatures, Look, TextFeatures
 Images = ImageSource | Iterable[ImageSource]
 Texts = str | Sequence[str | None] | None
 
-_tokenizing = threading.Lock()  # Hugging Face's fast tokenizers serve one thread at a time
+_tokenizing = threading.Lock()  # Hugging Face's fast tokenizers are not thread-safe
 
-TEXTS = 64  # of a batch
-# Of a batch of images, or of images read ahead: how many at most, and how much memory their pixels or tokens may take.
+TEXTS = 64  # texts per batch
+# Limits of a batch of images, and of the images read in advance: their number, and the bytes of their pixels or tokens.
 MOST = {"cpu": 8, "cuda": 64}
 BYTES = {"cpu": 256 << 20, "cuda": 1 << 30}
 
@@ -38,7 +38,7 @@ T = TypeVar("T")
 def _arguments_of(
     other: Callable[Concatenate["Encoder", P], Any],
 ) -> Callable[[Callable[..., T]], Callable[Concatenate["Encoder", P], T]]:
-    """Gives a method that hands all of its arguments on the signature of that other method, but its own result."""
+    """Gives a method that passes all its arguments to `other` the signature of `other`. Its return type stays."""
 
     def decorate(function: Callable[..., T]) -> Callable[Concatenate["Encoder", P], T]:
         own = inspect.signature(function).return_annotation
@@ -56,7 +56,7 @@ class _Request:
     tokens: Looks
     maps: bool
     normalize: bool
-    prompts: dict[str | None, torch.Tensor] = field(default_factory=dict)  # of the last batch's texts
+    prompts: dict[str | None, torch.Tensor] = field(default_factory=dict)  # prompts of the last batch's texts
 
     def __post_init__(self):
         self.looks = _arguments.looks("looks", self.looks)
@@ -70,20 +70,20 @@ class _Request:
 
     @property
     def selects(self) -> bool:
-        """True if the model ranks patches: for looks, or for maps alone."""
+        """True if the model computes selection probabilities: for looks, or only for maps."""
         return self.wants_tokens or self.maps
 
 
 class Encoder:
-    """A checkpoint, ready to use; ps3c.load makes it. Unpacks into model, processor, tokenizer.
+    """A loaded checkpoint; ps3c.load returns it. It can be unpacked into model, processor, tokenizer.
 
-    Several threads may use one encoder. A call may be ended by Ctrl-C between two looks.
+    Several threads may use one encoder. Ctrl-C interrupts a call between two looks.
 
     Attributes:
-        model: PS3Model, or PS3VisionModel where the checkpoint has no text tower; its num_hidden_layers_to_return is 1.
-        processor: PS3ImageProcessor. tokenizer: PS3Tokenizer, or None; text_error then says why there is none.
-        folder: of the checkpoint. device, dtype: the model's. scales: image sizes in pixels, ascending.
-        logit_scale, logit_bias: the checkpoint's, for zero_shot; or None.
+        model: PS3Model, or PS3VisionModel if the checkpoint has no text tower. Its num_hidden_layers_to_return is 1.
+        processor: PS3ImageProcessor. tokenizer: PS3Tokenizer, or None; then text_error gives the reason.
+        folder: the checkpoint folder. device, dtype: those of the model. scales: image sizes in pixels, ascending.
+        logit_scale, logit_bias: float, used by zero_shot; None if the checkpoint does not have them.
     """
 
     def __init__(
@@ -144,10 +144,10 @@ class Encoder:
         on_error: str = "raise",
         max_pixels: int | None = None,
     ) -> Iterator[ImageFeatures]:
-        """As embed_images, but an iterator of batches, on the model's device: memory holds one at a time.
+        """Like embed_images, but returns an iterator of batches on the model's device.
 
-        images may be a generator; items are taken as they are needed. With on_error="skip" the last batch may hold
-        errors alone.
+        Memory holds one batch at a time. images may be a generator; items are read when they are needed. With
+        on_error="skip" the last batch may have errors and no images.
         """
         request = _Request(looks, tokens, bool(maps), bool(normalize))
         if on_error not in ("raise", "skip"):
@@ -156,8 +156,8 @@ class Encoder:
             self._need_text_tower("text")
             if not request.selects:
                 raise ValueError(
-                    "text: got one without looks, tokens or maps, and it decides only where to look; the "
-                    "pooled vector is of the whole image"
+                    f"text: got {text!r} without looks, tokens or maps, expected one of them; a text selects patches "
+                    "and does not change the pooled vector, which encodes the whole image"
                 )
         size = self._batch_size(batch_size, request)
         sources, count = with_texts(images, text)
@@ -167,27 +167,28 @@ class Encoder:
 
     @_arguments_of(embed_batches)
     def embed_images(self, *arguments: Any, **options: Any) -> ImageFeatures:
-        """Encodes images: pooled vectors and, with looks or tokens, the features of all that was looked at.
+        """Encodes images to pooled vectors and, with looks or tokens, to the features of the selected patches.
 
         Args:
-            images: one or some: paths, PIL images, or arrays (H, W) or (H, W, 3 or 4) of uint8, uint16 or floats from
-                0 to 1; see ps3c.images.open_image.
-            text: what to look for: one text for all images, or one (or None) an image. None: what is salient.
-            looks: how many looks at high resolution; "all": until every patch is encoded; 0: low-res tokens alone.
-            tokens: instead: how many high-res patches, or "all". None and None: pooled vectors alone.
-            maps: keep selection_maps and selection_probs.
-            normalize: make pooled vectors 1 long, so that products are cosines.
-            batch_size: images that run together; "auto": as many as help and fit in memory.
-            progress: None: a bar on a terminal, for calls of more than 2 seconds; True, False; or a function
-                (done, total), called after every image, or look.
-            on_error: an image that cannot be used: "raise" its ImageError, or "skip" it and list that in `errors`.
-            max_pixels: most pixels of an image; None: Pillow's limit.
+            images: one image or several: paths, PIL images, or arrays (H, W) or (H, W, 3 or 4) of uint8, uint16 or
+                floats from 0 to 1; see ps3c.images.open_image.
+            text: selects patches that match it: one text for all images, or a list with a text or None per image.
+                None selects salient patches.
+            looks: number of looks at high resolution. "all": every patch is encoded. 0: low-res tokens only.
+            tokens: number of high-res patches, or "all"; replaces looks. With neither, only pooled vectors.
+            maps: also return selection_maps and selection_probs.
+            normalize: scale pooled vectors to length 1, so that their dot products are cosine similarities.
+            batch_size: images per batch. "auto" chooses by device and memory.
+            progress: None shows a progress bar on a terminal if the call takes more than 2 seconds. True and False
+                always or never show it. A function is called as function(done, total) after every image or look.
+            on_error: if an image cannot be used, "raise" raises its ImageError; "skip" adds the error to `errors`.
+            max_pixels: the largest accepted number of pixels of an image. None: Pillow's limit.
 
         Returns:
             ImageFeatures on the CPU, in the model's dtype.
 
         Raises:
-            ImageError: an image that cannot be used. TypeError, ValueError: another argument.
+            ImageError: an image cannot be used. TypeError, ValueError: another argument is wrong.
         """
         return ImageFeatures.concatenate([batch.to("cpu") for batch in self.embed_batches(*arguments, **options)])
 
@@ -201,14 +202,16 @@ class Encoder:
         progress: Progress = None,
         max_pixels: int | None = None,
     ) -> Iterator[Look]:
-        """Looks at one image. Each is computed when it is asked for; later ones cost nothing if you stop early.
+        """Returns an iterator of the looks at one image. A look is computed when the iterator is advanced to it.
 
-        Look 0 is the whole image at low resolution; its maps rank the patches for the others.
-        tokens: high-res patches in all instead of looks. The other arguments: as embed_images'.
+        Look 0 is the whole image at low resolution. Its probability maps decide which patches the other looks encode.
+
+        Args:
+            tokens: total number of high-res patches; replaces looks. The other arguments are those of embed_images.
         """
         request = _Request(None if tokens is not None and looks == "all" else looks, tokens, True, False)
         if not request.wants_tokens:
-            raise ValueError("looks, tokens: got neither, expected one of them: a number or 'all'")
+            raise ValueError("looks, tokens: got neither, expected a number or 'all' for one of them")
         if text is not None:
             if not isinstance(text, str):
                 raise TypeError(f"text: got {text!r}, expected a string")
@@ -243,7 +246,7 @@ class Encoder:
     def _reader(self, small: bool, max_pixels: int | None, ahead: bool = False) -> Reader:
         if max_pixels is not None:
             max_pixels = _arguments.positive("max_pixels", max_pixels)
-        # On the CPU the model uses all cores; threads that read ahead would slow it down.
+        # On the CPU the model uses all cores; threads that read images in advance would slow it down.
         ahead = ahead and self.device.type == "cuda"
         return Reader(
             self.processor,
@@ -317,7 +320,7 @@ class Encoder:
         return look_pass
 
     def _pixels(self, batch: list[Prepared]) -> torch.Tensor:
-        """(B, 3, H, W) of a batch, whose own pixels are released."""
+        """Pixels (B, 3, H, W) of a batch. The pixels of the single images are released."""
         pixels = torch.stack([one.pixels for one in batch]) if len(batch) > 1 else batch[0].pixels[None]
         for one in batch:
             one.pixels = torch.empty(0)
@@ -329,17 +332,17 @@ class Encoder:
         if not request.wants_tokens:
             return self._fit(self._pixel_bytes(), MOST[self.device.type])
         if self.device.type == "cpu":
-            return 1  # a look of one image keeps all cores busy
+            return 1  # one image is enough work for all cores
         vision = self._vision
         tokens = sum((scale // vision.patch_size) ** 2 for scale in self.scales)
         return self._fit(max(self._pixel_bytes(), tokens * vision.width * self.dtype.itemsize), MOST["cuda"])
 
     def _fit(self, each: int, most: int) -> int:
-        """How many of `each` bytes, at most `most` and at least one."""
+        """How many items of `each` bytes fit within the memory limit: at least 1, at most `most`."""
         return max(1, min(most, BYTES[self.device.type] // each))
 
     def _pixel_bytes(self) -> int:
-        """Of one image's pixels, about."""
+        """Bytes of one image's pixels (an estimate)."""
         size = self.processor.image_size
         sides = list(size) if isinstance(size, (list, tuple)) else [size]
         return 3 * sides[0] * sides[-1] * self.dtype.itemsize
@@ -354,16 +357,17 @@ class Encoder:
         batch_size: int | str = "auto",
         progress: Progress = None,
     ) -> TextFeatures:
-        """Encodes texts: vectors to compare with images' pooled ones, and prompts that say what to look for.
+        """Encodes texts to vectors, comparable with the pooled vectors of images, and to prompts, which select patches.
 
         Args:
-            texts: one or some. normalize, batch_size, progress: as embed_images'.
+            texts: one text or several. normalize, batch_size, progress: as in embed_images.
 
         Returns:
             TextFeatures on the CPU, in the model's dtype.
 
         Raises:
-            TypeError: not a string or strings. ValueError: no text, or a checkpoint without a text tower.
+            TypeError: texts is not a string or a list of strings. ValueError: texts is empty, or the checkpoint has no
+                text tower.
         """
         self._need_text_tower("texts")
         texts = [texts] if isinstance(texts, str) else texts
@@ -392,13 +396,13 @@ class Encoder:
         return TextFeatures(list(texts), vectors.cpu(), torch.cat(prompt).cpu())
 
     def prompt(self, text: str) -> torch.Tensor:
-        """The `prompt` of the model's forward for a text: (1, C), on the model's device."""
+        """The argument `prompt` of the model's forward for a text: (1, C), on the model's device."""
         if not isinstance(text, str):
             raise TypeError(f"text: got {type(text).__name__}, expected a string")
         return self.embed_texts([text], progress=False).prompt.to(self.device)
 
     def _prompts(self, texts: list[str | None], request: _Request) -> torch.Tensor | None:
-        """(B, C), the prior prompt where there is no text; None where there is none at all."""
+        """Prompts (B, C). An image without a text gets the prior prompt. None if no image has a text."""
         wanted = {text for text in texts if text is not None}
         if not wanted:
             return None
@@ -411,7 +415,8 @@ class Encoder:
 
     def _need_text_tower(self, argument: str) -> None:
         if self.tokenizer is None:
-            raise ValueError(f"{argument}: cannot be encoded: {self.folder}: {self.text_error or 'has no tokenizer'}")
+            reason = self.text_error or "has no tokenizer"
+            raise ValueError(f"{argument}: got text, which cannot be encoded: {self.folder}: {reason}")
 
     # ---- both ------------------------------------------------------------------------------------------------------
 
@@ -424,22 +429,24 @@ class Encoder:
         progress: Progress = None,
         max_pixels: int | None = None,
     ) -> dict[str, float] | list[dict[str, float]]:
-        """The probability that each label fits each image, each label on its own (SigLIP's sigmoid).
+        """The probability that a label matches an image, for each label independently (SigLIP's sigmoid).
 
         Args:
-            labels: different texts. template: a label's place in a sentence, such as "a photo of {}".
+            labels: texts, without duplicates. template: a sentence in which {} stands for the label, such as
+                "a photo of {}".
 
         Returns:
-            {label: probability from 0 to 1}; for a list of images a list of these.
+            {label: probability from 0 to 1}; for a list of images, a list of such dicts.
 
         Raises:
-            ValueError: the checkpoint has no logit_scale and logit_bias, or no text tower. Others: as embed_images'.
+            ValueError: the checkpoint has no logit_scale and logit_bias, or no text tower. Other errors as in
+                embed_images.
         """
         for name in ("logit_scale", "logit_bias"):
             if getattr(self, name) is None:
                 raise ValueError(
-                    f"zero_shot: {self.folder} has no {name} among its weights, which turns cosines into "
-                    "probabilities; compare embed_images and embed_texts by their cosines instead"
+                    f"zero_shot: {self.folder} has no {name} in its weights, which is needed to compute probabilities; "
+                    "use the cosine similarities of embed_images and embed_texts instead"
                 )
         if (
             isinstance(labels, str)
@@ -448,9 +455,9 @@ class Encoder:
         ):
             raise TypeError(f"labels: got {labels!r}, expected a list of strings")
         if not labels or len(set(labels)) < len(labels):
-            raise ValueError(f"labels: got {list(labels)}, expected one or more, each once")
+            raise ValueError(f"labels: got {list(labels)}, expected one or more, without duplicates")
         if not isinstance(template, str) or "{}" not in template:
-            raise ValueError(f"template: got {template!r}, expected a text with {{}} where the label goes")
+            raise ValueError(f"template: got {template!r}, expected a string that contains {{}} for the label")
         texts = self.embed_texts([template.replace("{}", label) for label in labels], normalize=False, progress=False)
         features = self.embed_images(images, normalize=False, progress=progress, max_pixels=max_pixels)
         cosines = F.normalize(features.pooled.float(), dim=-1) @ F.normalize(texts.pooled.float(), dim=-1).T

@@ -1,6 +1,7 @@
-"""Tensors and metadata in files: Parquet for vectors, safetensors and .npz for everything, bit for bit.
+"""Writes tensors and metadata to files: vectors to Parquet, all tensors without loss to safetensors and .npz.
 
-A file is written under another name beside its own and renamed at the end: a full disk or Ctrl-C leaves nothing behind.
+A file is written under a temporary name in the same folder and then renamed. A full disk or Ctrl-C leaves no partial
+file.
 """
 
 import json
@@ -19,15 +20,15 @@ from .._extras import require
 from ..errors import MissingExtraError, short_reason
 
 Tensors = dict[str, torch.Tensor]
-Metadata = dict[str, Any]  # what JSON can hold; "kind" is "images" or "texts"
+Metadata = dict[str, Any]  # values that JSON supports; "kind" is "images" or "texts"
 
-VERSION = 1  # of what the files hold
-METADATA_KEY = "ps3c"  # where a file keeps the metadata, as JSON
-BFLOAT16 = ".bfloat16"  # ends the names of .npz entries that hold a bfloat16 tensor's bits as uint16
+VERSION = 1  # version of the file format
+METADATA_KEY = "ps3c"  # the key of the metadata in a file; the value is JSON
+BFLOAT16 = ".bfloat16"  # suffix of the names of .npz entries that store a bfloat16 tensor's bits as uint16
 
 
 def write(path: Path, tensors: Tensors, metadata: Metadata, overwrite: bool) -> None:
-    """Writes a file of the kind that its ending says. See ImageFeatures.save."""
+    """Writes a file in the format of its suffix. See ImageFeatures.save."""
     write_kind = _of_ending(path, _WRITERS)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(path, overwrite) as temporary:
@@ -35,27 +36,27 @@ def write(path: Path, tensors: Tensors, metadata: Metadata, overwrite: bool) -> 
 
 
 def read(path: Path) -> tuple[Tensors, Metadata]:
-    """What `write` wrote, on the CPU.
+    """Reads a file that `write` wrote. The tensors are on the CPU.
 
     Raises:
-        FileNotFoundError: no such file. ValueError: another ending, or a file that `write` did not write or that is
-            damaged. MissingExtraError: a Parquet file, without pyarrow.
+        FileNotFoundError: the file does not exist. ValueError: the suffix is unknown, `write` did not write the file,
+            or the file is damaged. MissingExtraError: the file is Parquet and pyarrow is not installed.
     """
     read_kind = _of_ending(path, _READERS)
     if not path.exists():
-        raise FileNotFoundError(f"{path}: there is no such file")
+        raise FileNotFoundError(f"{path}: the file does not exist")
     with reading(path):
         metadata, tensors = read_kind(path)
         if metadata is None:
             raise _Foreign("ps3c did not write it")
         if metadata["version"] != VERSION:
-            raise _Foreign(f"is of version {metadata['version']}, expected {VERSION}: a newer ps3c wrote it")
+            raise _Foreign(f"got format version {metadata['version']}, expected {VERSION}; a newer ps3c wrote it")
         return tensors(), metadata
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Errors of zip, JSON, safetensors and Arrow, which all differ, become a ValueError that names path."""
+    """Turns the various exceptions of zipfile, JSON, safetensors and Arrow into a ValueError that names path."""
     try:
         yield
     except (MemoryError, MissingExtraError):
@@ -72,10 +73,11 @@ class _Foreign(Exception):
 
 @contextmanager
 def replacing(path: Path, overwrite: bool) -> Iterator[Path]:
-    """A temporary name beside path, which becomes path when the block ends well, and is removed when it does not.
+    """Yields a temporary path in the folder of path. It is renamed to path at the end, or removed after an exception.
 
     Raises:
-        FileExistsError: path exists, before or after, and is not to be overwritten. OSError: it names path.
+        FileExistsError: path exists before or after the block, and overwrite is False. OSError: another error; the
+            message names path.
     """
     _check_target(path, overwrite)
     try:
@@ -85,7 +87,7 @@ def replacing(path: Path, overwrite: bool) -> Iterator[Path]:
         try:
             yield temporary
             _check_target(path, overwrite)
-            temporary.chmod(mode)  # safetensors makes a file of its own, which nobody else may read
+            temporary.chmod(mode)  # safetensors creates a new file that only its owner may read
             os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -93,27 +95,27 @@ def replacing(path: Path, overwrite: bool) -> Iterator[Path]:
     except OSError as error:
         if error.errno is None:
             raise
-        # The original one names the temporary file, or none.
+        # The original error names the temporary file, or no file.
         raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 
 def _check_target(path: Path, overwrite: bool) -> None:
     if path.is_dir():
-        raise IsADirectoryError(f"{path}: is a folder, expected the name of a file")
+        raise IsADirectoryError(f"{path}: got a folder, expected a file name")
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path}: there is no folder {path.parent}")
+        raise FileNotFoundError(f"{path}: the folder {path.parent} does not exist")
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path}: exists; overwrite=True (--force) replaces it")
 
 
 def _of_ending(path: Path, table: dict[str, Callable]) -> Callable:
     if path.suffix.lower() not in table:
-        raise ValueError(f"path: got {path}, expected an ending of {', '.join(table)}")
+        raise ValueError(f"path: got {path}, expected a name that ends in {', '.join(table)}")
     return table[path.suffix.lower()]
 
 
-# ---- the kinds of files --------------------------------------------------------------------------------------------
-# A reader returns the metadata, None where there is none, and a function that returns the tensors.
+# ---- the file formats ----------------------------------------------------------------------------------------------
+# A reader returns the metadata (None if the file has none) and a function that returns the tensors.
 
 
 def _write_safetensors(path: Path, tensors: Tensors, metadata: Metadata) -> None:
@@ -122,7 +124,7 @@ def _write_safetensors(path: Path, tensors: Tensors, metadata: Metadata) -> None
 
     try:
         save_file(tensors, path, metadata={"format": "pt", METADATA_KEY: json.dumps(metadata)})
-    except SafetensorError as error:  # the system's error number is in its text only
+    except SafetensorError as error:  # only its text has the system's error number
         number = re.search(r"(?:os error|code:) (\d+)", str(error))
         raise (
             OSError(int(number[1]), "") if number else OSError(f"cannot be written: {short_reason(error)}")
@@ -164,7 +166,7 @@ def _read_npz(path: Path):
 
 
 def _write_parquet(path: Path, tensors: Tensors, metadata: Metadata) -> None:
-    """Pooled vectors alone, with texts and, for images, names and sizes."""
+    """Writes the pooled vectors and the texts and, for images, names and sizes."""
     arrow = require("pyarrow", "parquet", "Parquet files")
     parquet = require("pyarrow.parquet", "parquet", "Parquet files")
     pooled = tensors["pooled"]
@@ -176,7 +178,7 @@ def _write_parquet(path: Path, tensors: Tensors, metadata: Metadata) -> None:
     if metadata["kind"] == "texts":
         columns = {"text": texts, "vector": vectors}
     else:
-        # Parquet's strings are UTF-8, names on a disk need not be.
+        # Strings in Parquet must be UTF-8; file names may have arbitrary bytes.
         names = [name.encode(errors="backslashreplace").decode() for name in metadata["names"]]
         columns = {
             "name": arrow.array(names, arrow.string()),

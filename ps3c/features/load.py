@@ -1,4 +1,4 @@
-"""load: makes an Encoder of a checkpoint folder, or raises an error of one line."""
+"""load: creates an Encoder from a checkpoint folder, or raises an error whose message is one line."""
 
 import os
 from pathlib import Path
@@ -21,16 +21,16 @@ def load(
 ) -> Encoder:
     """Loads a checkpoint folder: model, image processor and tokenizer in one object.
 
-    Both towers if the checkpoint has them, else the vision tower alone. If the tokenizer cannot be loaded (it may be in
-    a repository that cannot be reached), everything but texts works, and a call with a text raises the reason.
+    The text tower is loaded if the checkpoint has one. If the tokenizer cannot be loaded, for example because its
+    repository cannot be reached, images can still be encoded, and a call with a text raises an error with the reason.
 
     Args:
-        device: "auto": a GPU if ps3c can use one, else the CPU; or "cpu", "cuda", "cuda:1", ...
-        dtype: "auto": as the checkpoint is stored; or torch.float32, torch.float16, torch.bfloat16, or their names.
+        device: "auto", "cpu", "cuda", "cuda:1", ... "auto" is a GPU if ps3c can use one, otherwise the CPU.
+        dtype: "auto" (the dtype of the checkpoint), torch.float32, torch.float16, torch.bfloat16, or their names.
 
     Raises:
-        CheckpointError: the folder cannot be used; one line, which names it and the cause.
-        ValueError, TypeError: another device or dtype.
+        CheckpointError: the folder cannot be used. The message is one line with the folder and the cause.
+        ValueError, TypeError: device or dtype is wrong.
     """
     place, wanted = _device(device), _dtype(dtype)
     checkpoint = Checkpoint(folder)
@@ -61,10 +61,12 @@ def _device(device: str | torch.device) -> torch.device:
     if place.type == "cuda":
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (place.index or 0) >= found:
-            raise ValueError(f"device: got {str(device)!r}, but torch {torch.__version__} finds {found} GPUs")
+            raise ValueError(
+                f"device: got {str(device)!r}, expected one of the {found} GPUs that torch {torch.__version__} finds"
+            )
         error = cuda_error(place.index or 0)
         if error is not None:
-            raise ValueError(f"device: got {str(device)!r}, which cannot be used: {short_reason(error)}")
+            raise ValueError(f"device: got {str(device)!r}, expected a usable GPU: {short_reason(error)}")
     return place
 
 
@@ -84,20 +86,20 @@ def _model(checkpoint: Checkpoint, dtype: str | torch.dtype) -> PS3Model | PS3Vi
         model, info = model_class.from_pretrained(folder, dtype=dtype, output_loading_info=True)
     except MemoryError:
         raise
-    except Exception as error:  # of transformers, safetensors, pickle, and of ps3c's configurations
+    except Exception as error:  # transformers, safetensors, pickle and ps3c's configurations raise many types
         raise CheckpointError(folder, short_reason(error, folder)) from error
     count = len(model.state_dict())
     missing = sorted(info["missing_keys"])
     if 2 * len(missing) > count:
         raise CheckpointError(
             folder,
-            f"its weights lack {len(missing)} of the model's {count} parameters, {missing[0]} "
-            "among them: is this another model's file?",
+            f"its weight files lack {len(missing)} of the model's {count} parameters, for example {missing[0]}; they "
+            "may belong to another model",
         )
     if model.dtype not in DTYPES:
         model.float()
     model.eval().requires_grad_(False)
-    # ps3-torch's default, all layers, takes that many times the memory.
+    # ps3-torch's default, all layers, needs memory for the outputs of every layer.
     model.vision_model.num_hidden_layers_to_return = 1
     return model
 
@@ -108,13 +110,13 @@ def _processor(folder: Path) -> PS3ImageProcessor:
     except Exception as error:
         if not (folder / "preprocessor_config.json").exists():
             raise CheckpointError(
-                folder, "has no preprocessor_config.json, which says how images are prepared"
+                folder, "has no preprocessor_config.json, which describes the preprocessing of images"
             ) from error
         raise CheckpointError(folder, f"preprocessor_config.json: {short_reason(error, folder)}") from error
 
 
 def _tokenizer(checkpoint: Checkpoint) -> tuple[PS3Tokenizer | None, str | None]:
-    """The tokenizer, or why there is none."""
+    """(tokenizer, None), or (None, the reason)."""
     if not checkpoint.has_text:
         return None, "has no text tower"
     try:

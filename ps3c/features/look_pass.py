@@ -1,4 +1,4 @@
-"""One pass of the vision encoder over a batch, step by step: the tokens of each look and their positions."""
+"""Runs the vision encoder over a batch step by step, and collects the tokens and positions of each look."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,17 +9,19 @@ from ..torch_api.stepwise import Step
 
 
 class LookPass:
-    """Construction computes nothing; iteration does.
+    """One pass over a batch. It is computed by iterating over the object, one step at a time.
 
     Args:
         vision: a PS3VisionEncoder. pixels: (B, 3, H, W). prompt: (B, C) or None.
-        looks, tokens: one of them, as num_look_close and num_token_look_close.
-        looks_per_step: most looks at once; 0: as many as memory allows.
+        looks, tokens: num_look_close and num_token_look_close; one of them is None.
+        looks_per_step: maximum number of looks per step. 0: as many as memory allows.
 
     Attributes:
-        looks: how many there will be, after the low resolution. grids: rows and columns of each scale's patches.
-        After the first step of an image: pooled (B, C), probs and maps: S of (B, h, w), positions (B, T, 3) int32.
-        tokens: (B, T, C); those of a look after its step. number: (B, T) int16, the look that took each.
+        looks: number of looks at high resolution. grids: rows and columns of the patches of each scale.
+        pooled: (B, C). probs, maps: S tensors (B, h, w). positions: (B, T, 3) int32. These four are computed by the
+            first step of an image.
+        tokens: (B, T, C). The tokens of a look are computed by its step.
+        number: (B, T) int16, the number of the look that encoded each token.
     """
 
     def __init__(
@@ -46,7 +48,7 @@ class LookPass:
         self.pooled = outputs["pooled"]
         self.tokens = outputs["hidden_states"][-1]
         self.probs: list[torch.Tensor] = outputs["selection_probs"]
-        # Without looks nothing is taken.
+        # Without looks no patch is selected.
         self.maps: list[torch.Tensor] = outputs.get("selection_maps") or [torch.zeros_like(p) for p in self.probs]
         batch, count = self.tokens.shape[:2]
         self.number = torch.zeros(batch, count, dtype=torch.int16, device=self.tokens.device)
@@ -63,21 +65,21 @@ class LookPass:
 
 
 def positions(low: tuple[int, int], maps: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Positions of the tokens of B images, in the order of the tokens: (B, T, 3), (scale, row, column).
+    """Positions (scale, row, column) of the tokens of B images, in the order of the tokens: (B, T, 3) int32.
 
     Args:
-        low: rows and columns of the low resolution. maps: of each high-res scale (B, h, w), not 0 where a patch was
-            taken, as many in each image.
+        low: rows and columns of the low resolution. maps: for each high-res scale (B, h, w), nonzero where a patch was
+            selected. Every image must have the same number of selected patches.
     """
     batch = maps[0].shape[0]
     parts = [_places(0, maps[0].new_ones(batch, *low))]
-    # Images take equally many patches of a scale.
+    # All images select the same number of patches of a scale.
     parts += [_places(scale, taken) for scale, taken in enumerate(maps, start=1)]
     return torch.cat(parts, dim=1).to(torch.int32)
 
 
 def _places(scale: int, taken: torch.Tensor) -> torch.Tensor:
-    """(B, n, 3) int64."""
+    """Positions (B, n, 3) int64 of the n patches of one scale that `taken` (B, h, w) marks."""
     image_row_column = taken.nonzero()
     image_row_column[:, 0] = scale
     return image_row_column.view(taken.shape[0], -1, 3)

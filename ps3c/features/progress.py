@@ -1,4 +1,4 @@
-"""Progress of long calls: a bar on a terminal, or calls of a function that the caller gives."""
+"""Reports the progress of long calls, with a progress bar on a terminal or by calling the caller's function."""
 
 import sys
 from collections.abc import Callable
@@ -10,13 +10,13 @@ QUICK = 2.0  # seconds; shorter calls show no bar
 
 
 class Reporter:
-    """Counts the steps of a call's items. A context manager: a bar is closed at the end, whatever happened.
+    """Counts the steps of a call's items. As a context manager it closes the bar, also after an exception.
 
     Args:
-        progress: None: a bar where stderr is a terminal; True, False: a bar, or none; or a function (done, total) of
-            steps, called after each.
-        items: their number; None: unknown.
-        unit: name of a step, unless expect() gives another.
+        progress: None shows a bar if stderr is a terminal. True and False always or never show a bar. A function is
+            called as function(done, total) after each step; both count steps.
+        items: number of items, None if unknown.
+        unit: name of a step, unless expect() sets another.
     """
 
     def __init__(self, progress: Progress, items: int | None, unit: str):
@@ -27,19 +27,19 @@ class Reporter:
         self._delay = QUICK if progress is None else 0.0
         self._items, self._unit = items, unit
         self._bar: Any = None
-        self._steps: int | None = None  # of one item
+        self._steps: int | None = None  # steps per item
         self._skipped = 0
         self.done = 0
         self.total: int | None = None
 
     def expect(self, steps: int, unit: str | None = None) -> None:
-        """Sets the number of steps of an item. Calls after the first do nothing."""
+        """Sets the number of steps per item. Only the first call has an effect."""
         if self._steps is not None:
             return
         self._steps = steps
         self.total = None if self._items is None else self._items * steps
         if self._has_bar:
-            from tqdm import tqdm  # comes with transformers
+            from tqdm import tqdm  # transformers depends on tqdm
 
             self._bar = tqdm(total=self.total, unit=unit or self._unit, dynamic_ncols=True, delay=self._delay)
         if self._skipped:
@@ -53,7 +53,7 @@ class Reporter:
             self._function(self.done, self.total)
 
     def skip(self) -> None:
-        """Counts a skipped item as finished, as soon as the number of its steps is known."""
+        """Counts a skipped item as finished. If the steps per item are not known yet, it is counted by expect()."""
         if self._steps is None:
             self._skipped += 1
         else:

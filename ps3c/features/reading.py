@@ -1,4 +1,4 @@
-"""Opens and preprocesses images, in their order; for a GPU a few in advance, in threads."""
+"""Opens and preprocesses images in order. For a GPU, threads prepare the next images in advance."""
 
 import os
 from collections import deque
@@ -17,7 +17,10 @@ from ..images import open_image, thumbnail
 
 @dataclass
 class Prepared:
-    """An image ready for the model. size: (width, height) upright. pixels: (3, H, W). small: a thumbnail."""
+    """A preprocessed image.
+
+    size: (width, height) of the upright image in pixels. pixels: (3, H, W). small: a thumbnail or None.
+    """
 
     name: str
     size: tuple[int, int]
@@ -27,11 +30,11 @@ class Prepared:
 
 
 class Reader:
-    """Makes Prepared images.
+    """Creates Prepared images.
 
     Args:
-        processor: the model's. dtype: of the pixels. small: keep a thumbnail of each image.
-        max_pixels: as open_image's. ahead: threads that prepare images while the model computes; 0: none.
+        processor: the model's image processor. dtype: dtype of the pixels. small: keep a thumbnail of each image.
+        max_pixels: as in open_image. ahead: number of threads that prepare images while the model computes; 0: none.
     """
 
     def __init__(self, processor, dtype: torch.dtype, *, small: bool, max_pixels: int | None, ahead: int = 0):
@@ -42,13 +45,13 @@ class Reader:
         self._ahead = ahead
 
     def prepare(self, source: Any, name: str, text: str | None) -> Prepared:
-        """name: of a source that has none. ImageError, TypeError: see open_image."""
+        """Opens and preprocesses one image. `name` is used for a source without a name. Raises as open_image."""
         image, own_name = open_image(source, max_pixels=self._max_pixels, name=name)
         pixels = self._processor(image)["pixel_values"][0].to(self._dtype)
         return Prepared(own_name, image.size, text, pixels, thumbnail(image) if self._small else None)
 
     def read(self, sources: Iterable[tuple[Any, str | None]]) -> Iterator[Prepared | ImageError]:
-        """For each (source, text), in their order, the Prepared image or the ImageError."""
+        """Yields, for each (source, text) in order, the Prepared image or the ImageError."""
 
         def one(numbered) -> Prepared | ImageError:
             number, (source, text) = numbered
@@ -61,7 +64,7 @@ class Reader:
 
 
 def _ahead(function: Callable[[Any], Any], items: Iterator[Any], count: int) -> Iterator[Any]:
-    """map(function, items). Threads compute the next `count` results while the caller uses the last one."""
+    """Like map(function, items), but threads compute the next `count` results while the caller uses the current one."""
     pool = ThreadPoolExecutor(count, thread_name_prefix="ps3c-images")
     waiting: deque = deque()
     try:
@@ -76,15 +79,16 @@ def _ahead(function: Callable[[Any], Any], items: Iterator[Any], count: int) -> 
 
 
 def is_one(images: Any) -> bool:
-    """One image, rather than several?"""
+    """True if `images` is one image and not several."""
     return isinstance(images, (str, os.PathLike, Image.Image, np.ndarray))
 
 
 def with_texts(images: Any, text: Any) -> tuple[Iterator[tuple[Any, str | None]], int | None]:
-    """Pairs of an image and its text, and how many there are: None for a generator of images.
+    """Returns pairs of an image and its text, and their number (None if images is a generator).
 
     Raises:
-        TypeError: images or texts of another type. ValueError: an empty list, or another number of texts.
+        TypeError: images or texts have a wrong type. ValueError: the list is empty, or the number of texts is not 1
+            and not the number of images.
     """
     if is_one(images):
         images = [images]

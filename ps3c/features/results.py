@@ -1,4 +1,4 @@
-"""What an Encoder's calls return: features and their positions in the image, with methods to save and show them."""
+"""The results of an Encoder's calls: features and their positions in the image, with methods to save and show them."""
 
 import io
 import os
@@ -21,18 +21,20 @@ _TENSORS = ("pooled", "tokens", "positions", "look", "selection_maps", "selectio
 
 @dataclass(eq=False, repr=False)
 class ImageFeatures:
-    """Features of N images. C width, T tokens, S high-res scales of h x w patches.
+    """Features of N images. C is the width, T the number of tokens, S the number of high-res scales of h x w patches.
 
-    names: paths, or "image 0", ... of images without one. sizes: (width, height) in pixels, upright.
-    pooled: (N, C), of the whole image at low resolution, to compare with a text's or another image's.
-    tokens: (N, T, C), low-res tokens first, then the chosen patches by scale, row, column; None unless asked for.
+    names: paths; "image 0", "image 1", ... for images without a path. sizes: (width, height) of the upright images in
+        pixels.
+    pooled: (N, C), computed from the whole image at low resolution; comparable with pooled vectors of texts and images.
+    tokens: (N, T, C), low-res tokens first, then the selected patches ordered by scale, row, column. None without looks
+        and tokens.
     positions: (N, T, 3) int32, (scale, row, column) of each token; scale 0 is the low resolution.
-    look: (N, T) int16, the look that took each token; 0 for the low resolution.
-    selection_maps, selection_probs: S tensors (N, h, w): 1 where a patch was taken, and the probability of each patch;
-        None unless asked for.
-    texts: what each image was searched for, or None. scales: image sizes in pixels, ascending. patch_size: in pixels.
-    errors: of images that were left out. thumbnails: small copies of the images, if there are tokens or maps to draw.
-    grids: (rows, columns) of each scale's patches, where there are tokens or maps.
+    look: (N, T) int16, the number of the look that encoded each token; 0 is the low resolution.
+    selection_maps: S tensors (N, h, w), 1 where a patch was selected. selection_probs: S tensors (N, h, w), the
+        selection probability of each patch. None without maps=True.
+    texts: the text of each image, or None. scales: image sizes in pixels, ascending. patch_size: in pixels.
+    errors: the errors of skipped images. thumbnails: small copies of the images, if there are tokens or maps.
+    grids: (rows, columns) of the patches of each scale, if there are tokens or maps.
     """
 
     names: list[str]
@@ -64,13 +66,13 @@ class ImageFeatures:
         return f"<ImageFeatures: {', '.join(parts)}>"
 
     def __getitem__(self, index: int | slice) -> "ImageFeatures":
-        """One image, still as a batch, or some; without errors."""
+        """The features of one image, as a batch of 1, or of a slice of images. `errors` is empty."""
         part = _as_slice(index, len(self))
         lists = {name: getattr(self, name)[part] for name in ("names", "sizes", "texts", "thumbnails")}
         return replace(self._each_tensor(lambda tensor: tensor[part]), errors=[], **lists)
 
     def to(self, device: str | torch.device) -> "ImageFeatures":
-        """A copy with the tensors on a device."""
+        """A copy whose tensors are on a device."""
         return self._each_tensor(lambda tensor: tensor.to(device))
 
     def _each_tensor(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "ImageFeatures":
@@ -83,10 +85,10 @@ class ImageFeatures:
 
     @staticmethod
     def concatenate(parts: Sequence["ImageFeatures"]) -> "ImageFeatures":
-        """Joins features of the same kind, such as the batches of Encoder.embed_batches; errors are kept.
+        """Concatenates features of the same kind, such as the batches of Encoder.embed_batches. Errors are kept.
 
         Raises:
-            ValueError: no parts, or parts that do not go together; the message names the field.
+            ValueError: there are no parts, or a field differs between parts; the message names the field.
         """
         full = [part for part in parts if len(part)] or list(parts[:1])
         if not full:
@@ -96,8 +98,8 @@ class ImageFeatures:
             for part in full[1:]:
                 if getattr(part, name) != getattr(first, name):
                     raise ValueError(
-                        f"parts: got {name} {getattr(part, name)}, expected {getattr(first, name)} as in the "
-                        "first: features of one model and one kind"
+                        f"parts: got {name} {getattr(part, name)}, expected {getattr(first, name)} as in the first "
+                        "part; all parts must come from one model"
                     )
         if len(full) == 1:
             tensors = {name: getattr(first, name) for name in _TENSORS}
@@ -110,27 +112,27 @@ class ImageFeatures:
         return replace(first, **tensors, **lists)
 
     def feature_maps(self) -> list[torch.Tensor]:
-        """Tokens at their places: S + 1 maps (N, C, h, w), low resolution first; zeros where no patch was taken."""
+        """Feature maps: S + 1 tensors (N, C, h, w), low resolution first. Patches that were not selected are zero."""
         if self.tokens is None or self.positions is None:
-            raise ValueError("feature_maps: these features have no tokens; ask for looks or tokens")
+            raise ValueError("feature_maps: got features without tokens, expected features made with looks or tokens")
         images, maps = torch.arange(len(self), device=self.tokens.device)[:, None], []
         scales, rows, columns = self.positions.long().unbind(-1)
         for scale, (height, width) in enumerate(self.grids):
             flat = self.tokens.new_zeros(len(self), height * width + 1, self.tokens.shape[2])
-            # Tokens of other scales go to one place past the end.
+            # Tokens of other scales are written to one extra element at the end.
             flat[images, torch.where(scales == scale, rows * width + columns, height * width)] = self.tokens
             maps.append(flat[:, :-1].transpose(1, 2).unflatten(2, (height, width)))
         return maps
 
     def save(self, path: PathLike, *, overwrite: bool = False) -> None:
-        """Writes a file in the format of its ending; ps3c.load_features reads it.
+        """Writes a file in the format of its suffix. ps3c.load_features reads it.
 
-        .parquet: names, sizes, texts, and pooled vectors as float32 (extra "parquet"). .safetensors, .npz: everything,
-        bit for bit. See docs: file formats.
+        .parquet has names, sizes, texts, and pooled vectors as float32 (needs the extra "parquet"). .safetensors and
+        .npz have all fields without loss. See the documentation, "File formats".
 
         Raises:
-            FileExistsError: it exists, without overwrite. ValueError: another ending. OSError: it cannot be written;
-                no partial file remains, and an earlier file stays as it was.
+            FileExistsError: the file exists and overwrite is False. ValueError: the suffix is unknown. OSError: the
+                file cannot be written. After an error no partial file remains, and an existing file is unchanged.
         """
         files.write(Path(path), *self._record(), overwrite)
 
@@ -177,9 +179,10 @@ class ImageFeatures:
 
 @dataclass(eq=False, repr=False)
 class TextFeatures:
-    """Vectors of N texts: pooled (N, C), to compare with images'; prompt (N, C), what a model looks for with it.
+    """Vectors of N texts.
 
-    A Parquet file does not hold the prompts: read from one, prompt is (N, 0).
+    pooled: (N, C), comparable with pooled vectors of images. prompt: (N, C), the model's argument `prompt`, which
+    selects patches. A Parquet file does not store prompts: after reading one, prompt is (N, 0).
     """
 
     texts: list[str]
@@ -193,12 +196,12 @@ class TextFeatures:
         return f"<TextFeatures: {_count(len(self), 'text')}, pooled {_describe(self.pooled)}>"
 
     def __getitem__(self, index: int | slice) -> "TextFeatures":
-        """One text, still as a batch, or some."""
+        """The vectors of one text, as a batch of 1, or of a slice of texts."""
         part = _as_slice(index, len(self))
         return TextFeatures(self.texts[part], self.pooled[part], self.prompt[part])
 
     def save(self, path: PathLike, *, overwrite: bool = False) -> None:
-        """As ImageFeatures.save; .parquet holds texts and pooled vectors."""
+        """Like ImageFeatures.save. A .parquet file has texts and pooled vectors."""
         files.write(Path(path), *self._record(), overwrite)
 
     def _record(self) -> tuple[files.Tensors, files.Metadata]:
@@ -211,12 +214,13 @@ class TextFeatures:
 
 @dataclass(eq=False, repr=False)
 class Look:
-    """The result of one look, on the model's device. T tokens, C width, S high-res scales of h x w patches.
+    """The result of one look, on the model's device. T tokens, C channels, S high-res scales of h x w patches.
 
-    number: 0 is the whole image at low resolution. features: (T, C). positions: (T, 3) int32, (scale, row, column).
-    probs: S maps (h, w), the probability of each patch; the same for all looks.
-    image: a thumbnail. text: what was looked for, or None.
-    taken: patches of each scale that this look took, the low resolution first. scales: in pixels, ascending.
+    number: the number of the look; 0 is the whole image at low resolution.
+    features: (T, C). positions: (T, 3) int32, (scale, row, column).
+    probs: S maps (h, w), the selection probability of each patch; the same for all looks.
+    image: a thumbnail. text: the text that selects patches, or None.
+    taken: number of patches of each scale in this look, low resolution first. scales: in pixels, ascending.
     """
 
     number: int
@@ -238,15 +242,15 @@ class Look:
 
 
 def load_features(path: PathLike) -> ImageFeatures | TextFeatures:
-    """What save wrote: ImageFeatures or TextFeatures, on the CPU.
+    """Reads a file that ImageFeatures.save or TextFeatures.save wrote. The tensors are on the CPU.
 
     Raises:
-        FileNotFoundError: no such file. ValueError: another ending, a damaged file, or one that save did not write.
-        MissingExtraError: a Parquet file, without pyarrow.
+        FileNotFoundError: the file does not exist. ValueError: the suffix is unknown, the file is damaged, or save did
+            not write it. MissingExtraError: the file is Parquet and pyarrow is not installed.
     """
     path = Path(path)
     tensors, metadata = files.read(path)
-    with files.reading(path):  # entries may be missing, or of another kind
+    with files.reading(path):  # entries may be missing or have a wrong type
         return (TextFeatures if metadata["kind"] == "texts" else ImageFeatures)._of_record(tensors, metadata)
 
 
@@ -263,7 +267,7 @@ def _of_png(data: torch.Tensor) -> Image.Image:
 
 
 def _picture(result: ImageFeatures | Look) -> bytes | None:
-    """What a notebook shows; None where matplotlib is missing or there is nothing to see."""
+    """The PNG that a notebook shows. None if matplotlib is not installed or there is nothing to draw."""
     try:
         figure = plot.picture_of(result)
     except MissingExtraError:
@@ -273,14 +277,14 @@ def _picture(result: ImageFeatures | Look) -> bytes | None:
 
 def _concatenated(name: str, values: list[Any]) -> Any:
     if any((value is None) != (values[0] is None) for value in values):
-        raise ValueError(f"parts: got some with {name} and some without, expected one kind")
+        raise ValueError(f"parts: got some with {name} and some without, expected all or none with {name}")
     if values[0] is None:
         return None
     if isinstance(values[0], list):
         return [torch.cat(scale) for scale in zip(*values)]
     if len({(value.shape[1:], value.dtype) for value in values}) > 1:
         kinds = ", ".join(sorted({_describe(value) for value in values}))
-        raise ValueError(f"parts: got {name} of {kinds}, expected one shape and dtype but for the first dimension")
+        raise ValueError(f"parts: got {name} of {kinds}, expected one dtype and equal dimensions after the first")
     return torch.cat(values)
 
 

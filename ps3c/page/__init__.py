@@ -1,4 +1,4 @@
-"""The web page of `ps3c demo`: an image and a text in, where the model looks out, look by look."""
+"""The web page of `ps3c demo`: shows where the model looks in an image, for a text, look by look."""
 
 from .server import build, serve
 

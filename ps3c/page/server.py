@@ -1,7 +1,8 @@
-"""The web page of `ps3c demo`: an image and a text in, where the model looks out, look by look.
+"""The web page of `ps3c demo`: shows where the model looks in an image, for a text, look by look.
 
-It listens on 127.0.0.1 alone and contacts no other machine: no fonts, scripts or statistics from elsewhere. Uploads lie
-in a temporary folder that is removed when the server ends. Needs the extra `demo` (gradio, matplotlib).
+The server listens only on 127.0.0.1 and contacts no other machine; the page loads no fonts, scripts or statistics from
+the network. Uploads are stored in a temporary folder, which is removed when the server ends. Needs the extra `demo`
+(gradio, matplotlib).
 """
 
 import inspect
@@ -30,7 +31,7 @@ from . import view
 
 HOST = "127.0.0.1"
 BROWSERS_SHOW = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".avif"}
-EXAMPLE = ("grace_hopper.jpg", "the medals on her uniform")  # a photograph that matplotlib brings
+EXAMPLE = ("grace_hopper.jpg", "the medals on her uniform")  # a photograph that matplotlib installs
 CSS = """
 .gradio-container {max-width: 1500px !important}
 .ps3c-head h1 {font-size: 1.5rem; font-weight: 600; margin: 0}
@@ -54,16 +55,16 @@ CSS = """
 
 
 def build(encoder: Encoder, *, max_pixels: int | None = None) -> Any:
-    """The page as gradio.Blocks.
+    """Creates the page as gradio.Blocks.
 
     Args:
-        max_pixels: most pixels of an image; None: Pillow's limit.
+        max_pixels: the largest accepted number of pixels of an image. None: Pillow's limit.
 
     Raises:
         MissingExtraError: gradio or matplotlib is not installed.
     """
     gr = _gradio()
-    require("matplotlib.cm", "demo", "ps3c demo")  # now, and not during somebody's first look
+    require("matplotlib.cm", "demo", "ps3c demo")  # imported now, so that the first look does not wait for it
     example = _example()
     scales, most = list(encoder.scales), _most_looks(encoder)
     with gr.Blocks(
@@ -82,13 +83,13 @@ def build(encoder: Encoder, *, max_pixels: int | None = None) -> Any:
                     elem_id="image",
                     **_known(gr.Image, {"buttons": [], "show_download_button": False}),
                 )
-                # The path alone: ps3c opens images itself, with its own error messages.
+                # Only the path: ps3c opens images itself, with its own error messages.
                 image.preprocess = lambda file: None if file is None else file.path
                 prompt = gr.Textbox(
                     label="What to look for",
                     elem_id="prompt",
                     interactive=encoder.tokenizer is not None,
-                    placeholder="nothing in particular" if encoder.tokenizer else "this model has no text tower",
+                    placeholder="empty: salient patches" if encoder.tokenizer else "this model cannot encode texts",
                 )
                 looks = gr.Slider(
                     0,
@@ -97,18 +98,18 @@ def build(encoder: Encoder, *, max_pixels: int | None = None) -> Any:
                     step=1,
                     label="Looks",
                     elem_id="looks",
-                    info=f"0: low resolution only; {most}: everything",
+                    info=f"0: low resolution only; {most}: all patches",
                 )
                 with gr.Row():
-                    start = gr.Button("Look", variant="primary", elem_id="look", min_width=80)
+                    start = gr.Button("Start", variant="primary", elem_id="look", min_width=80)
                     stop = gr.Button("Stop", elem_id="stop", min_width=80)
-                take = gr.Button("Take the example photograph", size="sm", elem_id="example", visible=bool(example))
+                take = gr.Button("Use the example photograph", size="sm", elem_id="example", visible=bool(example))
             with gr.Column(scale=3, min_width=480):
-                status = gr.HTML(view.note("Drop an image, say what to look for, and press Look."), elem_id="status")
+                status = gr.HTML(view.note("Add an image, type what to look for, and press Start."), elem_id="status")
                 with gr.Row():
                     heats = [_picture(gr, f"Heat map, {scale} px", f"heat-{scale}") for scale in scales[1:]]
                 shown = gr.Slider(
-                    0, 1, value=0, step=1, label="Patches taken, look by look", interactive=False, elem_id="shown"
+                    0, 1, value=0, step=1, label="Show looks up to number", interactive=False, elem_id="shown"
                 )
                 with gr.Row():
                     taken = [_picture(gr, f"Patches, {scale} px", f"taken-{scale}") for scale in scales[1:]]
@@ -130,20 +131,20 @@ def build(encoder: Encoder, *, max_pixels: int | None = None) -> Any:
         stop.click(events.stopped, run, [status, shown], cancels=[looking], **quick)
         shown.input(events.step, [run, shown], taken, trigger_mode="always_last", **quick)
         image.upload(events.receive, image, [image, status], **quick)
-        # A button, for gradio's own Examples throw errors in the browser when they come up slowly.
+        # A button, because gradio's Examples cause errors in the browser if they load slowly.
         take.click(lambda: (example, EXAMPLE[1] if encoder.tokenizer else ""), None, [image, prompt], **quick)
     return blocks
 
 
 def serve(encoder: Encoder, port: int = 7860, open_browser: bool = False, *, max_pixels: int | None = None) -> None:
-    """Serves the page on http://127.0.0.1:port/ until interrupted; says on stderr where.
+    """Serves the page on http://127.0.0.1:port/ until it is interrupted. Prints the address to stderr.
 
     Args:
-        port: 0 takes any that is free. open_browser: also opens the page. max_pixels: as for build.
+        port: 0 selects a free port. open_browser: also opens the page in the browser. max_pixels: as in build.
 
     Raises:
-        OSError: the port is in use or may not be had. MissingExtraError: as for build.
-        KeyboardInterrupt: the server has been interrupted, and is closed.
+        OSError: the port is in use or not permitted. MissingExtraError: as in build.
+        KeyboardInterrupt: the server was interrupted and has been closed.
     """
     port = _free_port(port)
     with (
@@ -151,7 +152,7 @@ def serve(encoder: Encoder, port: int = 7860, open_browser: bool = False, *, max
         _environment(folder),
         warnings.catch_warnings(),
     ):
-        warnings.filterwarnings("ignore", module="gradio")  # of its own use of other packages
+        warnings.filterwarnings("ignore", module="gradio")  # deprecated functions that gradio itself calls
         blocks = build(encoder, max_pixels=max_pixels)
         options = {"footer_links": [], "show_api": False, "mcp_server": False, "pwa": False, **_style(_gradio())}
         blocks.launch(
@@ -169,7 +170,7 @@ def serve(encoder: Encoder, port: int = 7860, open_browser: bool = False, *, max
         )
         try:
             address = f"http://{HOST}:{port}/"
-            print(f"ps3c: {address} shows {encoder.folder} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+            print(f"ps3c: {address} serves {encoder.folder}; Ctrl-C stops it", file=sys.stderr, flush=True)
             if open_browser:
                 webbrowser.open(address)
             threading.Event().wait()
@@ -177,11 +178,11 @@ def serve(encoder: Encoder, port: int = 7860, open_browser: bool = False, *, max
             blocks.close(verbose=False)
 
 
-# ---- what the page's events do -------------------------------------------------------------------------------------
+# ---- event handlers ------------------------------------------------------------------------------------------------
 
 
 class _Events:
-    """What the page's controls do. Each docstring begins with the components that the returned values go to."""
+    """The event handlers. Each docstring begins with the components that receive the returned values."""
 
     def __init__(self, gr: Any, encoder: Encoder, max_pixels: int | None):
         self.gr, self.encoder, self.max_pixels = gr, encoder, max_pixels
@@ -191,7 +192,7 @@ class _Events:
     def look(self, file: str | None, prompt: str, looks: float) -> Iterator[tuple[Any, ...]]:
         """run, status, table, shown, heats, taken: after each look."""
         if file is None:
-            yield self._empty(None, view.failure("There is no image yet: drop one on the left, or take the example."))
+            yield self._empty(None, view.failure("There is no image yet. Add one on the left, or use the example."))
             return
         run = None
         try:
@@ -206,7 +207,7 @@ class _Events:
                 run.state = "done" if run.last >= run.asked else run.state
                 yield self._newest(run, view.heat_maps(run) if one.number == 0 else self.same)
                 begin = time.perf_counter()
-            if run.state == "looking":  # there was less to see than was asked for
+            if run.state == "looking":  # all patches are encoded, with fewer looks than requested
                 run.state = "done"
                 yield self._newest(run, self.same)
         except Exception as error:
@@ -229,7 +230,7 @@ class _Events:
         return view.patches(run, int(number)) if run and run.orders and number is not None else self.gr.skip()
 
     def receive(self, file: str | None) -> Any:
-        """image, status: says at once what is wrong with an image; turns what browsers cannot show into a PNG."""
+        """image, status: checks an uploaded image. Converts formats that browsers cannot show to PNG."""
         if file is None:
             return self.gr.skip()
         try:
@@ -243,8 +244,8 @@ class _Events:
         return value, view.note(f"{image.width} × {image.height} pixels")
 
     def _empty(self, run: view.Run | None, status: str) -> tuple[Any, ...]:
-        # The slider's range is from the start as long as the looks asked for: browsers leave a knob behind whose range
-        # grows with it.
+        # The slider's range is set once, to the requested number of looks: browsers draw the knob in a wrong place if
+        # the range grows together with the value.
         slider = self.gr.update(value=0, maximum=max(run.asked, 1) if run else 1, interactive=False)
         return (run, status, "", slider, *self.blank, *self.blank)
 
@@ -259,12 +260,12 @@ class _Events:
 def _opened(file: str, max_pixels: int | None) -> Image.Image:
     try:
         return open_image(file, max_pixels=max_pixels)[0]
-    except ImageError as error:  # the name without gradio's folders
+    except ImageError as error:  # shown without gradio's temporary folder
         raise ImageError(Path(error.name).name, error.reason) from error
 
 
 def _sentence(error: Exception) -> str:
-    """What the page says of an error. One that no user can have caused is also told to the server's terminal."""
+    """The message that the page shows for an error. An error that may be a bug is also printed to the terminal."""
     text = " ".join(str(error).split())
     if isinstance(error, (ValueError, MemoryError)) and text:
         return text
@@ -296,28 +297,28 @@ def _example() -> str | None:
 
 
 def _most_looks(encoder: Encoder) -> int:
-    """Looks after which a square image, which has the most patches, has been seen whole."""
+    """The number of looks that encode every patch of a square image, which has the most patches."""
     vision = encoder.model.vision_model
     patches = sum((scale // vision.patch_size) ** 2 for scale in encoder.scales[1:])
     return -(-patches // sum(vision.max_select_num_each_scale))
 
 
 def _style(gr: Any) -> dict[str, Any]:
-    # Fonts of the reader's system: gradio's own would be asked of Google where they are not installed.
+    # System fonts: gradio's default fonts would be downloaded from Google if they are not installed.
     sans, mono = [gr.themes.Font("system-ui"), gr.themes.Font("sans-serif")], [gr.themes.Font("monospace")]
     return {"theme": gr.themes.Default(primary_hue="teal", neutral_hue="slate", font=sans, font_mono=mono), "css": CSS}
 
 
-# ---- gradio, kept at home ------------------------------------------------------------------------------------------
+# ---- gradio without network access ---------------------------------------------------------------------------------
 
 
 def _gradio() -> Any:
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when it is imported, and at other times
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # gradio reads it at import and later
     return require("gradio", "demo", "ps3c demo")
 
 
 def _known(function: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
-    """Those options that this gradio's function has: gradio 6 renamed some of gradio 5's, and moved others."""
+    """The options that the installed gradio's function has: gradio 6 renamed and moved some options of gradio 5."""
     names = inspect.signature(function).parameters
     return {name: value for name, value in options.items() if name in names}
 
@@ -328,7 +329,7 @@ def _private(gr: Any) -> dict[str, Any]:
 
 @contextmanager
 def _environment(folder: str) -> Iterator[None]:
-    """gradio keeps its files in `folder`, and its check that the server is up goes past a proxy."""
+    """Sets environment variables: gradio stores its files in `folder` and bypasses a proxy for its start-up check."""
     ways = [part for part in os.environ.get("NO_PROXY", os.environ.get("no_proxy", "")).split(",") if part.strip()]
     proxy = ",".join([*ways, HOST, "localhost"])
     new = {"GRADIO_TEMP_DIR": folder, "NO_PROXY": proxy, "no_proxy": proxy, "HF_HUB_OFFLINE": "1"}
@@ -344,7 +345,7 @@ def _environment(folder: str) -> Iterator[None]:
 
 
 def _free_port(port: int) -> int:
-    """port, or any free one for 0. OSError: in use, or not ours to have."""
+    """port, or a free port for 0. OSError if the port is in use or not permitted."""
     if not 0 <= port <= 65535:
         raise ValueError(f"port: got {port}, expected 0 to 65535")
     with socket.socket() as probe:
@@ -352,5 +353,5 @@ def _free_port(port: int) -> int:
         try:
             probe.bind((HOST, port))
         except OSError as error:
-            raise OSError(f"port {port} cannot be used: {error.strerror}; take another") from error
+            raise OSError(f"port {port} cannot be used: {error.strerror}; choose another one") from error
         return probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""What the web page shows of a run: pictures, drawn with NumPy and Pillow as fast as a slider moves, and HTML."""
+"""Draws a run for the web page: pictures and HTML. NumPy and Pillow are fast enough to follow a slider."""
 
 from dataclasses import dataclass, field
 from html import escape
@@ -10,18 +10,19 @@ from PIL import Image
 from ..features.results import Look
 from ..plot import look_colours
 
-SIDE = 560  # pixels of a picture's longest side, at least; a picture of a small image is drawn larger
+SIDE = 560  # minimum length of a picture's longest side in pixels; smaller images are enlarged
 HEAT = 0.5  # opacity of a heat map's colours
 
 
 @dataclass
 class Run:
-    """One image's looks so far. S high-res scales of h x w patches.
+    """The finished looks at one image. S high-res scales of h x w patches.
 
-    size: (width, height) in pixels. text: what is looked for. asked: looks to come in all. scales: in pixels.
-    state: "looking", then "done", "stopped" or "failed". image: the image in small, from the low resolution on.
-    probs: S arrays (h, w). orders: S arrays (h, w) int32, the look that took each patch, 0 for none.
-    tokens, taken, seconds: for each look so far, the low resolution first; taken: patches of each high-res scale.
+    size: (width, height) in pixels. text: the text that selects patches. asked: requested number of looks. scales: in
+    pixels. state: "looking", then "done", "stopped" or "failed". image: a thumbnail, set by the first look.
+    probs: S arrays (h, w). orders: S arrays (h, w) int32, the number of the look that encoded each patch, 0 for none.
+    tokens, taken, seconds: one entry per finished look, low resolution first; taken: number of patches of each
+    high-res scale.
     """
 
     size: tuple[int, int]
@@ -38,7 +39,7 @@ class Run:
 
     @property
     def last(self) -> int:
-        """The number of the newest look; -1 before the low resolution is done."""
+        """The number of the newest look; -1 before the low resolution is finished."""
         return len(self.tokens) - 1
 
     def add(self, look: Look, seconds: float) -> None:
@@ -59,7 +60,7 @@ class Run:
 
 
 def heat_maps(run: Run) -> list[Image.Image]:
-    """The image with each high-res scale's probabilities over it: from dark blue, the least, to red, the most."""
+    """The image under the probabilities of each high-res scale: dark blue is the lowest value, red the highest."""
     from matplotlib import colormaps
 
     base = _base(run)
@@ -73,7 +74,10 @@ def heat_maps(run: Run) -> list[Image.Image]:
 
 
 def patches(run: Run, number: int) -> list[Image.Image]:
-    """What looks 1 to `number` took of each high-res scale: in their colours over the image in grey, the rest dark."""
+    """For each high-res scale, the patches of looks 1 to `number` in the looks' colours, over the grey image.
+
+    The other patches are dark.
+    """
     base = _base(run)
     grey = np.asarray(base.convert("L"), np.float32)[..., None]
     colours = look_colours(run.asked).astype(np.float32)
@@ -86,7 +90,7 @@ def patches(run: Run, number: int) -> list[Image.Image]:
 
 
 def _base(run: Run) -> Image.Image:
-    """The image in small, large enough to draw on."""
+    """The thumbnail, enlarged to at least SIDE pixels."""
     assert run.image is not None
     zoom = SIDE / max(run.image.size)
     if zoom <= 1:
@@ -96,16 +100,16 @@ def _base(run: Run) -> Image.Image:
 
 
 def _enlarged(grid: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """grid (h, w, 4) as (height, width, 4) of size, each cell a rectangle."""
+    """Enlarges grid (h, w, 4) to (height, width, 4). size is (width, height); each cell becomes a rectangle."""
     (rows, columns), (width, height) = grid.shape[:2], size
     return grid[np.arange(height) * rows // height][:, np.arange(width) * columns // width]
 
 
-# ---- words ---------------------------------------------------------------------------------------------------------
+# ---- HTML ----------------------------------------------------------------------------------------------------------
 
 
 def status(run: Run) -> str:
-    """One line on where the run is, and a bar."""
+    """The state of the run in one line, and a progress bar."""
     done = "low resolution" if run.last == 0 else f"{run.last} look{'s' * (run.last > 1)}"
     if run.last < 0:
         head = "Stopped" if run.state == "stopped" else "Low resolution …"
@@ -140,7 +144,7 @@ def _box(html: str, kind: str) -> str:
 
 
 def table(run: Run) -> str:
-    """A row a look: its colour, patches of each scale, tokens so far, seconds."""
+    """A table with one row per look: its colour, number of patches per scale, total tokens, seconds."""
     colours = (look_colours(run.asked)[:, :3] * 255).astype(int)
     rows = [_row(["look", *(f"patches at {scale} px" for scale in run.scales[1:]), "tokens so far", "seconds"], "th")]
     tokens = np.cumsum(run.tokens)

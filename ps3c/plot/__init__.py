@@ -1,11 +1,12 @@
-"""Pictures of where a model looks: heat maps, the patches of each look, features as colours.
+"""Draws where a model looks: heat maps, the patches of each look, features as colours.
 
-Every function returns a matplotlib figure made without pyplot: a notebook shows it, `figure.save("x.png")`
-writes it, and nothing has to be closed. Needs matplotlib: pip install 'ps3c[plot]'.
+Every function returns a matplotlib figure that is created without pyplot. A notebook shows it, `figure.save("x.png")`
+writes it to a file, and it need not be closed. Needs matplotlib, which the extra `plot` installs: type
+pip install '.[plot]' in ps3c's source folder.
 
     result = encoder.embed_images("dock.jpg", text="a green rope", looks=2, maps=True)
-    ps3c.plot.overlay(None, result)         # the probability of each patch, a panel for each high-res scale
-    ps3c.plot.looks(None, result)           # which patches each look took
+    ps3c.plot.overlay(None, result)         # the selection probability of each patch, one panel per high-res scale
+    ps3c.plot.looks(None, result)           # the patches that each look encoded
     ps3c.plot.feature_map(result)           # principal components of the features as colours
 """
 
@@ -27,11 +28,11 @@ __all__ = ["feature_map", "looks", "overlay"]
 
 MOST_COLUMNS = 4
 MOST_IN_LEGEND = 6
-# Of the looks in order: told apart by the colour-blind too, and on any photograph.
+# The colours of looks 1, 2, ... Colour-blind readers can distinguish them, and they are visible on any photograph.
 LOOK_COLOURS = ("#ffb000", "#28c4ff", "#ff4f8b", "#5ee06a", "#a97bff", "#ff7a1a")
 TINT = 0.5  # opacity of a look's colour
-MANY_LOOKS = "plasma_r"  # colour map, where they are more than the legend holds
-DIM = 0.65  # opacity of the black over what no look took
+MANY_LOOKS = "plasma_r"  # the colour map that is used if there are more looks than MOST_IN_LEGEND
+DIM = 0.65  # opacity of the black that covers patches which no look encoded
 
 
 def overlay(
@@ -43,28 +44,31 @@ def overlay(
     alpha: float = 0.5,
     cmap: str = "turbo",
 ) -> "Figure":
-    """Selection probabilities as colours over the image, in grey: the higher, the sooner a look takes the patch there.
+    """Draws selection probabilities as colours over a grey version of the image.
 
-    The colours of each map go from its lowest to its highest probability, which stand over the panel.
+    Looks encode patches in the order of descending probability. The colours of each map are scaled to the range from
+    its lowest to its highest probability, which is printed above the panel.
 
     Args:
-        image: path, PIL image or array; None: the one the result keeps. With several indices also a list, one each.
-        result_or_probs: ImageFeatures made with maps=True, a Look, a model's output, or the maps themselves: one, or a
-            list, one a high-res scale, each (h, w) or (N, h, w).
-        scale: number of a high-res scale, from 1, as in positions. None: a panel for each, or one for all where their
-            maps are the same but for size, as PS3 makes them.
-        index: which image of the result; several stand side by side, under their texts.
+        image: path, PIL image or array. None: the thumbnail in the result. With several indices, also a list of images.
+        result_or_probs: ImageFeatures made with maps=True, a Look, a model's output, or probability maps (h, w) or
+            (N, h, w): one map, or a list with one map per high-res scale.
+        scale: number of a high-res scale, from 1, as in positions. None: one panel per scale, or a single panel if the
+            maps differ only in size, as those of PS3 do.
+        index: index of the image in the result. With several indices, the images are drawn side by side, each with its
+            text.
         alpha: opacity of the colours, 0 to 1.
         cmap: name of a matplotlib colour map.
 
     Raises:
-        MissingExtraError: no matplotlib. ValueError, TypeError: an argument that cannot be used, named.
+        MissingExtraError: matplotlib is not installed. ValueError, TypeError: an argument is wrong; the message names
+            it.
     """
     figures = _figures()
     several = not isinstance(index, (int, np.integer))
     indices = list(index) if several else [index]
     if not indices:
-        raise ValueError("index: got no indices, expected one or more")
+        raise ValueError("index: got an empty list, expected one index or more")
     images = list(image) if isinstance(image, (list, tuple)) else [image] * len(indices)
     if len(images) != len(indices):
         raise ValueError(f"image: got {len(images)} images, expected one, or one for each of {len(indices)} indices")
@@ -91,24 +95,25 @@ def overlay(
     heading = "" if several else texts[0]
     figure, panels, whole = figures.panels(pictures[0].size, titles, details, columns, heading=heading, footer=True)
     for panel, (picture, values) in zip(panels, drawn):
-        # Grey, so that all colours are probabilities.
+        # The image is grey, so that every colour is a probability.
         panel.show(np.asarray(picture.convert("L")), cmap="gray", vmin=0, vmax=255)
         panel.show(values, cmap=cmap, alpha=alpha, vmin=0, vmax=1, interpolation="bilinear")
-    figures.ramp(whole, figures.colormaps[cmap](np.linspace(0, 1, 256)), "least wanted", "most")
+    figures.ramp(whole, figures.colormaps[cmap](np.linspace(0, 1, 256)), "lowest probability", "highest")
     return figure
 
 
 def looks(image: Any, result: Any, index: int = 0) -> "Figure":
-    """Which patches were taken, a panel for each scale: coloured by the look that took them, dark where none did.
+    """Draws which patches were encoded, one panel per scale. The colour is that of the look; other patches are dark.
 
     Args:
-        image: path, PIL image or array; None: the one the result keeps.
-        result: ImageFeatures made with looks or tokens, a Look, a list of one image's Looks, or a model's output, which
-            says what was taken but not by which look.
-        index: which image of the result.
+        image: path, PIL image or array. None: the thumbnail in the result.
+        result: ImageFeatures made with looks or tokens, a Look, a list of Looks of one image, or a model's output. A
+            model's output does not say which look encoded a patch, so all patches have one colour.
+        index: index of the image in the result.
 
     Raises:
-        MissingExtraError: no matplotlib. ValueError, TypeError: an argument that cannot be used, named.
+        MissingExtraError: matplotlib is not installed. ValueError, TypeError: an argument is wrong; the message names
+            it.
     """
     figures = _figures()
     picture = inputs.picture(image, result, index)
@@ -117,7 +122,7 @@ def looks(image: Any, result: Any, index: int = 0) -> "Figure":
     details = [f"{np.count_nonzero(one)} of {one.size} patches" for one in taken]
     low = inputs.low_resolution(result)
     if low is not None:
-        titles, details = [f"{low} px", *titles], ["first, all of it", *details]
+        titles, details = [f"{low} px", *titles], ["encoded first, whole", *details]
     numbers = sorted({int(number) for one in taken for number in np.unique(one)} - {0})
     colours = look_colours(max(numbers, default=0))
 
@@ -141,18 +146,19 @@ def looks(image: Any, result: Any, index: int = 0) -> "Figure":
 
 
 def feature_map(features: Any, index: int = 0) -> "Figure":
-    """Features as colours: their first three principal components as red, green and blue; black where there are none.
+    """Draws the first three principal components of the features as red, green and blue. No features: black.
 
-    The components are those of all maps' features together, so that colours of one figure mean the same. Of each, the
-    1st to the 99th percentile goes from no light to full light.
+    The components are computed from the features of all maps together, so colours are comparable between the panels.
+    The 1st to the 99th percentile of a component are mapped to intensities 0 to 1.
 
     Args:
-        features: map (C, h, w) or (N, C, h, w), zero where no patch was taken; a list of them, one a scale, as
-            format_features_into_feature_maps returns; or ImageFeatures with tokens.
-        index: which of N images.
+        features: a map (C, h, w) or (N, C, h, w), zero where no patch was encoded; a list of such maps, one per scale,
+            as format_features_into_feature_maps returns it; or ImageFeatures with tokens.
+        index: index of the image.
 
     Raises:
-        MissingExtraError: no matplotlib. ValueError, TypeError: an argument that cannot be used, named.
+        MissingExtraError: matplotlib is not installed. ValueError, TypeError: an argument is wrong; the message names
+            it.
     """
     figures = _figures()
     maps = inputs.feature_maps(features, index)
@@ -168,14 +174,14 @@ def feature_map(features: Any, index: int = 0) -> "Figure":
 
 
 def picture_of(result: Any) -> Optional["Figure"]:
-    """The most useful picture of a result's first image; None if there is nothing to draw."""
+    """A picture of a result's first image: its looks, or else its probabilities. None if it has neither."""
     if inputs.has_looks(result):
         return looks(None, result)
     return overlay(None, result) if inputs.has_probabilities(result) else None
 
 
 def _figures() -> Any:
-    """The module that draws, which imports matplotlib."""
+    """The module .figure, which imports matplotlib."""
     require("matplotlib", "plot", "ps3c.plot")
     return importlib.import_module(".figure", __package__)
 
@@ -185,18 +191,18 @@ def _quoted(text: str | None) -> str:
 
 
 def _normalised(values: np.ndarray) -> tuple[float, float, np.ndarray]:
-    """Lowest and highest finite value, and values from 0 to 1 between them."""
+    """The lowest and the highest finite value, and the values scaled so that these become 0 and 1."""
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     return low, high, (values - low) / (high - low or 1.0)
 
 
 def look_colours(count: int) -> np.ndarray:
-    """(count + 1, 4) RGBA from 0 to 1: row k for what look k took, row 0 for what none did."""
+    """RGBA colours (count + 1, 4) from 0 to 1. Row k is for patches of look k, row 0 for patches of no look."""
     from matplotlib import colormaps, colors
 
     if count <= MOST_IN_LEGEND:
-        # A list: of a tuple of two it would take one for an opacity.
+        # A list, because matplotlib reads a tuple of two entries as (colour, opacity).
         colours = colors.to_rgba_array(list(LOOK_COLOURS[:count]), TINT)
     else:
         colours = colormaps[MANY_LOOKS](np.linspace(0, 1, count), TINT)

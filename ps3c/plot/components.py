@@ -1,16 +1,17 @@
-"""Features as colours: their first three principal components."""
+"""Computes colours from features: the first three principal components."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-PERCENTILES = (1, 99)  # of a component, shown as 0 and 1: a few outliers must not set the range
+PERCENTILES = (1, 99)  # of a component, shown as 0 and 1, so that a few outliers do not determine the range
 
 
 def principal_colours(maps: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Maps (C, h, w) float32 -> colours (h, w, 3) from 0 to 1, black where all channels are zero.
+    """Maps (C, h, w) float32 -> colours (h, w, 3) from 0 to 1. Positions where all channels are zero are black.
 
-    The components are of all maps' vectors together. Their sign is chosen so that the largest loading is positive.
+    The components are computed from the vectors of all maps together. The sign of a component is chosen so that its
+    largest loading is positive.
     """
     there = [one.any(axis=0) for one in maps]
     vectors = np.concatenate([one[:, mask].T for one, mask in zip(maps, there)])  # (T, C)
@@ -25,9 +26,9 @@ def principal_colours(maps: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def components(vectors: np.ndarray, count: int = 3) -> np.ndarray:
-    """Vectors (T, C) -> (T, count): centred, along the axes of most variance, most first; zeros where C is less."""
+    """Principal components (T, count) of vectors (T, C), in order of descending variance; zero beyond C components."""
     centred = vectors - vectors.mean(axis=0)
-    # The axes are the covariance's, (C, C): T may be a hundred thousand.
+    # Eigenvectors of the covariance matrix (C, C); a singular value decomposition of (T, C) costs more if T is 100,000.
     _, axes = np.linalg.eigh((centred.T @ centred).astype(np.float64))  # ascending
     axes = axes[:, ::-1][:, :count]
     largest = axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])]

@@ -1,7 +1,7 @@
-"""Figures of pictures in rows and columns, each under a title, with a legend below. Needs matplotlib, not pyplot.
+"""Lays out figures: pictures with titles in rows and columns, and a legend below. Uses matplotlib without pyplot.
 
-Sizes are in inches and positions exact: no layout engine guesses them, so pictures keep their aspect and figures of the
-same pictures look the same.
+Sizes and positions are computed here in inches, without a layout engine. So pictures keep their aspect ratio, and
+figures of pictures of one size have the same layout.
 """
 
 import io
@@ -17,20 +17,20 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
 MARGIN, GAP = 0.15, 0.22
-LINE = 0.2  # of a title
+LINE = 0.2  # height of a title's line
 FOOTER = 0.34
-LONG_SIDE = {1: 6.0, 2: 5.0}  # of a picture, by the pictures in a row
-LONG_SIDE_OF_MORE = 4.0
-LEAST_WIDTH, LEAST_HEIGHT = 2.6, 0.4  # of a panel: room for a title, and for a line of pixels
-SLENDER = 0.2
-LETTER = 0.085  # width of a title's letter, rather more than less
+LONG_SIDE = {1: 6.0, 2: 5.0}  # of a picture, by the number of pictures in a row
+LONG_SIDE_OF_MORE = 4.0  # of a picture, with three or more in a row
+LEAST_WIDTH, LEAST_HEIGHT = 2.6, 0.4  # of a panel: space for a title, and for a picture of very small height
+SLENDER = 0.2  # a picture with a shorter side below this is stretched to fill its panel
+LETTER = 0.085  # width of a title's letter, an estimate on the high side
 GREY = "0.35"
 
 __all__ = ["Figure", "Panel", "colormaps", "panels", "ramp", "swatches"]
 
 
 class Figure(matplotlib.figure.Figure):
-    """A matplotlib figure that shows itself in a notebook. pyplot does not know it: there is nothing to close."""
+    """A matplotlib figure that a notebook shows. It is not registered with pyplot, so it need not be closed."""
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
@@ -38,13 +38,13 @@ class Figure(matplotlib.figure.Figure):
         return buffer.getvalue()
 
     def save(self, path, **options) -> None:
-        """savefig: the file's ending says the format; options such as dpi=200."""
+        """Writes the figure to a file in the format of its suffix. Options, such as dpi=200, are those of savefig."""
         self.savefig(path, **options)
 
 
 @dataclass
 class Panel:
-    """A picture's place. size: (width, height) in the units of its axes, x to the right and y down from (0, 0)."""
+    """The axes of a picture. size: (width, height) in data units; the origin is the upper left corner."""
 
     axes: Axes
     size: tuple[float, float]
@@ -64,17 +64,18 @@ def panels(
     heading: str,
     footer: bool,
 ) -> tuple[Figure, list[Panel], Axes]:
-    """An empty figure of len(titles) panels, row by row.
+    """Creates an empty figure with len(titles) panels, row by row.
 
     Args:
         size: (width, height) of every picture.
-        titles, details: text over each panel, on the left and on the right; a title may have lines.
-        columns: panels in a row.
-        heading: text over the whole figure, or "".
-        footer: leave a line for a legend.
+        titles, details: texts above each panel, on the left and on the right. A title may have several lines.
+        columns: number of panels per row.
+        heading: text above all panels, or "".
+        footer: reserve a line for a legend.
 
     Returns:
-        The figure, its panels, and the axes of the whole figure, in inches from its lower left corner, for the legend.
+        The figure, its panels, and axes that cover the whole figure, in inches from the lower left corner, for the
+        legend.
     """
     width, height, stretched = _panel_inches(size, columns)
     rows = -(-len(titles) // columns)
@@ -116,14 +117,14 @@ def panels(
 
 
 def _panel_inches(size: tuple[float, float], columns: int) -> tuple[float, float, bool]:
-    """Width and height of a panel, and whether its picture fills it: one too slender to be seen is stretched."""
+    """Width and height of a panel, and whether the picture is stretched to fill it, because it is too narrow to see."""
     zoom = LONG_SIDE.get(columns, LONG_SIDE_OF_MORE) / max(size)
     width, height = size[0] * zoom, size[1] * zoom
     return max(width, LEAST_WIDTH), max(height, LEAST_HEIGHT), min(width, height) < SLENDER
 
 
 def _title(title: str, detail: str, width: float) -> list[str]:
-    """A title's lines, of which the last leaves room for the detail on its right."""
+    """The lines of a title. The last line leaves space for the detail on the right."""
     letters = int(width / LETTER)
     lines = [part for line in title.split("\n") for part in textwrap.wrap(line, letters)] or [""]
     if detail and len(lines[-1]) + 2 + len(detail) > letters:
@@ -135,7 +136,7 @@ def _title(title: str, detail: str, width: float) -> list[str]:
 
 
 def ramp(whole: Axes, colours: np.ndarray, low: str, high: str) -> None:
-    """Colours (N, 3 or 4) from left to right between two words, in the footer."""
+    """Draws a colour bar in the footer: colours (N, 3 or 4) from left to right, between the labels low and high."""
     middle, width = MARGIN + FOOTER / 2 - 0.08, 1.4
     first = whole.text(MARGIN, middle, low, fontsize=9, color=GREY, va="center")
     left = MARGIN + _inches(first) + 0.1
@@ -146,7 +147,7 @@ def ramp(whole: Axes, colours: np.ndarray, low: str, high: str) -> None:
 
 
 def swatches(whole: Axes, colours: Sequence, labels: Sequence[str]) -> None:
-    """A coloured square before each label, in the footer."""
+    """Draws a legend in the footer: a coloured square before each label."""
     middle, left, side = MARGIN + FOOTER / 2 - 0.08, MARGIN, 0.13
     for colour, label in zip(colours, labels):
         opaque = tuple(colour)[:3]
@@ -156,11 +157,11 @@ def swatches(whole: Axes, colours: Sequence, labels: Sequence[str]) -> None:
 
 
 def _inches(text: Text) -> float:
-    """Width of a text of `whole`."""
+    """Width of a text in inches."""
     return text.get_window_extent().width / text.figure.dpi
 
 
 def _whole_again(whole: Axes) -> None:
-    """imshow turns y and shrinks the limits to what it draws."""
+    """Restores the limits of the axes: imshow inverts y and sets the limits to the drawn image."""
     width, height = whole.figure.get_size_inches()
     whole.set(xlim=(0, width), ylim=(0, height))

@@ -1,4 +1,4 @@
-"""Reads what pictures show from results, a model's output, tensors or arrays."""
+"""Extracts the data that is drawn from results, a model's output, tensors or arrays."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,11 +9,11 @@ from PIL import Image
 
 from .. import images
 
-LONGEST = 1024  # side of a drawn picture in pixels: more than a panel shows
+LONGEST = 1024  # longest side of a drawn picture in pixels; a panel shows fewer
 
 
 def array(name: str, value: Any) -> np.ndarray:
-    """A tensor (any device and dtype) or array as float32."""
+    """A tensor (any device and dtype) or an array as a float32 array."""
     if isinstance(value, torch.Tensor):
         return value.detach().float().cpu().numpy()
     if isinstance(value, np.ndarray) and value.dtype.kind in "buif":
@@ -30,7 +30,7 @@ def check_index(index: Any, count: int, name: str = "index") -> int:
 
 
 def picture(image: Any, result: Any, index: int) -> Image.Image:
-    """The image to draw on, RGB, its longest side LONGEST at most; None: the one that the result keeps."""
+    """The image to draw on, RGB, with a longest side of at most LONGEST pixels. None: the result's thumbnail."""
     if image is None:
         result = _last_look(result)
         kept = getattr(result, "image", None)  # a Look's
@@ -38,7 +38,7 @@ def picture(image: Any, result: Any, index: int) -> Image.Image:
         if thumbnails:
             kept = thumbnails[check_index(index, len(thumbnails))]
         if kept is None:
-            raise ValueError(f"image: got None, but {_kind(result)} keeps no image: give the one that was looked at")
+            raise ValueError(f"image: got None, expected an image, because {_kind(result)} does not contain one")
         image = kept
     opened, _ = images.open_image(image)
     opened = opened.convert("RGB")
@@ -48,12 +48,12 @@ def picture(image: Any, result: Any, index: int) -> Image.Image:
 
 
 def probabilities(value: Any, index: int) -> list[np.ndarray]:
-    """The probability maps of image `index`, one (h, w) a high-res scale."""
+    """The probability maps of image `index`, one map (h, w) per high-res scale."""
     value = _last_look(value)
     if hasattr(value, "selection_probs"):
         maps = value.selection_probs
         if maps is None:
-            raise ValueError(f"result: {_kind(value)} has no selection_probs: ask for them with maps=True")
+            raise ValueError(f"result: got {_kind(value)} without selection_probs, expected one made with maps=True")
     elif _is_look(value):
         maps, index = value.probs, 0
     else:
@@ -61,7 +61,7 @@ def probabilities(value: Any, index: int) -> list[np.ndarray]:
     if not isinstance(maps, (list, tuple)):
         maps = [maps]
     if not maps:
-        raise ValueError("result: got no probability maps, expected one a high-res scale")
+        raise ValueError("result: got no probability maps, expected one per high-res scale")
     return [_one_map(array("probabilities", one), index) for one in maps]
 
 
@@ -74,7 +74,7 @@ def _one_map(values: np.ndarray, index: int) -> np.ndarray:
 
 
 def are_alike(maps: Sequence[np.ndarray]) -> bool:
-    """True if the maps (h, w) of one image differ in size alone."""
+    """True if the maps (h, w) of one image differ only in size."""
     (rows, columns), last = maps[-1].shape, maps[-1]
     return all(
         np.array_equal(one, last[np.arange(h) * rows // h][:, np.arange(w) * columns // w], equal_nan=True)
@@ -84,9 +84,9 @@ def are_alike(maps: Sequence[np.ndarray]) -> bool:
 
 
 def taken(result: Any, index: int) -> list[np.ndarray]:
-    """For each high-res scale an (h, w) int array: the number of the look that took the patch, 0 where none did.
+    """For each high-res scale, an int array (h, w) with the number of the look that encoded the patch; 0 for no look.
 
-    Of a model's output, which does not say which look took a patch, 1 where one did.
+    A model's output does not contain the number of the look; then it is 1.
     """
     if isinstance(result, (list, tuple)):
         return _taken_of_looks(result)
@@ -98,7 +98,7 @@ def taken(result: Any, index: int) -> list[np.ndarray]:
     maps = getattr(result, "selection_maps", None)
     if maps is not None:
         return [(_one_map(array("selection_maps", one), index) > 0).astype(np.int32) for one in maps]
-    raise ValueError(f"result: {_kind(result)} says of no patch that it was taken: ask for looks=1 or more")
+    raise ValueError(f"result: got {_kind(result)} without encoded patches, expected one made with looks=1 or more")
 
 
 def _taken_of_looks(looks: Sequence[Any]) -> list[np.ndarray]:
@@ -111,7 +111,7 @@ def _taken_of_looks(looks: Sequence[Any]) -> list[np.ndarray]:
 
 
 def _place(positions: Any, numbers: Any, sizes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
-    """positions (T, 3), (scale, row, column), and looks' numbers (T,) as maps of sizes; 0 is the low resolution."""
+    """Maps of `sizes` that have numbers (T,) at positions (T, 3), (scale, row, column). Scale 0 is left out."""
     scale, row, column = torch.as_tensor(positions).cpu().numpy().T
     number = torch.as_tensor(numbers).cpu().numpy()
     maps = [np.zeros(size, np.int32) for size in sizes]
@@ -122,7 +122,7 @@ def _place(positions: Any, numbers: Any, sizes: Sequence[tuple[int, int]]) -> li
 
 
 def grids(result: Any) -> list[tuple[int, int]]:
-    """Rows and columns of patches of each high-res scale of a Look or of ImageFeatures."""
+    """Rows and columns of the patches of each high-res scale, for a Look or ImageFeatures."""
     if hasattr(result, "probs"):
         return [tuple(one.shape) for one in result.probs]
     return [tuple(grid) for grid in result.grids[1:]]
@@ -137,7 +137,7 @@ def check_scale(scale: Any, count: int) -> int:
 
 
 def scale_names(result: Any, count: int, high_only: bool = True) -> list[str]:
-    """Names of `count` scales, "756 px" where the result knows, else "scale 1"; high_only: the high-res ones."""
+    """Names of `count` scales: "756 px" if the result has the sizes, otherwise "scale 1". high_only: no low res."""
     pixels = getattr(_last_look(result), "scales", None) or []
     pixels = list(pixels)[high_only:]
     if len(pixels) == count:
@@ -146,13 +146,13 @@ def scale_names(result: Any, count: int, high_only: bool = True) -> list[str]:
 
 
 def low_resolution(result: Any) -> int | None:
-    """Side in pixels of the low resolution; None where the result does not know."""
+    """Side of the low resolution in pixels. None if the result does not have it."""
     pixels = getattr(_last_look(result), "scales", None)
     return pixels[0] if pixels else None
 
 
 def text_of(result: Any, index: int) -> str | None:
-    """What image `index` was searched for."""
+    """The text that selected the patches of image `index`, or None."""
     result = _last_look(result)
     texts = getattr(result, "texts", None)
     text = texts[check_index(index, len(texts))] if texts else getattr(result, "text", None)
@@ -160,7 +160,7 @@ def text_of(result: Any, index: int) -> str | None:
 
 
 def says_looks(result: Any) -> bool:
-    """Does the result say which look took a patch?"""
+    """True if the result contains the number of the look that encoded a patch."""
     return hasattr(_last_look(result), "look") or _is_look(_last_look(result))
 
 
@@ -178,7 +178,7 @@ def has_probabilities(result: Any) -> bool:
 
 
 def feature_maps(features: Any, index: int) -> list[np.ndarray]:
-    """Maps (C, h, w), float32, of image `index`, one a scale."""
+    """Feature maps (C, h, w), float32, of image `index`, one per scale."""
     if hasattr(features, "feature_maps"):
         features = features[check_index(index, len(features))].feature_maps()
         index = 0
@@ -194,7 +194,9 @@ def feature_maps(features: Any, index: int) -> list[np.ndarray]:
             raise ValueError(f"features: got shape {shape}, expected (C, h, w) or (N, C, h, w)")
         maps.append(values)
     if len({len(values) for values in maps}) > 1:
-        raise ValueError(f"features: got {[len(values) for values in maps]} channels, expected as many in every map")
+        raise ValueError(
+            f"features: got {[len(values) for values in maps]} channels, expected the same number in every map"
+        )
     return maps
 
 
@@ -203,7 +205,7 @@ def _is_look(value: Any) -> bool:
 
 
 def _last_look(result: Any) -> Any:
-    """Of a list of looks the last, which knows what they all know; anything else as it is."""
+    """The last look of a list of looks; any other result unchanged. All looks have the same probabilities and text."""
     is_looks = isinstance(result, (list, tuple)) and result and _is_look(result[-1])
     return result[-1] if is_looks else result
 

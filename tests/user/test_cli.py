@@ -161,7 +161,7 @@ def test_interrupted(tiny_checkpoint, image_files, tmp_path):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130 and out == "", err
-    assert "--resume goes on" in err
+    assert "--resume encodes the missing ones" in err
     import ps3c
 
     done = len(ps3c.load_features(out_file))

@@ -186,9 +186,9 @@ def test_info(ps3c_main, tiny_checkpoint, vision_checkpoint, encoder):
 
     code, out, err = ps3c_main("info", tiny_checkpoint)
     assert (code, err) == (0, "")
-    assert "test_vit" in out and "64, 128, 256 pixels" in out and "16 + 64 patches; 4 looks see all" in out
+    assert "test_vit" in out and "64, 128, 256 pixels" in out and "16 + 64 patches; 4 looks encode every patch" in out
     code, out, err = ps3c_main("info", vision_checkpoint)
-    assert (code, err) == (0, "") and "none: no prompts" in out and "no zero-shot" in out
+    assert (code, err) == (0, "") and "none, so prompts" in out and "none, so zero-shot" in out
 
 
 def broken(folder, how):

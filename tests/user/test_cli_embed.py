@@ -209,7 +209,7 @@ def test_resume_adds_what_is_missing(embed, image_files, tmp_path, monkeypatch):
     assert (report["images"], report["found_there"], report["of"], report["errors"]) == (3, 1, 3, None)
     assert not os.path.exists(f"{out}.errors.jsonl")
     code, _, err = embed(image_files[0], late, image_files[2], "-o", out, "--resume")
-    assert code == 0 and "3 of them found there" in err
+    assert code == 0 and "3 of them from an earlier run" in err
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_interruption_keeps_what_is_done(embed, image_files, tmp_path, monkeypat
     with monkeypatch.context() as patch:
         ends_after(2, KeyboardInterrupt(), patch)
         code, _, err = embed(*image_files, "-o", out, "--batch-size", "1")
-    assert code == 130 and "2 of 3 images, " in err and "--resume goes on" in err
+    assert code == 130 and "2 of 3 images, " in err and "--resume encodes the missing ones" in err
     assert err.splitlines()[-1] == "ps3c: interrupted"
     assert embed(*image_files, "-o", out, "--resume")[0] == 0
     files = [out] if out.is_file() else sorted(out.iterdir())

@@ -159,7 +159,7 @@ def test_reduced_precision(tiny_checkpoint, image_files):
 def test_images_that_cannot_be_used(encoder, image_files, tmp_path):
     (tmp_path / "bad.png").write_text("no image")
     sources = [tmp_path / "none.png", image_files[0], tmp_path / "bad.png", np.zeros(3), image_files[1]]
-    with pytest.raises(ps3c.ImageError, match="none.png: there is no such file"):
+    with pytest.raises(ps3c.ImageError, match="none.png: the file does not exist"):
         encoder.embed_images(sources)
     texts = ["0", "1", "2", "3", "4"]
     features = encoder.embed_images(sources, texts, looks=1, on_error="skip")
@@ -355,7 +355,7 @@ def test_how_many_looks(encoder, image_files, arguments, numbers, taken):
 
 
 def test_bad_arguments_of_looks(encoder, tmp_path):
-    with pytest.raises(ps3c.ImageError, match="none.jpg: there is no such file"):
+    with pytest.raises(ps3c.ImageError, match="none.jpg: the file does not exist"):
         encoder.looks(tmp_path / "none.jpg")
     with pytest.raises(ValueError, match="looks, tokens: got neither"):
         encoder.looks(photograph(), looks=None)

@@ -205,16 +205,16 @@ def test_unreadable_files(tmp_path):
         ("cut.png", png[: len(png) // 2], "cannot be read: .*truncated"),
         ("head.png", png[:20], "cannot be opened: |is not an image"),
         ("broken.png", png[:60] + b"\0" * 100 + png[160:], "cannot be (read|opened): "),
-        ("text.jpg", b"not an image at all", "is not an image, or of a kind that Pillow does not know"),
+        ("text.jpg", b"not an image at all", "is not an image, or has a format that Pillow does not support"),
         ("empty.jpg", b"", "is not an image"),
     ]:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ps3c.ImageError, match=f"{name}: ({reason})") as caught:
             open_image(tmp_path / name)
         assert "\n" not in str(caught.value) and caught.value.name == str(tmp_path / name)
-    with pytest.raises(ps3c.ImageError, match="none.jpg: there is no such file"):
+    with pytest.raises(ps3c.ImageError, match="none.jpg: the file does not exist"):
         open_image(tmp_path / "none.jpg")
-    with pytest.raises(ps3c.ImageError, match="is a folder, expected an image file"):
+    with pytest.raises(ps3c.ImageError, match="got a folder, expected an image file"):
         open_image(tmp_path)
 
 

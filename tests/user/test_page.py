@@ -329,7 +329,7 @@ def test_port_in_use(encoder):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(OSError, match=f"^port {port} cannot be used: Address already in use; take another$"):
+        with pytest.raises(OSError, match=f"^port {port} cannot be used: Address already in use; choose another one$"):
             page.serve(encoder, port)
     with pytest.raises(ValueError, match="port: got 65536, expected 0 to 65535"):
         page.serve(encoder, 65536)
@@ -349,5 +349,7 @@ def test_without_a_text_tower(encoder):
 
 def test_without_gradio(encoder, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
-    with pytest.raises(ps3c.MissingExtraError, match=r"gradio is needed for ps3c demo: pip install 'ps3c\[demo\]'"):
+    with pytest.raises(
+        ps3c.MissingExtraError, match=r"gradio: not installed, needed for ps3c demo; type pip install '.\[demo\]'"
+    ):
         page.build(encoder)

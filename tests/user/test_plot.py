@@ -317,7 +317,10 @@ def test_without_matplotlib(features, monkeypatch):
     ):
         with pytest.raises(ps3c.MissingExtraError) as caught:
             call()
-        assert str(caught.value) == "matplotlib is needed for ps3c.plot: pip install 'ps3c[plot]'"
+        assert str(caught.value).startswith(
+            "matplotlib: not installed, needed for ps3c.plot; type pip install '.[plot]'"
+        )
+        assert "pip install 'ps3c[plot]'" in str(caught.value)
     assert features._repr_png_() is None
 
 

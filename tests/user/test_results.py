@@ -19,7 +19,7 @@ from ps3c import ImageFeatures, TextFeatures
 from ps3c.features.files import replacing
 
 TENSORS = ("pooled", "tokens", "positions", "look", "selection_maps", "selection_probs")
-WORDS = ("names", "sizes", "texts", "scales", "patch_size", "grids")
+PLAIN_FIELDS = ("names", "sizes", "texts", "scales", "patch_size", "grids")
 
 needs_pyarrow = pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="Parquet needs pyarrow")
 
@@ -52,7 +52,7 @@ def assert_same(a: ImageFeatures, b: ImageFeatures) -> None:
         for x, y in zip(one, other) if isinstance(one, list) else [(one, other)]:
             assert x.dtype == y.dtype and x.shape == y.shape, name
             assert bytes_of(x) == bytes_of(y), name
-    for name in WORDS:
+    for name in PLAIN_FIELDS:
         assert getattr(a, name) == getattr(b, name), name
     assert [(e.name, e.reason) for e in a.errors] == [(e.name, e.reason) for e in b.errors]
     assert [i.tobytes() for i in a.thumbnails] == [i.tobytes() for i in b.thumbnails]
@@ -88,7 +88,7 @@ def test_concatenate_refuses_what_does_not_go_together(features, encoder, image_
     with pytest.raises(ValueError, match="parts: got some with selection_maps and some without"):
         ImageFeatures.concatenate([features, without])
     more = encoder.embed_images(image_files[0], looks=3, maps=True)
-    with pytest.raises(ValueError, match="parts: got tokens of .*, expected one shape and dtype"):
+    with pytest.raises(ValueError, match="parts: got tokens of .*, expected one dtype and equal dimensions"):
         ImageFeatures.concatenate([features, more])
 
 
@@ -98,7 +98,7 @@ def test_feature_maps(features, encoder):
     maps = features.feature_maps()
     assert [tuple(one.shape) for one in maps] == [(3, 64, 4, 4), (3, 64, 8, 8), (3, 64, 16, 16)]
     assert all(torch.equal(a, b) for a, b in zip(maps, expected))
-    with pytest.raises(ValueError, match="feature_maps: these features have no tokens"):
+    with pytest.raises(ValueError, match="feature_maps: got features without tokens"):
         encoder.embed_images(photograph()).feature_maps()
 
 
@@ -160,7 +160,7 @@ def test_layout_of_safetensors(features, tmp_path):
     maps = {f"selection_{what}.{scale}" for what in ("maps", "probs") for scale in (1, 2)}
     assert names == {"pooled", "tokens", "positions", "look", *maps, *(f"thumbnails.{i}" for i in range(3))}
     assert words["version"] == 1 and words["kind"] == "images" and words["names"] == features.names
-    assert words["errors"][0][1] == "there is no such file" and words["grids"] == [[4, 4], [8, 8], [16, 16]]
+    assert words["errors"][0][1] == "the file does not exist" and words["grids"] == [[4, 4], [8, 8], [16, 16]]
 
 
 def test_layout_of_npz(features, tmp_path):
@@ -225,7 +225,8 @@ def test_no_images_in_parquet(encoder, tmp_path):
 def test_parquet_without_pyarrow(features, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(
-        ps3c.MissingExtraError, match=r"pyarrow is needed for Parquet files: pip install 'ps3c\[parquet\]'"
+        ps3c.MissingExtraError,
+        match=r"pyarrow: not installed, needed for Parquet files; type pip install '.\[parquet\]' .*'ps3c\[parquet\]'",
     ):
         features.save(tmp_path / "a.parquet")
     assert os.listdir(tmp_path) == []
@@ -264,16 +265,16 @@ def current_umask() -> int:
 
 def test_other_endings(features, tmp_path):
     for name in ("a", "a.csv", "a.pt"):
-        with pytest.raises(ValueError, match="path: got .*, expected an ending of .parquet, .safetensors, .npz"):
+        with pytest.raises(ValueError, match="path: got .*, expected a name that ends in .parquet, .safetensors, .npz"):
             features.save(tmp_path / name)
-        with pytest.raises(ValueError, match="expected an ending of"):
+        with pytest.raises(ValueError, match="expected a name that ends in"):
             ps3c.load_features(tmp_path / name)
-    with pytest.raises(FileNotFoundError, match="a.npz: there is no such file"):
+    with pytest.raises(FileNotFoundError, match="a.npz: the file does not exist"):
         ps3c.load_features(tmp_path / "a.npz")
-    with pytest.raises(FileNotFoundError, match="there is no folder"):
+    with pytest.raises(FileNotFoundError, match="the folder .* does not exist"):
         features.save(tmp_path / "nowhere" / "a.npz")
     (tmp_path / "folder.npz").mkdir()
-    with pytest.raises(IsADirectoryError, match="is a folder"):
+    with pytest.raises(IsADirectoryError, match="got a folder"):
         features.save(tmp_path / "folder.npz", overwrite=True)
 
 
@@ -362,7 +363,7 @@ def test_newer_version(features, tmp_path):
         words = json.loads(file.metadata()["ps3c"])
     tensors = load_file(tmp_path / "a.safetensors")
     save_file(tensors, tmp_path / "b.safetensors", metadata={"ps3c": json.dumps({**words, "version": 2})})
-    with pytest.raises(ValueError, match="b.safetensors: is of version 2, expected 1: a newer ps3c wrote it"):
+    with pytest.raises(ValueError, match="b.safetensors: got format version 2, expected 1; a newer ps3c wrote it"):
         ps3c.load_features(tmp_path / "b.safetensors")
 
 
