@@ -1,24 +1,25 @@
-"""Builds ps3c._core: the engine (csrc), the CPU kernels, once per instruction set, and the Python binding; and where
-nvcc is, libps3c_cuda.so beside it: the CUDA kernels (kernels/cuda), opened when a CUDA tensor comes.
+"""Builds ps3c._core from the engine (csrc), the CPU kernels (once per instruction set) and the Python binding.
+
+If nvcc is installed, it also builds libps3c_cuda.so with the CUDA kernels (kernels/cuda) in the same folder. ps3c opens
+that library at the first CUDA tensor.
 
 Environment:
     CC              compiler; gcc or clang
     PS3C_DEBUG=1    -O0 -g
     PS3C_SANITIZE=1 address and undefined-behaviour sanitizers; run Python with libasan preloaded
     PS3C_WERROR=1   warnings stop the build
-    PS3C_CUDA       auto: the CUDA library where nvcc is found and can build it (the default); 1: or fail; 0: not
-    PS3C_CUDA_ARCHITECTURES  such as "sm_90a" or "sm_80 sm_90a"; default: all of CUDA_ARCHITECTURES that nvcc knows
-    NVCC            the CUDA compiler; default: nvcc on the path, then CUDA_HOME's, then /usr/local/cuda's
-    PS3C_JOBS       compilers at once; default 2, or what `build_ext -j` says
-    PS3C_OBJECTS    folder of the objects; default: under build/. Builds of copies of these sources can share one
-    LDFLAGS         more for the link
+    PS3C_CUDA       auto (default): build the CUDA library if nvcc is found; 1: fail if that is not possible; 0: do not
+    PS3C_CUDA_ARCHITECTURES  such as "sm_90a" or "sm_80 sm_90a"; default: all of CUDA_ARCHITECTURES that nvcc supports
+    NVCC            the CUDA compiler; default: nvcc on the PATH, then in CUDA_HOME, then in /usr/local/cuda
+    PS3C_JOBS       number of parallel compilers; default 2, or the number of `build_ext -j`
+    PS3C_OBJECTS    folder of the objects; default: under build/. Builds of copies of these sources can share a folder
+    LDFLAGS         additional linker flags
 
-A source is compiled again when it, a header that it includes, or its flags changed; what counts is what files hold, not
-when they were written.
+A source is compiled again if it, a header that it includes, or its flags changed. Contents are compared, not times.
 
-The module keeps to Python's limited API, so that one build serves CPython 3.11 and all that follow (_core.abi3.so,
-wheel tag cp311-abi3). For 3.10, whose limited API lacks what NumPy needs, and for free-threaded Python, which has none
-yet, it is built for that version.
+The module uses Python's limited API, so one build works with CPython 3.11 and all later versions (_core.abi3.so, wheel
+tag cp311-abi3). Two Pythons need a build of their own: 3.10, whose limited API lacks functions that NumPy needs, and
+free-threaded Python, which has no limited API yet.
 
 Two commands are for development: build_operations (the extension of tests/operations) and build_cuda.
 """
@@ -37,10 +38,10 @@ ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "scripts"))
 from native_build import LIMITED_API, CudaLibrary, Toolchain, locked, sources  # noqa: E402
 
-del sys.path[0]  # scripts/wheel.py is not the package of that name
+del sys.path[0]  # scripts/wheel.py must not hide the package `wheel`
 
-# Compiler flags of each level, from the one table. A source that uses PS3C_CPU(name) (kernels/cpu/cpu.h) is compiled
-# once for each level.
+# Compiler flags of each level, read from kernels/cpu/levels.def. A source that uses PS3C_CPU(name) (kernels/cpu/cpu.h)
+# is compiled once per level.
 LEVEL = re.compile(r'^ +PS3C_LEVEL_(\w+)\(LEVEL, op, (\w+),[^"]*"([^"]*)"', re.MULTILINE)
 MACHINE = {"amd64": "x86_64"}.get(platform.machine().lower(), platform.machine().lower())
 LEVELS = {
@@ -58,10 +59,10 @@ def is_per_level(source):
 
 
 class BuildCore(build_ext):
-    """Compiles each file with its own flags, in parallel, and links one module."""
+    """Compiles each source with its flags, in parallel, and links the module."""
 
     def build_extension(self, ext):
-        cuda = CudaLibrary()  # before the work: it may refuse its switches
+        cuda = CudaLibrary()  # created first: it raises an error if an environment variable is wrong
         toolchain = Toolchain(self.objects_folder(), self.jobs())
         target = Path(self.get_ext_fullpath(ext.name))
         with locked(toolchain.folder):
@@ -73,13 +74,13 @@ class BuildCore(build_ext):
 
     @staticmethod
     def remove_others(target):
-        """Modules of the same name by another build's tag, which Python might find first."""
+        """Removes modules of the same name with another build's tag, which Python might import instead."""
         for other in target.parent.glob(f"{target.name.split('.')[0]}.*.so"):
             if other.name != target.name:
                 other.unlink()
 
     def copy_extensions_to_source(self):
-        """In place (also `pip install -e`): the CUDA library goes where the module goes."""
+        """For builds in place (also `pip install -e`): copies the CUDA library into the module's folder."""
         super().copy_extensions_to_source()
         for ext in self.extensions:
             package = ext.name.rpartition(".")[0]
@@ -95,7 +96,7 @@ class BuildCore(build_ext):
         return max(1, int(os.environ.get("PS3C_JOBS") or (self.parallel if isinstance(self.parallel, int) else 2)))
 
     def objects_folder(self):
-        # pip gives an editable build a temporary folder; objects stay, so that the next one only compiles changes.
+        # pip gives an editable build a temporary folder. Objects are kept in build/, and the next build reuses them.
         lasting = f"build/temp.{self.plat_name}-{sys.implementation.cache_tag}"
         return os.environ.get("PS3C_OBJECTS") or (lasting if self.editable_mode else self.build_temp)
 
@@ -117,9 +118,9 @@ class BuildCore(build_ext):
 
 
 class BuildOperations(BuildCore):
-    """The tests' extension: the objects of ps3c._core but its module.c, and the C files of tests/operations.
+    """Builds the tests' extension from the objects of ps3c._core without module.c, and the C files of tests/operations.
 
-    It lies beside the objects and is no part of a wheel. The last line printed is its path.
+    It is written to the folder of the objects and is not part of a wheel. The last printed line is its path.
     """
 
     description = "build the extension of tests/operations"
@@ -138,7 +139,7 @@ class BuildOperations(BuildCore):
 
 
 class BuildCuda(BuildCore):
-    """The CUDA library alone, in build_lib; its objects in build_temp."""
+    """Builds only the CUDA library, in build_lib. Its objects are in build_temp."""
 
     description = "build libps3c_cuda.so without ps3c._core"
 

@@ -1,7 +1,7 @@
-"""What the benchmarks share: alternating runs, the record of where and how they ran, tables and JSON.
+"""Functions that the benchmarks share: alternating runs, the record of machine and versions, tables and JSON.
 
-Two programs are compared by running them in turn in one process, so that both meet the same clock, cache and
-neighbours, and by the best run of each: what disturbs a run only ever makes it longer.
+Two programs are compared by running them alternately in one process, so that clock rate, caches and other load are the
+same for both. The best run of each is compared, because other load can only make a run slower.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(1, str(ROOT / "tests"))  # reference.py, models.py
-# Of two packages' parallel loops in turn, threads that spin after one keep those of the next from a processor.
+# If two packages run alternately, the threads of one that spin after a parallel loop would slow down the other.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -37,7 +37,7 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 
 def parser(doc: str, rows: dict[str, str], default: Sequence[str]) -> argparse.ArgumentParser:
-    """The options that every benchmark has. rows: name -> what it measures; default: those that run unasked."""
+    """The options that all benchmarks share. rows: {name: description}. default: rows that run without --rows."""
     asked = {name: "" if name in default else " (on request)" for name in rows}
     listing = "\n".join(f"  {name:<16} {text}{asked[name]}" for name, text in rows.items())
     result = argparse.ArgumentParser(
@@ -49,7 +49,7 @@ def parser(doc: str, rows: dict[str, str], default: Sequence[str]) -> argparse.A
         choices=[*rows, "all"],
         metavar="ROW",
         default=list(default),
-        help="which rows to run; 'all' for every one (default: those not marked 'on request')",
+        help="rows to run, or 'all' (default: all rows that are not marked 'on request')",
     )
     result.add_argument(
         "--dtypes",
@@ -60,20 +60,17 @@ def parser(doc: str, rows: dict[str, str], default: Sequence[str]) -> argparse.A
         help="float32, float16, bfloat16 (default: float32 bfloat16)",
     )
     result.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads (default: %(default)s)")
-    result.add_argument("--runs", type=int, default=3, help="at least so many runs of each (default: %(default)s)")
+    result.add_argument("--runs", type=int, default=3, help="minimum number of runs (default: %(default)s)")
     result.add_argument(
-        "--seconds",
-        type=float,
-        default=5.0,
-        help="short rows are run again until so much time is spent (default: %(default)s)",
+        "--seconds", type=float, default=5.0, help="repeat a row until this time has passed (default: %(default)s)"
     )
-    result.add_argument("--tiny", action="store_true", help="a tiny model: to see that the script runs, not to measure")
-    result.add_argument("--json", type=Path, metavar="FILE", help="also write everything to FILE")
+    result.add_argument("--tiny", action="store_true", help="use a tiny model, to test the script, not to measure")
+    result.add_argument("--json", type=Path, metavar="FILE", help="also write all results to FILE")
     return result
 
 
 def parse(options: argparse.ArgumentParser, rows: Iterable[str]) -> argparse.Namespace:
-    """The arguments, threads set."""
+    """Parses the arguments and sets the number of threads."""
     arguments = options.parse_args()
     if "all" in arguments.rows:
         arguments.rows = list(rows)
@@ -89,7 +86,7 @@ def parse(options: argparse.ArgumentParser, rows: Iterable[str]) -> argparse.Nam
 
 @dataclass
 class Timing:
-    """Seconds of several runs of one thing."""
+    """Seconds of several runs of one call."""
 
     runs: list[float]
 
@@ -103,7 +100,7 @@ class Timing:
 
 
 def stopwatch(call: Callable[[], Any]) -> float:
-    """Seconds of one call. What it returned is dropped before the next one runs."""
+    """Seconds of one call. Its result is released before this function returns."""
     begin = time.perf_counter()
     result = call()
     seconds = time.perf_counter() - begin
@@ -118,10 +115,10 @@ def alternate(
     measure: Callable[[Callable[[], Any]], float] = stopwatch,
     most: int = 200,
 ) -> dict[str, Timing]:
-    """Runs the calls in turn: `runs` rounds, and further ones until `seconds` are spent, `most` at most.
+    """Runs the calls alternately: at least `runs` rounds, then more until `seconds` have passed, at most `most` rounds.
 
-    The first round warms up: it counts only where it is the only one, or where a call takes longer than `seconds`.
-    measure: seconds of one call.
+    The first round is a warm-up. It is counted only if there are at most two rounds, or if the call takes longer than
+    `seconds`. measure: returns the seconds of one call.
     """
     timings: dict[str, Timing] = {name: Timing([]) for name in calls}
     begin, rounds = time.perf_counter(), 0
@@ -153,7 +150,7 @@ def _processor() -> str:
 
 
 def commit() -> str:
-    """The checkout's commit, marked where files differ from it."""
+    """The commit of the checkout, followed by "with changes" if files were changed."""
     name = _text("git", "rev-parse", "--short=12", "HEAD")
     if name is None:
         return "not a checkout"
@@ -169,7 +166,7 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def circumstances(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Machine, versions, commit and command."""
+    """The machine, versions, commit and command."""
     import ps3c
     from ps3c import _core
 
@@ -206,10 +203,10 @@ def _shown(value: Any) -> str:
 
 
 class Report:
-    """Prints a table row by row, as the rows come, and keeps everything for the JSON file."""
+    """Prints a table, each row when it is measured, and writes all results to the JSON file."""
 
     def __init__(self, arguments: argparse.Namespace, columns: dict[str, int]):
-        """columns: the printed ones, with their widths; a row may hold more, which only the file has."""
+        """columns: {name: width} of the printed values. Other values of a row are written only to the file."""
         self._columns = columns
         self._file = arguments.json
         self._printed_header = False
@@ -231,6 +228,6 @@ class Report:
         self.write()
 
     def write(self) -> None:
-        """After every row, so that a run which is cut off leaves what it measured."""
+        """Called after every row, so that an interrupted run leaves the rows it measured."""
         if self._file is not None:
             self._file.write_text(json.dumps(self.data, indent=1) + "\n")

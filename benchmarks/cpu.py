@@ -1,8 +1,8 @@
-"""ps3c and ps3-torch 0.1.3 in turn, in one process, on the CPU: time, ratio, rate of useful work, share of the ceiling.
+"""Compares ps3c with ps3-torch 0.1.3 on the CPU, running alternately in one process.
 
-Real-size so400m with random weights, batch 1, two hidden layers returned. ratio: ps3-torch's best time over ps3c's.
-gflops: useful work (work.py) over time. ceiling: that as a share of the best rate at which a plain product runs here,
-measured in the same run.
+The model is so400m in the published size with random weights, batch 1, two hidden layers returned. Columns: ratio is
+ps3-torch's best time divided by ps3c's; gflops is the useful work (work.py) divided by the time; ceiling is gflops
+divided by the GEMM ceiling, the best rate of a plain matrix product, measured in the same run.
 
     python benchmarks/cpu.py --rows 1.5k-1 --dtypes bfloat16
     python benchmarks/cpu.py --json cpu.json
@@ -28,11 +28,11 @@ ROWS = {
     "4k-2": "3780 x 3780, two looks",
     "4k-6": "3780 x 3780, six looks",
     "text-1": "SigLIP2 text tower, one text of 64 tokens",
-    "text-16": "the same, 16 texts",
-    "processor": "image processor, a photograph of 4000 x 3000 to 3780 x 3780",
+    "text-16": "SigLIP2 text tower, 16 texts of 64 tokens",
+    "processor": "image processor, from 4000 x 3000 to 3780 x 3780 pixels",
     "vit_tiny": "a small model at 64/128/256, one look",
-    "threads": "1.5K, one look, on one thread and on all of --threads",
-    "call": "a call's own cost: a small model's forward less its engine's run",
+    "threads": "1.5K, one look, with one thread and with --threads",
+    "call": "Python overhead of a call: time of a small model's forward minus that of its engine run",
 }
 DEFAULT = [name for name in ROWS if name not in ("4k-6", "threads")]
 COLUMNS = dict(row=10, dtype=9, ours=9, theirs=9, ratio=7, gflops=8, theirs_gflops=13, ceiling=8, runs=5)
@@ -44,7 +44,7 @@ def pair(kind: str, name: str, dtype: torch.dtype, only: tuple) -> subjects.Pair
 
 
 class Rows:
-    """Makes each row's calls: {"ours": ..., "theirs": ...}, and its useful work."""
+    """Creates the calls of each row, {"ours": ..., "theirs": ...}, and computes its useful work."""
 
     def __init__(self, arguments, absent: str):
         self.prefix = "tiny-" if arguments.tiny else ""
@@ -73,7 +73,7 @@ class Rows:
         return {name: functools.partial(call, model) for name, model in both.items() if model is not None}
 
     def processor(self):
-        """(Work: none.) A photograph's like: shapes, gradients and noise."""
+        """The calls of the image processors, on an image of shapes, gradients and noise. The work is 0."""
         from PIL import Image
 
         import ps3c
@@ -95,9 +95,9 @@ class Rows:
 
 
 def call_cost(arguments, report: common.Report) -> None:
-    """Seconds of model(x) less those of plan.run alone, with outputs and workspace at hand.
+    """Measures the seconds of model(x) minus those of plan.run with allocated outputs and workspace.
 
-    On one thread: what is looked for is smaller than the time in which threads wake up, which varies.
+    It uses one thread: the overhead is smaller than the variation of the time in which threads wake up.
     """
     from ps3c.engine import tensors
     from ps3c.torch_api.forward import VisionForward
@@ -126,11 +126,12 @@ def call_cost(arguments, report: common.Report) -> None:
         engine=timings["engine"].best,
         runs=len(timings["model"].runs),
     )
-    report.note(f"call: {1e3 * cost:.3f} ms beside the engine's {1e3 * timings['engine'].median:.3f} ms (medians)")
+    engine = 1e3 * timings["engine"].median
+    report.note(f"call: {1e3 * cost:.3f} ms of overhead, {engine:.3f} ms in the engine (medians)")
 
 
 def thread_scaling(arguments, report: common.Report, rows: Rows, dtype_name: str) -> None:
-    """How near `--threads` threads come to dividing one thread's time by their number."""
+    """Measures the parallel efficiency: one thread's time divided by --threads and by the time with --threads."""
     calls, _ = rows.vision(rows.prefix + "1.5k", 1, common.DTYPES[dtype_name])
 
     def on(threads: int) -> None:
@@ -146,7 +147,7 @@ def thread_scaling(arguments, report: common.Report, rows: Rows, dtype_name: str
     one, all_ = timings["one"].best, timings["all"].best
     report.row(row="threads", dtype=dtype_name, ours=all_, one_thread=one, runs=len(timings["all"].runs))
     report.note(
-        f"threads, {dtype_name}: {one:.2f} s on one, {all_:.2f} s on {arguments.threads}, "
+        f"threads, {dtype_name}: {one:.2f} s with one, {all_:.2f} s with {arguments.threads}, "
         f"efficiency {one / all_ / arguments.threads:.3f}"
     )
 
@@ -185,18 +186,18 @@ def main() -> None:
     report = common.Report(arguments, COLUMNS)
     absent = subjects.missing_reference()
     if absent:
-        report.note(f"ps3-torch left out: {absent}")
+        report.note(f"ps3-torch skipped: {absent}")
     rows = Rows(arguments, absent)
     tokens, width, hidden = (320, 192, 768) if arguments.tiny else (2560, 1152, 4304)
     for index, dtype in enumerate(arguments.dtypes):
         ceiling = gemm_ceiling(common.DTYPES[dtype], tokens, width, hidden, arguments.runs)
-        report.note(f"{dtype}: GEMM ceiling {ceiling['gflops']:.0f} GFLOP/s, by {ceiling['by']}")
+        report.note(f"{dtype}: GEMM ceiling {ceiling['gflops']:.0f} GFLOP/s, measured with {ceiling['by']}")
         for row in [row for row in ROWS if row in arguments.rows]:
             if row == "threads":
                 thread_scaling(arguments, report, rows, dtype)
                 continue
             if row in ("processor", "call"):
-                if index == 0:  # both have no dtype of their own
+                if index == 0:  # these rows do not depend on the dtype
                     call_cost(arguments, report) if row == "call" else measure(
                         arguments, report, rows, row, dtype, ceiling
                     )

@@ -1,22 +1,23 @@
-"""ps3c and ps3-torch 0.1.3 in turn on an NVIDIA GPU: time, ratio, TFLOP/s of useful work, peak memory.
+"""Compares ps3c with ps3-torch 0.1.3 on an NVIDIA GPU: time, ratio, TFLOP/s of useful work, peak memory.
 
-so400m at 4K with random weights, two hidden layers returned. A row is a number of looks, a batch and a kind of
-arithmetic; in it run, in turn:
+The model is so400m at 4K with random weights, two hidden layers returned. A row is a number of looks, a batch size and
+a mode. In each row these variants run alternately:
 
-    ps3c            as it is
-    ps3c graph      the same, captured once in a CUDA graph and replayed (not for "all")
-    torch           ps3-torch as it is
-    torch cudnn     with cuDNN's attention forced (torch.nn.attention.sdpa_kernel; float32 has none)
-    torch compile   with every block of the trunk compiled (torch.compile, static shapes); the looks' loop reads numbers
-                    back and cannot be compiled as a whole. Takes a minute to compile: see --rows and the order below
+    ps3c            ps3c
+    ps3c graph      ps3c, captured once in a CUDA graph and replayed (not for "all")
+    torch           ps3-torch
+    torch cudnn     ps3-torch with cuDNN's attention (torch.nn.attention.sdpa_kernel; not for float32)
+    torch compile   ps3-torch with every block of the trunk compiled (torch.compile, static shapes). The loop over looks
+                    reads values from the GPU and cannot be compiled as a whole. Compiling takes a minute
 
-float32 computes its products in float32; tf32 is float32 with TF32 products allowed, in torch and in ps3c. Times are
-CUDA events around one forward, so they hold the host's share where the GPU waits for it; the best of several. ratio:
-the time of ps3-torch as it is over this one's. peak_mb: the most that torch's allocator gave out during a forward, above
-weights, input and outputs. ceiling: share of the best rate of a plain product here, in the same arithmetic.
+Mode float32 computes matrix products in float32. Mode tf32 is float32 with TF32 products, in torch and in ps3c. Times
+are measured with CUDA events around one forward, so they include the time in which the GPU waits for the host. The best
+run is reported. Columns: ratio is the time of variant torch divided by that of this variant. peak_mb is the peak of
+torch's allocator during a forward, minus weights, input and outputs. ceiling is the share of the best rate of a plain
+matrix product in the same mode.
 
-Rows run in the order of their importance until --budget is spent; what was left out is said. The file given with --json
-is written after every row.
+Rows run in order of importance until --budget is used up. The report lists skipped rows. The file of --json is written
+after every row.
 
     python benchmarks/gpu.py --budget 300 --json gpu.json
     python benchmarks/gpu.py --modes bfloat16 --looks 2 all --batches 1 --variants ps3c torch
@@ -54,7 +55,12 @@ COLUMNS = {
     "peak_mb": 9,
     "error": 9,
 }
-GUESS = {"bfloat16": 150e12, "float16": 150e12, "tf32": 80e12, "float32": 20e12}  # FLOP/s, before anything is measured
+GUESS = {
+    "bfloat16": 150e12,
+    "float16": 150e12,
+    "tf32": 80e12,
+    "float32": 20e12,
+}  # FLOP/s, an estimate that is used before the first measurement
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ class Row:
 
 
 def planned(arguments: argparse.Namespace) -> list[Row]:
-    """All rows, the most important first."""
+    """All rows, in order of importance."""
     plain = tuple(name for name in VARIANTS[:4] if name in arguments.variants)
     compiled = tuple(name for name in VARIANTS[4:] if name in arguments.variants)
     rows = []
@@ -96,7 +102,7 @@ def planned(arguments: argparse.Namespace) -> list[Row]:
 
 
 class Device:
-    """What differs between a GPU and the CPU on which the script is tried."""
+    """Functions that differ between a GPU and the CPU, which is used to test the script."""
 
     def __init__(self, name: str):
         self.name = name
@@ -119,7 +125,7 @@ class Device:
         return begin.elapsed_time(end) / 1e3
 
     def peak(self, call: Callable[[], Any]) -> float | None:
-        """MB that a call takes at its peak beside what it returns."""
+        """Peak memory of a call in MB, without its outputs."""
         if not self.cuda:
             return None
         self.clean()
@@ -143,7 +149,7 @@ def set_mode(mode: str) -> None:
 
 
 def ceiling(device: Device, mode: str, tiny: bool) -> float:
-    """FLOP/s of the best of a few plain products."""
+    """The best rate, in FLOP/s, of several plain matrix products."""
     dtype, best = MODES[mode], 0.0
     shapes = [(15360, 4304, 1152), (15360, 1152, 4304), (15360, 3456, 1152), (8192, 8192, 8192)]
     shapes = [(64, 64, 64)] if tiny else shapes
@@ -155,11 +161,11 @@ def ceiling(device: Device, mode: str, tiny: bool) -> float:
     return best
 
 
-# ---- variants: each makes a call of a row --------------------------------------------------------------------------
+# ---- variants ------------------------------------------------------------------------------------------------------
 
 
 class Subjects:
-    """The models of one dtype and the images, made when they are first wanted."""
+    """The models of one dtype and the images. They are created at their first use."""
 
     def __init__(self, name: str, device: Device, absent: str, workspace_limit: int | None):
         self.name, self.device, self.absent, self.limit = name, device, absent, workspace_limit
@@ -177,7 +183,7 @@ class Subjects:
         return self._pair
 
     def compiled(self, mode: str) -> torch.nn.Module:
-        """Another ps3-torch on the same weights, its blocks compiled."""
+        """A second ps3-torch model with the same weights, whose blocks are compiled."""
         pair = self.pair(mode)
         if self._compiled is None:
             torch._dynamo.config.cache_size_limit = 64
@@ -196,7 +202,7 @@ class Subjects:
     def call(self, variant: str, row: Row, x: torch.Tensor) -> Callable[[], Any]:
         pair = self.pair(row.mode)
         if variant.startswith("torch") and self.absent:
-            raise RuntimeError("ps3-torch is missing")
+            raise RuntimeError("ps3-torch is not installed")
         if variant == "ps3c":
             return lambda: pair.ours(x, num_look_close=row.argument)
         if variant == "ps3c graph":
@@ -212,7 +218,7 @@ class Subjects:
         if not self.device.cuda:
             raise RuntimeError("needs a GPU")
         if row.looks == "all":
-            raise RuntimeError("left out: the GPU is busy enough without it")
+            raise RuntimeError("skipped: launch gaps do not matter for so many looks")
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -251,11 +257,11 @@ class Bench:
         self.report = common.Report(arguments, COLUMNS)
         absent = subjects.missing_reference()
         if absent:
-            self.report.note(f"ps3-torch left out: {absent}")
+            self.report.note(f"ps3-torch skipped: {absent}")
         name = "tiny-4k" if arguments.tiny else "4k"
         self.subjects = Subjects(name, self.device, absent, arguments.workspace_limit)
         self.end = time.monotonic() + arguments.budget
-        self.rates: dict[str, float] = dict(GUESS)  # the slowest seen in a mode
+        self.rates: dict[str, float] = dict(GUESS)  # the slowest measured rate of each mode
         self.ceilings: dict[str, float] = {}
         self.best: dict[tuple, float] = {}
         self.low: dict[tuple, torch.Tensor] = {}
@@ -264,14 +270,14 @@ class Bench:
         return self.end - time.monotonic()
 
     def fits(self, row: Row) -> bool:
-        """Is there time for the row? A trial, a look at the memory and two runs of each variant, at known rates."""
+        """True if the remaining time is enough: a trial, a memory run and two timed runs of each variant."""
         needed = 5 + 4 * len(row.variants) * self.useful(row) / self.rates[row.mode]
         needed += 60 if "torch compile" in row.variants and self.device.cuda else 0
         return self.left() >= needed
 
     @functools.cache
     def useful(self, row: Row) -> float:
-        """FLOP of useful work; "all" is every patch of a square image, a look less where there are not as many."""
+        """FLOP of useful work. "all" is every patch of a square image; larger numbers of looks are clamped to it."""
         encoder = self.subjects.pair(row.mode).ours.vision_model
         work = Work.of(encoder)
         everything = sum((scale // encoder.patch_size) ** 2 for scale in encoder.ps3_scales[1:])
@@ -282,7 +288,9 @@ class Bench:
         set_mode(row.mode)
         if row.mode not in self.ceilings:
             self.ceilings[row.mode] = ceiling(self.device, row.mode, self.arguments.tiny)
-            self.report.note(f"{row.mode}: a plain product runs at {1e-12 * self.ceilings[row.mode]:.1f} TFLOP/s")
+            self.report.note(
+                f"{row.mode}: a plain matrix product reaches {1e-12 * self.ceilings[row.mode]:.1f} TFLOP/s"
+            )
         x = self.subjects.image(row)
         calls, facts = {}, {}
         for variant in row.variants:
@@ -292,7 +300,7 @@ class Bench:
                     call = self.subjects.call(variant, row, x)
                     facts[variant] = self.trial(variant, row, call)
                     calls[variant] = call
-                except Exception as error:  # out of memory, no kernel for this: the other variants still count
+                except Exception as error:  # such as out of memory or no kernel; the other variants are still measured
                     self.report.note(
                         f"{row.mode}, batch {row.batch}, {row.looks}: {variant}: {type(error).__name__}: "
                         f"{(str(error).strip().splitlines() or [''])[0][:200]}"
@@ -305,7 +313,7 @@ class Bench:
         self.device.clean()
 
     def trial(self, variant: str, row: Row, call: Callable[[], Any]) -> dict[str, Any]:
-        """Warms up, then: peak memory, and how far the low-res tokens are from those of ps3c."""
+        """Runs a warm-up, then measures the peak memory and the relative error of the low-res tokens against ps3c's."""
         output = call()
         self.device.synchronize()
         low = output.last_hidden_state[:1, : self.subjects.pair(row.mode).ours.vision_model.low_res_token_num].float()
@@ -342,16 +350,18 @@ class Bench:
 
 def parse() -> argparse.Namespace:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--budget", type=float, default=600.0, help="seconds for everything (default: %(default)s)")
-    options.add_argument("--seconds", type=float, default=3.0, help="spent on the runs of a row (default: %(default)s)")
+    options.add_argument("--budget", type=float, default=600.0, help="total time in seconds (default: %(default)s)")
+    options.add_argument("--seconds", type=float, default=3.0, help="time per row in seconds (default: %(default)s)")
     options.add_argument("--modes", nargs="+", choices=list(MODES), default=list(MODES))
     options.add_argument("--looks", nargs="+", choices=LOOKS, default=LOOKS)
     options.add_argument("--batches", nargs="+", type=int, choices=[1, 4], default=[1, 4])
     options.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS)
-    options.add_argument("--workspace-limit", type=int, metavar="BYTES", help="ps3c's, instead of its own choice")
-    options.add_argument("--device", default="cuda", help="'cpu' to try the script (with --tiny)")
-    options.add_argument("--tiny", action="store_true", help="a tiny model: to see that it runs, not to measure")
-    options.add_argument("--json", type=Path, metavar="FILE", help="also write everything to FILE")
+    options.add_argument(
+        "--workspace-limit", type=int, metavar="BYTES", help="ps3c's workspace limit (default: chosen by ps3c)"
+    )
+    options.add_argument("--device", default="cuda", help="'cpu' to test the script (with --tiny)")
+    options.add_argument("--tiny", action="store_true", help="use a tiny model, to test the script, not to measure")
+    options.add_argument("--json", type=Path, metavar="FILE", help="also write all results to FILE")
     arguments = options.parse_args()
     arguments.threads = torch.get_num_threads()
     if arguments.device.startswith("cuda") and not torch.cuda.is_available():
@@ -370,11 +380,11 @@ def main() -> None:
         else:
             left_out.append(f"{row.mode} batch {row.batch} {row.looks} ({', '.join(row.variants)})")
     if left_out:
-        bench.report.note("left out, for want of time: " + "; ".join(left_out))
+        bench.report.note("skipped, because the time was used up: " + "; ".join(left_out))
     if arguments.device.startswith("cuda"):
         from ps3c import _core
 
-        bench.report.note(f"products that cuBLASLt refused: {_core.cuda_refused_products()}")
+        bench.report.note(f"matrix products that cuBLASLt refused: {_core.cuda_refused_products()}")
     bench.report.note(f"done, {max(bench.left(), 0):.0f} s of the budget left")
 
 

@@ -1,9 +1,8 @@
-"""Memory that a forward takes above the weights, its input and its outputs: ps3c beside ps3-torch 0.1.3, on the CPU.
+"""Measures the memory of a forward besides weights, input and outputs, for ps3c and ps3-torch 0.1.3 on the CPU.
 
-Each row runs in a process of its own. What is given is the greatest resident memory during one forward, less what was
-resident before it (weights, input, libraries, all of them touched and warmed up by a forward of a small image) and less
-the outputs that the forward returns. The row "shared" loads one safetensors file in two processes and says how much of
-the weights they share.
+Each row runs in a separate process. above_mb is the peak of the resident memory during one forward, minus the resident
+memory before it and minus the outputs. Before it, a forward of a small image loads weights and libraries into memory.
+The row "shared" loads one safetensors file in two processes and reports how much memory they share.
 
     python benchmarks/memory.py --rows 4k-2 4k-all --dtypes bfloat16
 """
@@ -32,7 +31,7 @@ ROWS = {
     "1.5k-2": "1512 x 1512, two looks",
     "4k-2": "3780 x 3780, two looks",
     "4k-6": "3780 x 3780, six looks",
-    "4k-all": "3780 x 3780, everything (many minutes)",
+    "4k-all": "3780 x 3780, all patches (many minutes)",
     "text-16": "SigLIP2 text tower, 16 texts",
     "shared": "two processes that load the same file",
 }
@@ -53,7 +52,7 @@ def status(field: str) -> int:
 
 
 class Peak:
-    """Greatest resident memory between entering and leaving: the kernel's mark, or samples where it cannot be reset."""
+    """Peak of the resident memory inside a `with` block: VmHWM, or samples of VmRSS if VmHWM cannot be reset."""
 
     def __enter__(self) -> "Peak":
         self.before = status("VmRSS")
@@ -81,7 +80,7 @@ class Peak:
 
 
 def settle() -> None:
-    """Gives freed memory back to the system."""
+    """Returns freed memory to the system."""
     gc.collect()
     try:
         ctypes.CDLL(None).malloc_trim(0)
@@ -93,7 +92,7 @@ def settle() -> None:
 
 
 def calls(arguments: argparse.Namespace, model) -> dict[str, Callable[[], Any]]:
-    """{"warm": a small forward, "measured": the row's}; inputs are made here."""
+    """{"warm": a small forward, "measured": the row's forward}. The inputs are created here."""
     dtype = common.DTYPES[arguments.dtypes[0]]
     if arguments.child.startswith("text-"):
         config = subjects.TEXT[arguments.model]
@@ -158,7 +157,7 @@ def run_child(arguments: argparse.Namespace, row: str, dtype: str, of: str) -> d
 
 
 def holder(folder: str, dtype: str) -> None:
-    """Loads the model, reads every weight, says so, and waits until standard input closes."""
+    """Loads the model, reads every weight, prints a line, and waits until standard input is closed."""
     from ps3c import PS3VisionModel
 
     model = PS3VisionModel.from_pretrained(folder, torch_dtype=common.DTYPES[dtype])
@@ -196,18 +195,18 @@ def shared(arguments: argparse.Namespace, report: common.Report, dtype: str) -> 
     report.row(row="shared", dtype=dtype, of="ours", weights_mb=weights, processes=found)
     report.note(
         f"shared, {dtype}: weights {weights:.0f} MB; two processes hold "
-        + " and ".join(f"{one['rss']:.0f} MB, of it {one['shared']:.0f} MB shared" for one in found)
+        + " and ".join(f"{one['rss']:.0f} MB ({one['shared']:.0f} MB shared)" for one in found)
     )
 
 
 def main() -> None:
     options = common.parser(__doc__, ROWS, DEFAULT)
     options.add_argument("--child", help=argparse.SUPPRESS)
-    options.add_argument("--of", choices=["ours", "theirs"], help="one of the two alone")
+    options.add_argument("--of", choices=["ours", "theirs"], help="measure only one of the two packages")
     options.add_argument("--model", help=argparse.SUPPRESS)
     options.add_argument("--holder", help=argparse.SUPPRESS)
     arguments = common.parse(options, ROWS)
-    # Sizes that are freed go back to the system rather than wait in malloc for the next: what is measured is use.
+    # malloc returns freed memory to the system instead of keeping it, so that only memory in use is measured.
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "131072")
     if arguments.child:
         print(json.dumps(child(arguments)))
@@ -218,7 +217,7 @@ def main() -> None:
     report = common.Report(arguments, COLUMNS)
     absent = subjects.missing_reference()
     if absent:
-        report.note(f"ps3-torch left out: {absent}")
+        report.note(f"ps3-torch skipped: {absent}")
     for dtype in arguments.dtypes:
         for row in [row for row in ROWS if row in arguments.rows]:
             if row == "shared":

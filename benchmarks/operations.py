@@ -1,11 +1,11 @@
-"""Each operation of the CPU backend alone, at the sizes of one look of a 4K image (so400m): rate and share of a look.
+"""Measures each operation of the CPU backend separately, at the sizes of one look at a 4K image (so400m).
 
 Operations run through the extension of tests/operations, which is built when the benchmark starts. It copies the
-arguments first; only the backend's call is timed. Products and attention are given in GFLOP/s and as a share of the
-GEMM ceiling (the best rate of a plain product of the MLP's shapes by torch or ps3c, measured in the same run); the
-others in GB/s of the memory that they have to read and write. "a look" is how many of them one look does. With oneDNN
-at hand (see README.md), each product also runs there in turn, with the same epilogue; otherwise only a plain product of
-torch's stands beside it.
+arguments first; only the backend's call is timed. Matrix products and attention are reported in GFLOP/s and as a share
+of the GEMM ceiling: the best rate of a plain product of the MLP's shapes with torch or ps3c, measured in the same run.
+The other operations are reported in GB/s of the memory that they must read and write. a_look is the number of calls per
+look. If oneDNN is available (see README.md), each product also runs with oneDNN and the same epilogue, alternately.
+Otherwise it is compared with a plain product of torch.
 
     python benchmarks/operations.py --rows gemm-fc1 attention --dtypes bfloat16
     python benchmarks/operations.py --onednn FOLDER --level avx2
@@ -32,12 +32,12 @@ GEMMS = ("gemm-qkv", "gemm-proj", "gemm-fc1", "gemm-fc2")
 
 @dataclass
 class Operation:
-    """One row: a call that returns its seconds, and what it does."""
+    """One row: a call that returns its seconds, and its work."""
 
     call: Callable[[], float]
     flops: int = 0
     bytes: int = 0
-    a_look: float = 0  # how often one look does it; 0: the selection's, or another pass's
+    a_look: float = 0  # calls per look; 0: the operation belongs to the selection or another pass
     peer: Callable[[], float] | None = None
     peer_name: str = ""
 
@@ -74,7 +74,7 @@ TINY = Sizes(
 
 
 class Table:
-    """Makes the rows, each when it is asked for."""
+    """Creates the rows on request."""
 
     def __init__(self, sizes: Sizes, dtype: str, level: str | None, threads: int, onednn: OneDNN | None):
         self.sizes, self.dtype, self.onednn = sizes, dtype, onednn
@@ -125,7 +125,7 @@ class Table:
         return Operation(call, work, a_look=a_look, peer=peer, peer_name="torch")
 
     def moved(self, count: int, name: str, *arguments, a_look=0, size=None, **keywords) -> Operation:
-        """An operation that moves `count` elements of the dtype (or of `size` bytes)."""
+        """An operation that reads and writes `count` elements of the dtype (or of `size` bytes each)."""
         return Operation(self.timed(name, *arguments, **keywords), bytes=count * (size or self.size), a_look=a_look)
 
     # ---- rows -------------------------------------------------------------------------------------------------------
@@ -237,13 +237,13 @@ class Table:
 
 
 ROWS = {
-    **dict.fromkeys(GEMMS, "a product of a block, with its epilogue"),
-    "attention": "2560 queries, 729 cached keys and their own",
+    **dict.fromkeys(GEMMS, "a matrix product of a block, with its epilogue"),
+    "attention": "2560 queries; keys: 729 cached and 2560 own",
     "layernorm": "2560 tokens of 1152 channels",
     "patch-gather": "2560 chosen patches, resampled from the image",
     "gemm-embed": "patches to tokens",
     "position-add": "rows of the position tables, resampled",
-    "to-rows": "tokens to their place in the output",
+    "to-rows": "tokens to their rows in the output",
     "attention-low": "729 tokens",
     "gemm-fc1-low": "729 tokens",
     "gemm-fc2-low": "729 tokens",
@@ -263,7 +263,7 @@ ROWS = {
 
 
 def block_summary(report: common.Report, dtype: str, times: dict[str, float], ceiling: float, sizes: Sizes) -> None:
-    """One block, and where the time of a look goes, when all of a look's operations were measured."""
+    """Reports the time and rate of one block, if all its operations were measured."""
     parts = {name: seconds for name, seconds in times.items() if name in (*GEMMS, "attention", "layernorm")}
     if len(parts) == 6:
         block = sum(seconds * (2 if name == "layernorm" else 1) for name, seconds in parts.items())
@@ -272,8 +272,8 @@ def block_summary(report: common.Report, dtype: str, times: dict[str, float], ce
         work = products + 4 * sizes.tokens * keys * sizes.width
         rate = 1e-9 * work / block
         report.note(
-            f"{dtype}: one block of {sizes.tokens} own and {sizes.low**2} cached tokens, its operations added "
-            f"up: {1e3 * block:.1f} ms, {rate:.0f} GFLOP/s, {rate / ceiling:.3f} of the ceiling"
+            f"{dtype}: one block of {sizes.tokens} own and {sizes.low**2} cached tokens, sum of its operations: "
+            f"{1e3 * block:.1f} ms, {rate:.0f} GFLOP/s, {rate / ceiling:.3f} of the ceiling"
         )
 
 
@@ -282,18 +282,18 @@ def main() -> None:
     options.add_argument(
         "--level",
         choices=["naive", "portable", "avx2", "avx512", "avx512bf16"],
-        help="instruction set (default: the best); oneDNN is held to the same",
+        help="instruction set of ps3c and oneDNN (default: the best)",
     )
     options.add_argument(
         "--onednn",
         type=Path,
         metavar="FOLDER",
         default=os.environ.get("PS3C_ONEDNN"),
-        help="where oneDNN's headers and library are unpacked (or PS3C_ONEDNN)",
+        help="folder of oneDNN's headers and library (default: the folder PS3C_ONEDNN)",
     )
     arguments = common.parse(options, ROWS)
     limits = {"avx2": "AVX2", "avx512": "AVX512_CORE", "avx512bf16": "AVX512_CORE_BF16"}
-    if arguments.level in limits:  # read when oneDNN starts
+    if arguments.level in limits:  # oneDNN reads it when it is loaded
         os.environ["ONEDNN_MAX_CPU_ISA"] = limits[arguments.level]
     columns = dict(
         operation=16, dtype=9, ms=9, gflops=8, gbytes=8, ceiling=8, a_look=7, peer=13, peer_gflops=11, ratio=7
@@ -307,12 +307,12 @@ def main() -> None:
             try:
                 onednn = OneDNN(Path(arguments.onednn), Path(scratch))
             except OSError as error:
-                report.note(f"no oneDNN: {error}")
+                report.note(f"oneDNN skipped: {error}")
         else:
-            report.note("no oneDNN: its folder was not given; torch's plain product stands beside ours")
+            report.note("oneDNN skipped: no --onednn; products are compared with torch's plain product")
         for dtype in arguments.dtypes:
             ceiling = gemm_ceiling(common.DTYPES[dtype], sizes.tokens, sizes.width, sizes.hidden, arguments.runs)
-            report.note(f"{dtype}: GEMM ceiling {ceiling['gflops']:.0f} GFLOP/s, by {ceiling['by']}")
+            report.note(f"{dtype}: GEMM ceiling {ceiling['gflops']:.0f} GFLOP/s, measured with {ceiling['by']}")
             table = Table(sizes, dtype, arguments.level, arguments.threads, onednn)
             measure(arguments, report, table, ceiling["gflops"])
 
@@ -342,7 +342,7 @@ def measure(arguments, report: common.Report, table: Table, ceiling: float) -> N
         shares = {row["operation"]: row["seconds"] * row["a_look"] / look for row in results if row["a_look"]}
         other = sum(share for name, share in shares.items() if not name.startswith(("gemm", "attention")))
         report.note(
-            f"{table.dtype}: a look, its operations added up: {look:.3f} s; "
+            f"{table.dtype}: one look, sum of its operations: {look:.3f} s; "
             + ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares.items())
             + f"; neither product nor attention: {100 * other:.1f} %"
         )

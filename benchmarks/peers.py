@@ -1,8 +1,8 @@
-"""The low-res trunk of so400m on the CPU: ps3c beside OpenVINO, torch.compile and plain torch.
+"""Compares the low-res trunk of so400m on the CPU: ps3c, OpenVINO, torch.compile and plain torch.
 
-The trunk alone, 378 x 378 pixels to the pooled vector (27 blocks, norm, attention pool), batch 1, on the same random
-weights. ps3c runs forward_low_res, which also has its resampling in it; the others run the same network written in
-plain torch (below), in turn with ps3c. A peer that is not installed is left out with the reason.
+The trunk computes the pooled vector from 378 x 378 pixels (27 blocks, norm, attention pool), batch 1, with the same
+random weights. ps3c runs forward_low_res, which includes its resampling. The others run the network written in plain
+torch (below), alternately with ps3c. A peer that is not installed is skipped, and the report gives the reason.
 
     pip install openvino==2026.4.0
     python benchmarks/peers.py --rows openvino --dtypes float32
@@ -31,7 +31,7 @@ COLUMNS = dict(peer=12, dtype=9, ours=9, theirs=9, ratio=7, gflops=8, theirs_gfl
 
 
 class Block(nn.Module):
-    """One block of the trunk; parameters are named as in a checkpoint."""
+    """One block of the trunk. The parameters have the names of a checkpoint."""
 
     def __init__(self, width: int, heads: int, hidden: int):
         super().__init__()
@@ -50,7 +50,7 @@ class Block(nn.Module):
 
 
 class Pool(nn.Module):
-    """The attention pool behind the blocks."""
+    """The attention pool after the blocks."""
 
     def __init__(self, width: int, heads: int, hidden: int):
         super().__init__()
@@ -70,7 +70,7 @@ class Pool(nn.Module):
 
 
 class Trunk(nn.Module):
-    """The low-res pass, for an image of the trunk's own size."""
+    """The low-res pass, for an image of the trunk's image size."""
 
     def __init__(self, encoder):
         super().__init__()
@@ -94,11 +94,11 @@ class Trunk(nn.Module):
         return self.attn_pool(self.norm(self.blocks(x)))
 
 
-# ---- peers: each makes a call --------------------------------------------------------------------------------------
+# ---- peers ---------------------------------------------------------------------------------------------------------
 
 
 def openvino(trunk: Trunk, pixels: torch.Tensor, arguments: argparse.Namespace) -> Callable[[], Any]:
-    """OpenVINO converts float32; its hint says in which precision it computes. ImportError where it is missing."""
+    """OpenVINO converts a float32 model; a hint sets the precision. ImportError if OpenVINO is not installed."""
     import openvino as ov
 
     float_pixels = pixels.float()
@@ -142,14 +142,14 @@ def main() -> None:
         work = Work.of(encoder)
         hidden = encoder.trunk.blocks[0].mlp.fc1.weight.shape[0]
         ceiling = gemm_ceiling(dtype, work.low_tokens, encoder.width, hidden, arguments.runs)
-        report.note(f"{dtype_name}: GEMM ceiling {ceiling['gflops']:.0f} GFLOP/s, by {ceiling['by']}")
+        report.note(f"{dtype_name}: GEMM ceiling {ceiling['gflops']:.0f} GFLOP/s, measured with {ceiling['by']}")
         for row in arguments.rows:
             trunk = Trunk(encoder).eval().requires_grad_(False)
             try:
                 call = peer_call(row, trunk, pixels, arguments)
                 theirs = call()
-            except Exception as error:  # not installed, or it cannot do this: the other rows still count
-                report.note(f"{row}, {dtype_name} left out: {type(error).__name__}: {str(error)[:300]}")
+            except Exception as error:  # not installed, or not supported; the other rows are still measured
+                report.note(f"{row}, {dtype_name} skipped: {type(error).__name__}: {str(error)[:300]}")
                 continue
             result = encoder.forward_low_res(pixels)["x"]
             calls = {"ours": lambda: encoder.forward_low_res(pixels), "theirs": call}

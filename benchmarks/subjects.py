@@ -1,8 +1,9 @@
-"""The models that are measured, built alike in ps3c and in ps3-torch 0.1.3, on the same random weights.
+"""The measured models, built in ps3c and in ps3-torch 0.1.3 with the same random weights.
 
-The weights are lively (tests/models.py): with those a constructor leaves, selection has nothing to choose. Both models
-hold the very same tensors, so that a process needs them once. ps3-torch is loaded aside (tests/reference.py) with its
-quotas corrected, so that both take as many patches, and with its own top-k, which is what it costs.
+The weights are those of tests/models.py: with the values that a constructor sets, all patches would have the same
+probability. Both models share the tensors, so a process has them in memory once. tests/reference.py loads ps3-torch
+under another name and corrects its quotas, so that both models select the same number of patches. ps3-torch uses its
+own top-k, so that its time is measured.
 """
 
 import contextlib
@@ -27,10 +28,10 @@ SO400M = dict(
 VISION = {
     "1.5k": SO400M,
     "4k": dict(SO400M, ps3_scales=[378, 756, 1512, 3780]),
-    # For --tiny: seconds, and every part of the code.
+    # For --tiny: these run in seconds and use every part of the code.
     "tiny-1.5k": dict(models.TINY),
     "tiny-4k": dict(models.TINY, ps3_scales=[64, 128, 256, 640]),
-    # For the cost of a call: a trunk of six blocks, 64 wide, and a short selection.
+    # For the overhead of a call: a trunk of six blocks with 64 channels, and a small selection network.
     "small-call": dict(
         models.TINY,
         model_name="test_vit",
@@ -62,7 +63,7 @@ TEXT = {"siglip2": SIGLIP2, "tiny-siglip2": dict(models.TEXT_TINY, act_kwargs={"
 
 @contextlib.contextmanager
 def no_draws():
-    """Constructors leave their parameters as they come: drawing half a billion of them takes longer than a pass."""
+    """Disables the random initialisation of parameters: for half a billion parameters it takes longer than a pass."""
     names = ("trunc_normal_", "normal_", "uniform_", "kaiming_uniform_")
     saved = {name: getattr(torch.nn.init, name) for name in names}
     for name in names:
@@ -81,7 +82,7 @@ def _empty(package, kind: str, config: dict[str, Any]) -> torch.nn.Module:
 
 
 def reference_package():
-    """ps3-torch, selecting by its own torch.topk. RuntimeError with the remedy when it is not there."""
+    """The package of ps3-torch, which selects with torch.topk. RuntimeError if it is not installed."""
     package = reference.load()
     reference.lowest_index_first = contextlib.nullcontext
     return package
@@ -92,14 +93,14 @@ def _state(kind: str, name: str) -> dict[str, torch.Tensor]:
     import ps3c
 
     config = VISION[name] if kind == "Vision" else TEXT[name]
-    return models.lively_state(_empty(ps3c, kind, config), seed=15)
+    return models.random_weights(_empty(ps3c, kind, config), seed=15)
 
 
 class Pair:
-    """ps3c's model and ps3-torch's on the same weights, in one dtype on one device; `theirs` is None without it."""
+    """ps3c's model `ours` and ps3-torch's model `theirs`, with the same weights, dtype and device."""
 
     def __init__(self, kind: str, name: str, dtype: torch.dtype, device: str = "cpu", only: tuple[str, ...] = ()):
-        """kind: "Vision" or "Text". only: ("ours",) or ("theirs",) to build one of them."""
+        """kind: "Vision" or "Text". only: ("ours",) or ("theirs",) builds one; the other is None."""
         import ps3c
 
         config = VISION[name] if kind == "Vision" else TEXT[name]
@@ -121,14 +122,14 @@ class Pair:
 
 
 def another_theirs(pair: Pair, name: str) -> torch.nn.Module:
-    """One more of ps3-torch's vision models on the same weights, for a caller that changes the model."""
+    """Another ps3-torch vision model with the same weights, for a caller that changes the model."""
     state = pair.theirs.state_dict()
     some = next(iter(state.values()))
     return Pair._finish(_empty(reference_package(), "Vision", VISION[name]), state, some.dtype, some.device)
 
 
 def image(name: str, dtype: torch.dtype, device: str = "cpu", batch: int = 1) -> torch.Tensor:
-    """A square image of the model's largest scale."""
+    """Square images of the model's largest scale: (batch, 3, side, side)."""
     side = VISION[name]["ps3_scales"][-1]
     return models.image(batch, side, side).to(device, dtype)
 
@@ -139,7 +140,7 @@ def texts(batch: int, length: int, vocabulary: int) -> torch.Tensor:
 
 
 def missing_reference() -> str:
-    """Why ps3-torch cannot be loaded, or an empty string."""
+    """The reason why ps3-torch cannot be loaded, or an empty string."""
     try:
         reference_package()
     except Exception as error:
@@ -148,7 +149,7 @@ def missing_reference() -> str:
 
 
 def output_bytes(output: Any) -> int:
-    """Bytes of the tensors that an output holds, each storage once."""
+    """Bytes of the tensors in an output. Each storage is counted once."""
     storages = {}
     stack = [output]
     while stack:
@@ -164,6 +165,6 @@ def output_bytes(output: Any) -> int:
 
 
 def selected_tokens(output: Any) -> int:
-    """High-res patches that one image of a vision output has."""
+    """The number of selected high-res patches per image in a vision output."""
     maps = output.selection_maps
     return 0 if maps is None else int(sum(int((one[0] > 0).sum()) for one in maps))

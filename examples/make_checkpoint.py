@@ -1,12 +1,13 @@
-"""Writes a checkpoint of PS3-1.5K-SigLIP2's shape with random weights: nothing has to be downloaded to try ps3c.
+"""Writes a checkpoint with random weights and the sizes of PS3-1.5K-SigLIP2, to try ps3c without a download.
 
     python examples/make_checkpoint.py FOLDER [--seed N] [--tiny]
 
-The folder holds what a published one does: config.json, model.safetensors (vision and text, logit_scale and logit_bias,
-bfloat16, 2.4 GB), preprocessor_config.json, tokenizer_config.json; and a small tokenizer made on the spot. --tiny: a model
-of 2 MB, images of 256 pixels, that runs in a blink. The weights are "lively": norms
-near 1, matrices scaled by their fan-in, biases and position tables that are not zero, so that attention and selection
-have something to do. What such a model finds salient means nothing.
+The folder has the files of a published checkpoint: config.json, model.safetensors (vision and text tower, logit_scale
+and logit_bias, bfloat16, 2.4 GB), preprocessor_config.json and tokenizer_config.json. It also has a small tokenizer,
+which this script trains. --tiny writes a model of 2 MB for images of 256 pixels, which runs in less than a second.
+
+LayerNorm weights are near 1, matrices are scaled by their fan-in, biases and position tables are not zero. So attention
+and selection depend on the image. But the results of random weights have no meaning.
 """
 
 import argparse
@@ -67,18 +68,18 @@ TINY_VISION = dict(
 TINY_TEXT = dict(
     TEXT, output_dim=64, prompt_proj_dim=64, context_length=32, vocab_size=512, width=64, heads=2, layers=3
 )
-LOGITS = {"logit_scale": 4.0, "logit_bias": -10.0}  # before exp; about what SigLIP's training ends with
+LOGITS = {"logit_scale": 4.0, "logit_bias": -10.0}  # before exp; similar to SigLIP's trained values
 SENTENCES = [
     "A tall spire with a cross at the top of the building.",
     "A green rope on the green and red boat.",
     "The officer's cap, the medals on her uniform and the flag behind her.",
     "Small letters on a sign far away; a face in a crowd; the hands of a clock.",
 ]
-NOISE = 16_777_259  # a prime: no row length divides it, so repeated noise never lines up
+NOISE = 16_777_259  # a prime: no row length divides it, so the rows of a matrix differ
 
 
 class Noise:
-    """Normal noise, a block of it used over and over from random places: a billion numbers in seconds."""
+    """Normally distributed numbers. One block is reused from random offsets: a billion numbers take seconds."""
 
     def __init__(self, seed: int):
         self.generator = torch.Generator().manual_seed(seed)
@@ -94,8 +95,8 @@ class Noise:
         return torch.cat([turned] * whole + [turned[:rest]]).reshape(shape)
 
 
-def lively(name: str, shape, noise: Noise) -> torch.Tensor:
-    """A parameter of `shape`, bfloat16, as its name asks for."""
+def random_weight(name: str, shape, noise: Noise) -> torch.Tensor:
+    """Random bfloat16 values for a parameter. The scale depends on the kind of parameter, which its name tells."""
     values = noise(shape)
     if name.endswith("bias"):
         return 0.1 * values
@@ -114,14 +115,14 @@ def write_weights(folder: Path, config: PS3Config, seed: int) -> int:
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in PS3Model(config).state_dict().items()}
     noise = Noise(seed)
-    tensors = {name: lively(name, shape, noise) for name, shape in shapes.items()}
+    tensors = {name: random_weight(name, shape, noise) for name, shape in shapes.items()}
     tensors.update({name: torch.tensor(value, dtype=torch.bfloat16) for name, value in LOGITS.items()})
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     return sum(tensor.numel() for tensor in tensors.values())
 
 
 def write_tokenizer(folder: Path, context_length: int) -> None:
-    """A byte-pair tokenizer of at most 512 pieces: any text has ids, and few of the 256,000 are in use."""
+    """Writes a byte-pair tokenizer with at most 512 tokens. It encodes any text; most of the 256,000 ids are unused."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     trainer = trainers.BpeTrainer(
@@ -144,7 +145,7 @@ def write_tokenizer(folder: Path, context_length: int) -> None:
 
 
 def write_checkpoint(folder: Path, tiny: bool = False, seed: int = 0) -> int:
-    """Writes all files of a checkpoint. Returns how many parameters it has."""
+    """Writes all files of a checkpoint. Returns the number of parameters."""
     vision, text = (TINY_VISION, TINY_TEXT) if tiny else (VISION, TEXT)
     folder.mkdir(parents=True, exist_ok=True)
     config = PS3Config(vision_config=PS3VisionConfig(**vision).to_dict(), text_config=PS3TextConfig(**text).to_dict())
@@ -166,7 +167,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--tiny", action="store_true", help="a model of 2 MB that runs in a blink")
+    parser.add_argument("--tiny", action="store_true", help="write a model of 2 MB that runs in less than a second")
     arguments = parser.parse_args()
 
     begin = time.perf_counter()

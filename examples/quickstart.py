@@ -1,9 +1,10 @@
-"""The quick start of ps3-torch's README through ps3c: its calls, on the CPU, from a checkpoint folder.
+"""Runs the calls of ps3-torch's quick start with ps3c, on the CPU, from a checkpoint folder.
 
     python examples/quickstart.py FOLDER [--image FILE] [--output FOLDER] [--dtype float32]
 
-Bottom-up selection by number of looks and by number of patches, top-down selection by a text, feature maps. Writes the
-selection probabilities over the image as pictures. Needs matplotlib, for them and, without --image, for its photograph.
+It shows bottom-up selection by number of looks and by number of patches, top-down selection by a text, feature maps.
+It writes pictures of the selection probabilities over the image. It needs matplotlib for the pictures; without --image
+it uses a photograph from matplotlib's sample data.
 """
 
 import argparse
@@ -60,7 +61,7 @@ def main() -> None:
         f"{arguments.dtype}"
     )
 
-    print("\nbottom-up: two looks at what is salient")
+    print("\nbottom-up: two looks at salient patches")
     with Timed("  num_look_close=2"):
         outs = vision_model(x, num_look_close=2)
     print("  features", tuple(outs.last_hidden_state.shape))

@@ -1,10 +1,10 @@
-"""What nvcc made of the CUDA kernels: registers, shared memory and spills of each, from the logs of `make cuda`.
+"""Lists registers, shared memory and spills of each CUDA kernel, read from the compiler logs of `make cuda`.
 
     python scripts/cuda_kernels.py LOGS [--write docs/kernels.md]
     python scripts/cuda_kernels.py LOGS --library libps3c_cuda.so --cublaslt libcublasLt.so.13
 
-Fails (status 1) when a kernel spills registers or keeps a stack frame, when the library wants a symbol of CUDA at load
-time, or when cuBLASLt lacks a function that the library looks up.
+The exit status is 1 if a kernel spills registers or has a stack frame, if the library has an undefined symbol of a CUDA
+library, or if cuBLASLt lacks a function that the library looks up.
 """
 
 import argparse
@@ -22,7 +22,7 @@ LOOKED_UP = re.compile(r"\bTAKE\((cublasLt\w+)\)")
 
 
 def read_logs(folder):
-    """{kernel's symbol: {architecture: (registers, static shared bytes, stack, spill bytes)}} and its source."""
+    """{symbol: {architecture: (registers, static shared bytes, stack bytes, spill bytes)}} and {symbol: source}."""
     kernels, source_of = defaultdict(dict), {}
     for log in sorted(Path(folder).rglob("*.log")):
         name = architecture = frame = None
@@ -39,7 +39,7 @@ def read_logs(folder):
 
 
 def plain_names(symbols):
-    """Readable names: the namespace and the list of parameters dropped."""
+    """{symbol: demangled name without the namespace and the parameter list}."""
     text = subprocess.run(["c++filt"], input="\n".join(symbols), capture_output=True, text=True, check=True).stdout
     names = {}
     for symbol, name in zip(symbols, text.splitlines()):
@@ -82,7 +82,7 @@ def faults_of(kernels):
 
 
 def unresolved(library, cublaslt):
-    """Symbols that the library wants from CUDA when it is loaded, and those of cuBLASLt that aren't there later."""
+    """Undefined symbols of CUDA libraries in the library, and looked-up functions that cuBLASLt does not have."""
     listed = subprocess.run(
         ["nm", "-D", "--undefined-only", library], capture_output=True, text=True, check=True
     ).stdout
@@ -98,23 +98,23 @@ def unresolved(library, cublaslt):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("logs", help="folder of nvcc's logs, searched to its depth")
+    parser.add_argument("logs", help="folder of nvcc's logs, searched recursively")
     parser.add_argument("--write", help="Markdown file to write the table to")
-    parser.add_argument("--library", help="the built library, whose undefined symbols are checked")
-    parser.add_argument("--cublaslt", help="the real libcublasLt, in which the names looked up are searched")
+    parser.add_argument("--library", help="the built library; its undefined symbols are checked")
+    parser.add_argument("--cublaslt", help="the real libcublasLt; the looked-up functions must exist in it")
     arguments = parser.parse_args()
     kernels, source_of = read_logs(arguments.logs)
     if not kernels:
-        sys.exit(f"{arguments.logs}: no kernel in any log; `make cuda` compiles with -Xptxas -v")
+        sys.exit(f"{arguments.logs}: the logs contain no kernel; compile with -Xptxas -v, as `make cuda` does")
     architectures = sorted(
         {name for by in kernels.values() for name in by}, key=lambda name: int(re.sub(r"\D", "", name))
     )
     if arguments.write:
         Path(arguments.write).write_text(
             "# CUDA kernels: registers, shared memory, spills\n\n"
-            "Written by `make cuda` from what ptxas says (CUDA "
-            f"{version()}): registers a thread, then static shared memory where there is some. Dynamic shared memory is "
-            "chosen at launch and stands in each source. `make cuda` fails on any spill or stack frame.\n\n"
+            f"`make cuda` writes this file from the output of ptxas (CUDA {version()}). A cell has the registers per "
+            "thread, then the static shared memory if there is any. Dynamic shared memory is chosen at launch; each "
+            "source file states it. `make cuda` fails if a kernel spills registers or has a stack frame.\n\n"
             + table(kernels, source_of, architectures)
             + "\n"
         )

@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
-# Everything that needs a real GPU, in one call of at most nine minutes: builds for the card, compares the emulator's
-# warp instructions with the hardware's, runs each operation alone and the GPU tests against ps3-torch, then
-# compute-sanitizer on tiny models, and the GPU benchmark in the time that is left.
+# Runs all checks that need a real GPU, in at most nine minutes. It builds for the GPU, compares the emulator's warp
+# instructions with the hardware's, runs each operation and the GPU tests against ps3-torch, then compute-sanitizer on
+# tiny models, and the GPU benchmark in the remaining time.
 #
 #   scripts/gpu_check.sh
 #
-# Wanted: an NVIDIA GPU with its driver, nvcc, gcc, and a Python with torch for CUDA, transformers, torchvision, einops,
-# ftfy, pytest, setuptools, numpy; timm 1.0.15 and ps3-torch 0.1.3 anywhere on PYTHONPATH, or the latter unpacked in the
+# It needs an NVIDIA GPU with its driver, nvcc, gcc, and a Python with torch for CUDA, transformers, torchvision,
+# einops, ftfy, pytest, setuptools and numpy. timm 1.0.15 and ps3-torch 0.1.3 must be on PYTHONPATH, or ps3-torch in the
 # folder PS3C_REFERENCE (`pip install --no-deps --target FOLDER ps3-torch==0.1.3`). It builds in place.
 #
-#   PYTHON=python3     which Python
-#   LIMIT=530          seconds for everything
-#   STEPS="..."        which steps: build layouts operations tests sanitizer benchmark (default: all)
+#   PYTHON=python3     the Python to use
+#   LIMIT=530          total time limit in seconds
+#   STEPS="..."        steps to run: build layouts operations tests sanitizer benchmark (default: all)
 #   OUT=folder         logs, test results and gpu.json also go there
-#   PS3C_CUDA_ARCHITECTURES=sm_90a   instead of the card's own
+#   PS3C_CUDA_ARCHITECTURES=sm_90a   architectures to compile for (default: that of the GPU)
 #
-# A step that fails does not stop the later ones. The exit status is 0 when all steps passed.
+# A failed step does not stop the later ones. The exit status is 0 if all steps passed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -29,7 +29,7 @@ export PATH="$PATH:/usr/local/cuda/bin"
 begin=$SECONDS
 failed=()
 
-# Where ps3-torch is: PS3C_REFERENCE, .cache/reference (make reference), or a folder of PYTHONPATH that holds its package.
+# ps3-torch is in PS3C_REFERENCE, in .cache/reference (made by make reference), or in a folder of PYTHONPATH.
 if [ -z "${PS3C_REFERENCE:-}" ] && [ ! -d .cache/reference ]; then
     for folder in ${PYTHONPATH//:/ }; do
         if [ -f "$folder/ps3/modeling_ps3.py" ] && [ -d "$(echo "$folder"/ps3_torch-*.dist-info)" ]; then
@@ -40,14 +40,14 @@ fi
 
 left() { echo $((LIMIT - (SECONDS - begin))); }
 
-# run NAME SECONDS COMMAND...: within that time and what is left of the whole; output into a log as well.
+# run NAME SECONDS COMMAND...: runs a command within SECONDS and the remaining total time. A log gets its output, too.
 run() {
     local name=$1 most=$2 rest status started=$SECONDS
     shift 2
     rest=$(left)
     [ "$rest" -lt "$most" ] && most=$rest
     if [ "$most" -lt 5 ]; then
-        echo "== $name: left out, no time"
+        echo "== $name: skipped, no time left"
         failed+=("$name (no time)")
         return 1
     fi
@@ -80,7 +80,7 @@ if wants build; then
 import torch, ps3c
 from ps3c import _core
 assert _core.cuda_error() is None, _core.cuda_error()
-print(ps3c.__file__, _core.cpu_level(), torch.__version__, torch.cuda.get_device_name())" || STEPS=layouts # nothing else can work
+print(ps3c.__file__, _core.cpu_level(), torch.__version__, torch.cuda.get_device_name())" || STEPS=layouts # the other steps need the module
 fi
 if wants layouts; then
     run layouts 60 "$PYTHON" -m pytest -q -p no:cacheprovider tests/gpu/test_gpu_layouts.py
@@ -99,18 +99,18 @@ if wants tests; then
 fi
 if wants sanitizer; then
     if command -v compute-sanitizer >/dev/null; then
-        # Without torch's cache every tensor is an allocation of its own, so that a step past its end is seen.
+        # Without torch's cache every tensor is a separate allocation, so an out-of-bounds access is detected.
         PYTORCH_NO_CUDA_MEMORY_CACHING=1 run memcheck 90 compute-sanitizer --tool memcheck --error-exitcode 9 \
             --print-limit 20 "$PYTHON" scripts/gpu_tiny.py
         run racecheck 90 compute-sanitizer --tool racecheck --error-exitcode 9 --print-limit 20 \
             "$PYTHON" scripts/gpu_tiny.py 2
     else
-        echo "== sanitizer: left out, no compute-sanitizer"
+        echo "== sanitizer: skipped, compute-sanitizer is not installed"
     fi
 fi
 if wants benchmark; then
     rest=$(($(left) - 5))
-    # Rows are written as they come: one that is cut off costs only itself.
+    # Every row is written at once, so an interrupted run loses only the current row.
     run benchmark "$rest" "$PYTHON" benchmarks/gpu.py --budget "$((rest > 40 ? rest - 30 : rest / 2))" \
         --json "$LOGS/gpu.json"
 fi

@@ -1,4 +1,4 @@
-"""Every operation of the CUDA backend once, on tiny models: what compute-sanitizer watches (scripts/gpu_check.sh)."""
+"""Runs every operation of the CUDA backend on tiny models. scripts/gpu_check.sh runs it under compute-sanitizer."""
 
 import os
 import sys

@@ -1,8 +1,7 @@
-"""What builds of C sources share: an object from one source and one set of flags, compiled again only when something
-changed, and linking. setup.py builds ps3c._core with it, and the tests' extension (tests/operations) from the same
-objects.
+"""Compiles C and CUDA sources to objects and links them. An object is compiled again only if its inputs changed.
 
-The environment variables are those of setup.py.
+setup.py uses it to build ps3c._core and, from the same objects, the extension of the tests (tests/operations). The
+environment variables are described in setup.py.
 """
 
 import fcntl
@@ -23,7 +22,7 @@ from setuptools.errors import CompileError, LinkError
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Of the oldest Python that a module built here serves; None: this Python alone.
+# Version of Python's limited API that the module uses. None: the module works only with the Python that built it.
 LIMITED_API = (3, 11)
 if (
     sys.implementation.name != "cpython"
@@ -32,12 +31,12 @@ if (
 ):
     LIMITED_API = None
 
-# Machine code for each; the last one's PTX too, for what comes after it.
+# Machine code is generated for each. The PTX of the last one is also included, for later architectures.
 CUDA_ARCHITECTURES = ["sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120"]
 
 
 def switch(name):
-    """Is the environment variable set, and not to 0?"""
+    """True if the environment variable is set and not 0."""
     return os.environ.get(name, "0") not in ("", "0")
 
 
@@ -52,7 +51,7 @@ def digest(name):
 
 @contextmanager
 def locked(folder):
-    """One build at a time may write into a folder."""
+    """Holds a lock on the folder, so that only one build at a time writes into it."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -60,10 +59,10 @@ def locked(folder):
 
 
 class Compilation:
-    """One source to one object, with one set of flags.
+    """Compiles one source to one object with one set of flags.
 
-    strict: warnings are errors. It is no part of the stamp, so that `make lint` and other builds share objects: an
-    object is not current for a strict build if the compiler said anything when it made it.
+    strict: warnings are errors. It is not part of the stamp, so that `make lint` and other builds share objects. But a
+    strict build compiles an object again if the compiler printed a message for it.
     """
 
     def __init__(self, compiler, source, flags, folder, tag="", strict=False):
@@ -75,7 +74,7 @@ class Compilation:
         self.command = [*compiler, *flags, "-c", source]
 
     def stamp(self):
-        """What the object is made from: the command, and the contents of the files that the compiler read."""
+        """A hash of the command and of the contents of the files that the compiler read."""
         names = self.depends.read_text().replace("\\\n", " ").split(":", 1)[1].split()
         return hashlib.sha256("\0".join([*self.command, *map(digest, names)]).encode()).hexdigest()
 
@@ -94,7 +93,7 @@ class Compilation:
         print("cc", self.source, "->", self.object.name, flush=True)
         output = ["-MMD", "-MF", str(self.depends), "-o", str(self.object), *(["-Werror"] if self.strict else [])]
         result = subprocess.run(self.command + output, capture_output=True, text=True)
-        self.object.with_suffix(".log").write_text(result.stderr)  # scripts/cuda_kernels.py reads ptxas's words there
+        self.object.with_suffix(".log").write_text(result.stderr)  # scripts/cuda_kernels.py reads ptxas's output there
         if result.returncode != 0 or "-Xptxas=-v" not in self.command:
             sys.stderr.write(result.stderr)
         if result.returncode != 0:
@@ -106,7 +105,7 @@ class Toolchain:
     """The C compiler, the flags of one kind of build (release, debug or sanitize), and the folder of its objects."""
 
     def __init__(self, objects, jobs):
-        """objects: a folder. Each kind has its own in it, so that another kind does not compile everything again."""
+        """objects: a folder. Each kind of build has a subfolder, so that changing the kind does not recompile all."""
         compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
         self.compiler = [part for part in compiler if part != "-pthread"] + ["-pthread"]
         self.kind = "sanitize" if switch("PS3C_SANITIZE") else "debug" if switch("PS3C_DEBUG") else "release"
@@ -120,10 +119,12 @@ class Toolchain:
             "release": [],
         }[self.kind]
         self.common = ["-std=gnu11", "-Wall", "-Wextra", "-fPIC", "-fvisibility=hidden", *self.sanitize, *self.openmp]
-        self.common += ["-Werror=implicit-function-declaration"]  # such as of what the limited API hides
+        self.common += [
+            "-Werror=implicit-function-declaration"
+        ]  # for example a call of a function that the limited API does not declare
 
     def openmp_flags(self):
-        """-fopenmp where the compiler has its headers and library; without it everything runs on one thread."""
+        """-fopenmp if the compiler has OpenMP's headers and library. Without it ps3c runs on one thread."""
         program = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder, "openmp.c")
@@ -141,7 +142,7 @@ class Toolchain:
         return [*self.common, "-ffp-contract=fast", *(self.optimize or ["-O3"])]
 
     def python_flags(self):
-        """Of sources that include Python.h and NumPy."""
+        """Flags of sources that include Python.h and NumPy's headers."""
         import numpy
 
         paths = sysconfig.get_paths()
@@ -157,9 +158,11 @@ class Toolchain:
             list(pool.map(Compilation.run, compilations))
 
     def link(self, compilations, target):
-        """A shared library, unless it is there and made from the same objects. Replaced, not overwritten: a process may
-        have it loaded."""
-        # Not by Python's own link command: some add where that Python lies to the library's search path.
+        """Links a shared library, unless it exists and was linked from the same objects.
+
+        An existing file is replaced, not overwritten, because a process may have loaded it.
+        """
+        # Python's own link command is not used: with some Pythons it adds an rpath.
         command = [
             *self.compiler,
             "-shared",
@@ -186,12 +189,10 @@ def digest_of(path):
 
 
 class CudaLibrary:
-    """libps3c_cuda.so: one fat object a source, linked with CUDA's runtime inside and no other CUDA library."""
+    """Builds libps3c_cuda.so: one fat object per source, linked with the static CUDA runtime only."""
 
     NAME = "libps3c_cuda.so"
-    CHECKS = (
-        "kernels/cuda/cublaslt_check.cu"  # compares our declarations with cuBLAS's header, where that is: make cuda
-    )
+    CHECKS = "kernels/cuda/cublaslt_check.cu"  # compares our declarations with cuBLASLt's header, if it is installed; make cuda runs it
 
     def __init__(self):
         wanted = os.environ.get("PS3C_CUDA", "auto") or "auto"
@@ -201,7 +202,8 @@ class CudaLibrary:
         self.nvcc = None if wanted == "0" or not sources("kernels/cuda", "*.cu") else self.find_nvcc()
         if self.nvcc is None and self.required:
             raise CompileError(
-                "PS3C_CUDA=1, but no nvcc: it is not on the path, under CUDA_HOME or in /usr/local/cuda; NVCC names it"
+                "PS3C_CUDA: got 1, expected nvcc on the PATH, in CUDA_HOME/bin or in /usr/local/cuda/bin; NVCC may name "
+                "another path"
             )
 
     @staticmethod
@@ -218,20 +220,20 @@ class CudaLibrary:
         listed = subprocess.run([self.nvcc, "--list-gpu-code"], capture_output=True, text=True).stdout.split()
         known = [name for name in CUDA_ARCHITECTURES if name.rstrip("a") in listed]
         if not known:
-            raise CompileError(f"{self.nvcc} does not say that it compiles for any of {' '.join(CUDA_ARCHITECTURES)}")
+            raise CompileError(f"{self.nvcc}: supports none of the architectures {' '.join(CUDA_ARCHITECTURES)}")
         return known
 
     def flags(self):
         names = [name.replace("sm_", "") for name in self.architectures()]
-        later = names[-1].rstrip("a")  # code for "90a" runs nowhere else
+        later = names[-1].rstrip("a")  # code for "90a" runs only on sm_90
         flags = ["-std=c++17", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wextra,-Wno-unused-parameter"]
         flags += [f"-gencode=arch=compute_{name},code=sm_{name}" for name in names]
         flags += [f"-gencode=arch=compute_{later},code=compute_{later}"]
         return flags + (["-Xptxas=-v"] if switch("PS3C_CUDA_VERBOSE") else [])
 
     def build(self, folder, target, jobs):
-        """Compiles and links; where nobody asked for it, what nvcc cannot do is a warning."""
-        target.unlink(missing_ok=True)  # none is better than that of another build
+        """Compiles and links the library. An error of nvcc is a warning, unless PS3C_CUDA=1."""
+        target.unlink(missing_ok=True)  # a library of another build would not match this module
         if self.nvcc is None:
             return
         try:
@@ -244,15 +246,16 @@ class CudaLibrary:
         except (CompileError, OSError) as error:
             if self.required:
                 raise
-            print(f"warning: no CUDA library ({error}): ps3c will run on the CPU alone", file=sys.stderr)
+            print(f"warning: the CUDA library was not built ({error}): ps3c will run on the CPU only", file=sys.stderr)
 
     def link(self, tasks, target):
         lib = (
             Path(os.path.realpath(self.nvcc)).parent.parent / "lib"
-        )  # where pip's nvcc keeps what others have in lib64
+        )  # the nvcc from pip has its libraries in lib, others have them in lib64
         command = [self.nvcc, "-shared", "-cudart=static", f"-L{lib}", *[str(task.object) for task in tasks]]
         command += ["-Xlinker=-z,defs,--exclude-libs,ALL", "-ldl", "-lpthread", "-lrt", "-o", str(target)]
-        # With libstdc++ inside, the process's own cannot be too old for it; not every system has it as an archive.
+        # libstdc++ is linked statically, because that of the process may be too old. Not every system has the static
+        # library, so the second attempt links it dynamically.
         for inside in (["-Xcompiler=-static-libstdc++,-static-libgcc"], []):
             result = subprocess.run(command + inside, capture_output=True, text=True)
             if result.returncode == 0:

@@ -1,9 +1,9 @@
-"""Draws docs/pictures/: a photograph, and where a model of the published size looks in it.
+"""Draws docs/pictures/: where a model of the published size looks in a photograph.
 
     python scripts/pictures.py [--checkpoint FOLDER] [--output FOLDER]
 
-Without --checkpoint it writes one with random weights into a temporary folder (2.4 GB, a minute). Encoding takes half a
-minute on two cores. Needs matplotlib, for the figures and for the photograph.
+Without --checkpoint, the script writes a checkpoint with random weights into a temporary folder (2.4 GB, one minute).
+Encoding takes half a minute on two cores. The script needs matplotlib for the figures and for the photograph.
 """
 
 import argparse
@@ -22,8 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PHOTOGRAPH = Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg")
 LOOKS = 3
 DPI = 90
-STEP = 4  # between the values of a colour that are kept: not to be seen, and files are half as large
-MOST_BYTES = 300_000  # of a file
+STEP = 4  # colour values are rounded to multiples of it, which is not visible and halves the file size
+MOST_BYTES = 300_000  # largest allowed file size
 
 
 def encode(checkpoint: Path) -> ps3c.ImageFeatures:
@@ -46,7 +46,7 @@ def draw(features: ps3c.ImageFeatures, folder: Path) -> None:
         Image.fromarray(coarse).save(file, optimize=True)
         size = file.stat().st_size
         if size > MOST_BYTES:
-            raise SystemExit(f"{file}: {size} bytes, more than {MOST_BYTES}")
+            raise SystemExit(f"{file}: got {size} bytes, expected at most {MOST_BYTES}")
         print(f"{file}: {coarse.shape[1]} x {coarse.shape[0]}, {size} bytes")
 
 

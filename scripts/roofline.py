@@ -1,16 +1,17 @@
-"""What the GPU work of one image should take, on paper: FLOP, bytes and time of each kernel of a pass.
+"""Estimates FLOP, bytes and time of each kernel of a pass over one image on a GPU (a roofline model).
 
     python scripts/roofline.py [--tflops 790] [--tbytes 4.3] [--attention 320]
 
-Prints the Markdown tables of docs/performance.md, for the published SigLIP trunk (so400m) in bfloat16 at batch 1. A
-kernel's time is the greater of FLOP over the rate its kind reaches and bytes over bandwidth; every operand counts once, as
-read from or written to memory, although much of it stays in the L2 cache between kernels. Launch gaps are not counted.
+Prints the Markdown tables of docs/performance.md, for the published SigLIP trunk (so400m) in bfloat16 at batch 1. The
+time of a kernel is the larger of two times: FLOP divided by the rate of its kind, and bytes divided by the bandwidth.
+Every operand is counted once as read from or written to memory, although much of it stays in the L2 cache between
+kernels. Gaps between kernel launches are not counted.
 """
 
 import argparse
 
 WIDTH, DEPTH, HIDDEN, PATCH, LOW, LOOK, SELECT = 1152, 27, 4304, 588, 729, 2560, 4
-PITCH, ELEMENT = 592, 2  # of a patch's row; bytes of bfloat16
+PITCH, ELEMENT = 592, 2  # padded length of a patch's row in elements; bytes of bfloat16
 CONV_TOKENS, CONV_WIDTH, CONV_PATCH = 54 * 54, 512, 3 * 28 * 28
 
 
@@ -43,7 +44,7 @@ def blocks(tokens, cached):
 
 
 def embedding(tokens, taps):
-    """Gather, projection, positions; taps: rows of the position table under a token."""
+    """Gather, projection, positions. taps: rows of the position table that are read for a token."""
     return [
         moved("patch gather", 1, tokens * (PATCH + PITCH)),
         product("patch embedding", 1, tokens, WIDTH, PITCH),
@@ -99,7 +100,8 @@ def main():
     for title, kernels in (("Low resolution and selection", low_res()), ("One look", look())):
         text, total, flop = table(kernels, rates)
         print(
-            f"**{title}** ({flop / 1e12:.2f} TFLOP, {total * 1e3:.2f} ms, {flop / total / 1e12:.0f} TFLOP/s)\n\n{text}\n"
+            f"**{title}** ({flop / 1e12:.2f} TFLOP, {total * 1e3:.2f} ms, "
+            f"{flop / total / 1e12:.0f} TFLOP/s)\n\n{text}\n"
         )
 
 

@@ -1,12 +1,12 @@
-"""Makes dist/: the source distribution, and from it a wheel that other machines can install.
+"""Builds dist/: the source distribution, and from it a wheel that other machines can install.
 
     python scripts/wheel.py [--output dist]
 
-The wheel is built from the unpacked sdist, so that what one lacks the other does not have by chance. Objects that
-`make build` has compiled from the same sources are used again. auditwheel then determines which systems it runs on (the
-tag manylinux_2_X: glibc 2.X or later) and adds no library: libgomp is the one that torch loads, so that both share one
-pool of threads, and cuBLASLt is opened at run time. The CUDA library is included if the build has it: PS3C_CUDA=1
-requires it, 0 leaves it out.
+The wheel is built from the unpacked sdist, so a file that is missing in the sdist makes the build fail. Objects that
+`make build` compiled from the same sources are reused. auditwheel then determines on which systems the wheel runs (the
+tag manylinux_2_X means glibc 2.X or later). It adds no library: ps3c uses the libgomp that torch loads, so that both
+share one thread pool, and opens cuBLASLt at run time. The CUDA library is included if nvcc is found. PS3C_CUDA=1
+requires it, PS3C_CUDA=0 leaves it out.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-NOT_OURS = ("libgomp.so.1", "libcu*", "libnv*")  # what a wheel never carries
+NOT_OURS = ("libgomp.so.1", "libcu*", "libnv*")  # libraries that the wheel must not contain
 
 
 def call(*command, **environment) -> None:
@@ -41,14 +41,14 @@ def only(folder: Path, pattern: str) -> Path:
 
 
 def make_sdist(folder: Path) -> Path:
-    """The sdist of this tree, in the folder (which has no other)."""
-    base = tempfile.mkdtemp(dir=folder)  # not in the tree: setuptools would take what an earlier list of files names
+    """Builds the sdist of this tree in a folder, which has no other sdist."""
+    base = tempfile.mkdtemp(dir=folder)  # not in the tree, where setuptools would reuse an older list of files
     call(sys.executable, "setup.py", "-q", "egg_info", "--egg-base", base, "sdist", "--dist-dir", folder)
     return only(folder, "ps3c-*.tar.gz")
 
 
 def make_wheel(sdist: Path, folder: Path) -> Path:
-    """The wheel of an sdist, as pip builds it with what is installed here."""
+    """Builds the wheel of an sdist with pip, without build isolation: with the packages of this environment."""
     objects = ROOT / "build" / f"temp.{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
     call(
         sys.executable,
@@ -69,13 +69,13 @@ def make_wheel(sdist: Path, folder: Path) -> Path:
 
 
 def repair(wheel: Path, folder: Path) -> Path:
-    """The wheel with the tag of the systems that it runs on."""
+    """Gives the wheel the tag of the systems on which it runs."""
     excluded = [part for name in NOT_OURS for part in ("--exclude", name)]
     call(sys.executable, "-m", "auditwheel", "repair", *excluded, "--wheel-dir", folder, wheel)
     made = only(folder, "ps3c-*manylinux*.whl")
     bundled = [name for name in zipfile.ZipFile(made).namelist() if ".libs/" in name]
     if bundled:
-        sys.exit(f"{made.name} would carry libraries of this system: {', '.join(bundled)}")
+        sys.exit(f"{made.name}: got bundled libraries {', '.join(bundled)}, expected none")
     return made
 
 

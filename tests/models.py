@@ -1,7 +1,7 @@
-"""Small models of every kind, with lively seeded weights, built alike in ps3c and in the reference.
+"""Small models of every kind with seeded random weights, built in the same way in ps3c and in the reference.
 
-Weights as a constructor leaves them hide faults: zero biases, unit norms, a layer scale of 1e-6. Here every LayerNorm
-is near 1, matrices are scaled by their fan-in, and biases and position tables are far from zero.
+The weights that a constructor sets hide faults: biases of 0, LayerNorm weights of 1, a layer scale of 1e-6. Here
+LayerNorm weights are near 1, matrices are scaled by their fan-in, and biases and position tables are not zero.
 """
 
 import copy
@@ -162,8 +162,8 @@ def register_patch14() -> None:
 # ---- weights ------------------------------------------------------------------------------------------------------
 
 
-def lively(name: str, shape: tuple, generator: torch.Generator) -> torch.Tensor:
-    """A float32 tensor of seeded noise, of a size that keeps activations near 1."""
+def random_weight(name: str, shape: tuple, generator: torch.Generator) -> torch.Tensor:
+    """Random float32 values for a parameter, scaled so that activations stay near 1."""
     noise = torch.randn(shape, generator=generator)
     if name.endswith("gamma") or (
         name.endswith(".weight")
@@ -186,10 +186,12 @@ def lively(name: str, shape: tuple, generator: torch.Generator) -> torch.Tensor:
     return noise * 1.2 / noise[0].numel() ** 0.5
 
 
-def lively_state(model: torch.nn.Module, seed: int) -> dict:
-    """A state_dict for `model`; the same names and shapes give the same values."""
+def random_weights(model: torch.nn.Module, seed: int) -> dict:
+    """A random state_dict for `model`. The same names and shapes give the same values."""
     generator = torch.Generator().manual_seed(seed)
-    return {name: lively(name, tuple(tensor.shape), generator) for name, tensor in sorted(model.state_dict().items())}
+    return {
+        name: random_weight(name, tuple(tensor.shape), generator) for name, tensor in sorted(model.state_dict().items())
+    }
 
 
 # ---- pairs of models ----------------------------------------------------------------------------------------------
@@ -215,7 +217,7 @@ def build(package, kind: str, name: str) -> torch.nn.Module:
 def _state(kind: str, name: str) -> dict:
     import ps3c
 
-    return lively_state(build(ps3c, kind, name), seed=sum(map(ord, kind + name)))
+    return random_weights(build(ps3c, kind, name), seed=sum(map(ord, kind + name)))
 
 
 @functools.lru_cache(maxsize=4)

@@ -24,7 +24,7 @@ IDS = torch.randint(0, 97, (2, 12), generator=torch.Generator().manual_seed(0))
 
 @pytest.fixture(scope="module")
 def vision():
-    """A tiny ps3c model with lively weights; tests leave it as it was."""
+    """A tiny ps3c model with random weights. Tests must not change it."""
     return models.ours("vision", "tiny")
 
 
@@ -46,7 +46,7 @@ def same_state(one: torch.nn.Module, other: torch.nn.Module) -> bool:
 def combined_model() -> ps3c.PS3Model:
     config = ps3c.PS3Config(text_config=models.text_config("clip"), vision_config=models.vision_config("tiny"))
     model = ps3c.PS3Model(config).eval().requires_grad_(False)
-    model.load_state_dict(models.lively_state(model, seed=3))
+    model.load_state_dict(models.random_weights(model, seed=3))
     return model
 
 

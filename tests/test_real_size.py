@@ -56,7 +56,7 @@ def test_one_look():
     import ps3c
 
     theirs = reference.load()
-    state = models.lively_state(build(ps3c, None), seed=15)
+    state = models.random_weights(build(ps3c, None), seed=15)
     pixels = models.image(1, 1512, 1512)
     arguments = dict(num_look_close=1, prompt=models.prompt(1, 1152))
     print()

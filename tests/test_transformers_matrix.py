@@ -70,7 +70,7 @@ def prepare(folder: Path) -> None:
     """A combined checkpoint, a tokenizer, and what the models in it give here."""
     text = {**models.text_config("clip"), "context_length": 12}  # causal, with layer scale: names that 4.46 changes
     model = ps3c.PS3Model(ps3c.PS3Config(text_config=text, vision_config=models.vision_config("tiny"))).eval()
-    model.load_state_dict(models.lively_state(model, seed=4))
+    model.load_state_dict(models.random_weights(model, seed=4))
     model.save_pretrained(folder / "checkpoint")
     path = folder / "checkpoint" / "model.safetensors"
     save_file(

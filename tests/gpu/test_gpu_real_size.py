@@ -27,7 +27,7 @@ def state():
 
     real.CONFIG["ps3_scales"] = [378, 756, 1512, 3780]
     try:
-        drawn = models.lively_state(real.build(ps3c, None), seed=15)
+        drawn = models.random_weights(real.build(ps3c, None), seed=15)
         yield {name: tensor.to(DEVICE) for name, tensor in drawn.items()}
     finally:
         real.CONFIG["ps3_scales"] = [378, 756, 1512]

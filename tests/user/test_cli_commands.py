@@ -99,14 +99,14 @@ def test_search(ps3c_main, tiny_checkpoint, encoder, features):
 
 
 def test_search_elsewhere(ps3c_main, tiny_checkpoint, encoder, tmp_path):
-    """Files that are no features of images, or of another model."""
+    """Files that are no feature files of images, or of another model."""
     encoder.embed_texts(["a"]).save(tmp_path / "texts.npz")
     ps3c.ImageFeatures(["a"], [(1, 1)], torch.ones(1, 7), texts=[None]).save(tmp_path / "other.npz")
     (tmp_path / "empty").mkdir()
     for name, words in [
         ("texts.npz", "texts"),
         ("other.npz", "7 channels"),
-        ("empty", "no features"),
+        ("empty", "no feature files"),
         ("none.npz", "none.npz"),
         ("none.txt", "none.txt"),
     ]:
@@ -150,8 +150,8 @@ def test_look_refusals(ps3c_main, tiny_checkpoint, image_files, tmp_path):
         (bad, tmp_path / "new.png", [], 1, "not an image"),
         (image_files[0], taken, [], 1, "exists"),
         (image_files[0], tmp_path / "new.png", ["--scale", "3"], 2, "--scale"),
-        (image_files[0], tmp_path / "new.png", ["--scale", "1", "--kind", "patches"], 2, "--scale: is for --kind heat"),
-        (image_files[0], tmp_path / "none" / "new.png", [], 1, "there is no folder"),
+        (image_files[0], tmp_path / "new.png", ["--scale", "1", "--kind", "patches"], 2, "--scale: got --kind patches"),
+        (image_files[0], tmp_path / "none" / "new.png", [], 1, "does not exist"),
         (image_files[0], tmp_path / "new.png", ["--max-pixels", "100"], 1, "--max-pixels"),
     ]:
         got, out, err = ps3c_main("look", image, "-m", tiny_checkpoint, "-o", out_file, *options)

@@ -112,7 +112,7 @@ def test_folders_are_searched(embed, image_files, tmp_path):
 def test_a_folder_without_images(embed, tmp_path):
     (tmp_path / "notes.txt").write_text("no image")
     code, out, err = embed(tmp_path, "-o", tmp_path / "out.npz")
-    assert (code, out) == (1, "") and f"{tmp_path}: no images" in error_line(err)
+    assert (code, out) == (1, "") and f"{tmp_path}: has no images" in error_line(err)
 
 
 @pytest.mark.parametrize("separator", ["\n", "\0"])
@@ -187,7 +187,7 @@ def test_existing_output(embed, image_files, tmp_path):
 def test_output_in_no_folder(embed, image_files, tmp_path):
     for name in ("none/out.npz", "none/out"):
         code, _, err = embed(image_files[0], "-o", tmp_path / name)
-        assert code == 1 and "there is no folder" in error_line(err)
+        assert code == 1 and "does not exist" in error_line(err)
 
 
 def test_resume_adds_what_is_missing(embed, image_files, tmp_path, monkeypatch):
@@ -230,9 +230,9 @@ def test_resume_of_other_looks(embed, image_files, tmp_path, name):
     assert embed(image_files[0], "-o", out, "--tokens", "--looks", "1")[0] == 0
     for images in (image_files, image_files[:1]):
         code, _, err = embed(*images, "-o", out, "--resume", "--tokens", "--looks", "2")
-        assert code == 1 and "got 1 looks an image in it, expected 2" in error_line(err)
+        assert code == 1 and "got 1 looks per image in the file, expected 2" in error_line(err)
         code, _, err = embed(*images, "-o", out, "--resume", "--tokens", "--num-tokens", "81")
-        assert code == 1 and "got 80 patches an image in it, expected 81" in error_line(err)
+        assert code == 1 and "got 80 patches per image in the file, expected 81" in error_line(err)
     assert embed(image_files[0], "-o", out, "--resume", "--tokens", "--num-tokens", "80")[0] == 0
     assert names_in(out if out.is_file() else out / "00000.safetensors") == [str(image_files[0])]
 
@@ -242,9 +242,9 @@ def test_resume_of_all_there_is_to_see(embed, image_files, tmp_path):
     assert embed(image_files[0], "-o", out, "--tokens", "--looks", "all")[0] == 0
     for same in (["--looks", "4"], ["--looks", "99"], ["--looks", "all"], ["--num-tokens", "all"]):
         code, _, err = embed(image_files[0], "-o", out, "--resume", "--tokens", *same)
-        assert code == 0 and err.endswith("1 of 1 images, 1 of them found there\n"), err
+        assert code == 0 and err.endswith("1 of 1 images, 1 of them from an earlier run\n"), err
     code, _, err = embed(image_files[0], "-o", out, "--resume", "--tokens")
-    assert code == 1 and "got 4 looks an image in it, expected 0" in error_line(err)
+    assert code == 1 and "got 4 looks per image in the file, expected 0" in error_line(err)
 
 
 def test_resume_of_no_features(embed, image_files, tmp_path):

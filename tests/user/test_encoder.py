@@ -182,7 +182,7 @@ BAD = {
     "on_error": (dict(on_error="stop"), ValueError, "on_error: got 'stop', expected 'raise' or 'skip'"),
     "progress": (dict(progress="yes"), TypeError, "progress: got 'yes', expected None, True, False or a function"),
     "pixels": (dict(max_pixels=0), ValueError, "max_pixels: got 0"),
-    "text": (dict(text="a ship"), ValueError, "text: got one without looks, tokens or maps"),
+    "text": (dict(text="a ship"), ValueError, "text: got 'a ship' without looks, tokens or maps"),
     "texts": (
         dict(text=["a"] * 2, looks=1),
         ValueError,
@@ -502,9 +502,9 @@ def test_zero_shot_against_torch(encoder, image_files, pixels):
     [
         (dict(labels="ship"), TypeError, "labels: got 'ship', expected a list of strings"),
         (dict(labels=[1]), TypeError, r"labels: got \[1\], expected a list of strings"),
-        (dict(labels=[]), ValueError, r"labels: got \[\], expected one or more, each once"),
-        (dict(labels=["a", "a"]), ValueError, "labels: got .*, expected one or more, each once"),
-        (dict(labels=["a"], template="a photo"), ValueError, "template: got 'a photo', expected a text with {}"),
+        (dict(labels=[]), ValueError, r"labels: got \[\], expected one or more, without duplicates"),
+        (dict(labels=["a", "a"]), ValueError, "labels: got .*, expected one or more, without duplicates"),
+        (dict(labels=["a"], template="a photo"), ValueError, "template: got 'a photo', expected a string that contains {}"),
     ],
 )
 def test_bad_arguments_of_zero_shot(encoder, arguments, exception, message):

@@ -219,10 +219,10 @@ def test_unreadable_files(tmp_path):
 
 
 def test_limit_of_pixels(tmp_path, monkeypatch):
-    """Pillow warns at its limit and refuses at twice that; here it is a limit, and max_pixels raises it."""
+    """Pillow warns at its limit and refuses at twice that; here it is a limit, and max_pixels sets the limit."""
     path = saved(tmp_path, Image.new("RGB", (100, 90)), "large.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)  # 9000 are more than twice that
-    message = r"has 100 x 90 = 9000 pixels, more than the limit of 4000; max_pixels \(--max-pixels\) raises it"
+    message = r"has 100 x 90 = 9000 pixels, more than the limit of 4000; max_pixels \(--max-pixels\) sets the limit"
     for source in (path, Image.new("RGB", (100, 90)), np.zeros((90, 100), np.uint8)):
         with pytest.raises(ps3c.ImageError, match=message):
             open_image(source)

@@ -195,7 +195,7 @@ def empty_map(folder):
 
 
 BAD = {
-    "no config": (without("config.json"), "has no config.json, so it is no checkpoint folder"),
+    "no config": (without("config.json"), "has no config.json, so it is not a checkpoint folder"),
     "config is not JSON": (write("config.json", "{"), "config.json cannot be read: Expecting property name"),
     "config is a list": (write("config.json", "[]"), "config.json: got a JSON value of type list, expected an object"),
     "another model": (

@@ -343,7 +343,7 @@ def test_without_a_text_tower(encoder):
         if component["props"].get("elem_id") == "prompt"
     ]
     assert [(prompt["interactive"], prompt["placeholder"]) for prompt in prompts] == [
-        (False, "this model has no text tower")
+        (False, "this model cannot encode texts")
     ]
 
 
