@@ -80,7 +80,8 @@ if wants build; then
 import torch, ps3c
 from ps3c import _core
 assert _core.cuda_error() is None, _core.cuda_error()
-print(ps3c.__file__, _core.cpu_level(), torch.__version__, torch.cuda.get_device_name())" || STEPS=layouts # the other steps need the module
+print(ps3c.__file__, _core.cpu_level(), torch.__version__, torch.cuda.get_device_name())" ||
+        STEPS=layouts # the other steps need the module
 fi
 if wants layouts; then
     run layouts 60 "$PYTHON" -m pytest -q -p no:cacheprovider tests/gpu/test_gpu_layouts.py

@@ -192,7 +192,7 @@ class CudaLibrary:
     """Builds libps3c_cuda.so: one fat object per source, linked with the static CUDA runtime only."""
 
     NAME = "libps3c_cuda.so"
-    CHECKS = "kernels/cuda/cublaslt_check.cu"  # compares our declarations with cuBLASLt's header, if it is installed; make cuda runs it
+    CHECKS = "kernels/cuda/cublaslt_check.cu"  # `make cuda` compiles it, to compare our declarations with cuBLASLt's
 
     def __init__(self):
         wanted = os.environ.get("PS3C_CUDA", "auto") or "auto"
@@ -202,8 +202,7 @@ class CudaLibrary:
         self.nvcc = None if wanted == "0" or not sources("kernels/cuda", "*.cu") else self.find_nvcc()
         if self.nvcc is None and self.required:
             raise CompileError(
-                "PS3C_CUDA: got 1, expected nvcc on the PATH, in CUDA_HOME/bin or in /usr/local/cuda/bin; NVCC may name "
-                "another path"
+                "PS3C_CUDA: got 1, expected nvcc on the PATH, in CUDA_HOME/bin, in /usr/local/cuda/bin or named by NVCC"
             )
 
     @staticmethod
