@@ -81,8 +81,13 @@ def translate(message: str, names: Mapping[str, str]) -> str:
     end = head.end() if head else 0
     unmistakable = {**_VALUES, **{name: other for name, other in names.items() if "_" in name}}
     translated = _replaced(message[:end], names) + _replaced(message[end:], unmistakable)
-    owner = "" if translated.startswith("weight ") else ", the dtype of the weights"
-    return _DTYPES.sub(rf": got torch.\1, expected torch.\2{owner}", translated)
+    dtypes = _DTYPES.search(translated)
+    if dtypes is None:
+        return translated
+    name, (got, expected) = translated[: dtypes.start()], dtypes.groups()
+    if name.startswith("weight "):
+        return f"{name}: got torch.{got}, expected torch.{expected}"
+    return f"{name}: got torch.{got}, expected torch.{expected}, the dtype of the weights"
 
 
 def _replaced(text: str, names: Mapping[str, str]) -> str:
