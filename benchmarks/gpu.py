@@ -170,6 +170,7 @@ class Subjects:
     def __init__(self, name: str, device: Device, absent: str, workspace_limit: int | None):
         self.name, self.device, self.absent, self.limit = name, device, absent, workspace_limit
         self._dtype = self._pair = self._compiled = None
+        self._image = functools.lru_cache(maxsize=2)(lambda dtype: subjects.image(name, dtype, device.name))
 
     def pair(self, mode: str) -> subjects.Pair:
         if self._dtype != MODES[mode]:
@@ -191,10 +192,6 @@ class Subjects:
             for block in self._compiled.vision_model.trunk.blocks:
                 block.compile(dynamic=False)
         return self._compiled
-
-    @functools.lru_cache(maxsize=2)
-    def _image(self, dtype: torch.dtype) -> torch.Tensor:
-        return subjects.image(self.name, dtype, self.device.name)
 
     def image(self, row: Row) -> torch.Tensor:
         return self._image(MODES[row.mode]).repeat(row.batch, 1, 1, 1)
@@ -265,6 +262,7 @@ class Bench:
         self.ceilings: dict[str, float] = {}
         self.best: dict[tuple, float] = {}
         self.low: dict[tuple, torch.Tensor] = {}
+        self.useful = functools.cache(self._useful)
 
     def left(self) -> float:
         return self.end - time.monotonic()

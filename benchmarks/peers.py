@@ -9,6 +9,7 @@ torch (below), alternately with ps3c. A peer that is not installed is skipped, a
 """
 
 import argparse
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -152,7 +153,7 @@ def main() -> None:
                 report.note(f"{row}, {dtype_name} skipped: {type(error).__name__}: {str(error)[:300]}")
                 continue
             result = encoder.forward_low_res(pixels)["x"]
-            calls = {"ours": lambda: encoder.forward_low_res(pixels), "theirs": call}
+            calls = {"ours": functools.partial(encoder.forward_low_res, pixels), "theirs": call}
             timings = common.alternate(calls, arguments.runs, arguments.seconds)
             best, other = timings["ours"].best, timings["theirs"].best
             report.row(

@@ -1,8 +1,8 @@
 """The reference: ps3-torch 0.1.3, loaded under another module name, with the documented corrections.
 
-`make reference` installs the wheel aside, in .cache/reference, and what it imports beyond ps3c's own requirements (timm,
-einops, torchvision) in .cache/reference-packages, so that the environment under test has none of them. PS3C_REFERENCE
-names another folder. The reference never shares a name with the drop-in package `ps3`.
+`make reference` installs the wheel aside, in .cache/reference, and what it imports beyond ps3c's own requirements
+(timm, einops, torchvision) in .cache/reference-packages, so that the environment under test has none of them.
+PS3C_REFERENCE names another folder. The reference never shares a name with the drop-in package `ps3`.
 
 Corrections, each in a subclass that calls the reference's own methods:
 
@@ -34,7 +34,8 @@ def folder() -> Path:
         if (candidate / "modeling_ps3.py").is_file():
             return candidate
     raise RuntimeError(
-        f"the reference, ps3-torch 0.1.3, is not in {base}; `make reference` installs it, PS3C_REFERENCE names another place"
+        f"the reference, ps3-torch 0.1.3, is not in {base}; "
+        "`make reference` installs it, PS3C_REFERENCE names another place"
     )
 
 

@@ -1,4 +1,4 @@
-"""examples/encode.c, the C library's example program, against the Python package: same weights and image, same features."""
+"""examples/encode.c, the C library's example, against the Python package: same weights, image and features."""
 
 import os
 import shutil

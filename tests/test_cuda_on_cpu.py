@@ -112,7 +112,7 @@ def test_library_for_python():
     assert (BUILD / "libps3c_cuda_emulated.so").exists()
 
 
-# ---- mistakes ---------------------------------------------------------------------------------------------------------
+# ---- mistakes --------------------------------------------------------------------------------------------------------
 
 # name: configuration: what its output says; WRONG: results are.
 WRONG = "^wrong$"
@@ -177,11 +177,12 @@ def test_every_mistake_is_listed(configuration):
 )
 def test_rules_that_the_compiler_keeps(tmp_path, kernel, error):
     source = tmp_path / "kernel.cu"
-    source.write_text(
-        '#include "ptx.cuh"\n__global__ void other(int *p) {{ *p = 1; }}\n__global__ void k(int *p) {{ {} }}\n'.format(
-            kernel
-        )
-    )
+    lines = [
+        '#include "ptx.cuh"',
+        "__global__ void other(int *p) { *p = 1; }",
+        f"__global__ void k(int *p) {{ {kernel} }}",
+    ]
+    source.write_text("\n".join([*lines, ""]))
     command = ["g++", "-std=c++17", "-fsyntax-only", "-I.", "-I../../kernels/cuda", "-isystem", INCLUDE]
     compiled = run([*command, "-include", "cuda_on_cpu.h", "-x", "c++", source])
     assert compiled.returncode != 0 and error in compiled.stdout, compiled.stdout

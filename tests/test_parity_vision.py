@@ -94,7 +94,7 @@ def test_half(entry, dtype):
 def assert_ratio(mine: dict, other: dict, truth: dict):
     """Every tensor of `mine` is at most 1.2 times as far from `truth` as that of `other`."""
     failures = {}
-    for name, tensor in mine.items():
+    for name in mine:
         error, limit = (models.relative_error(run[name], truth[name]) for run in (mine, other))
         limit *= HALF_RATIO
         if not error <= limit:  # true for NaN
@@ -204,7 +204,7 @@ def test_encoder_positional_call():
         assert models.relative_error(tensors(ours)[name], tensor) <= FLOAT32_ERROR
 
 
-# ---- where the reference fails or differs -----------------------------------------------------------------------------
+# ---- where the reference fails or differs ----------------------------------------------------------------------------
 
 
 def test_both_arguments_and_two_looks():

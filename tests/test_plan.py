@@ -227,7 +227,7 @@ def assert_sound(request, plan) -> None:
         assert all(sum(look) <= sum(quotas) for look in per_image)
 
 
-# ---- other members ----------------------------------------------------------------------------------------------------
+# ---- other members ---------------------------------------------------------------------------------------------------
 
 
 def test_published_numbers():

@@ -1,4 +1,4 @@
-"""Bad arguments and configurations: exact exceptions that name the argument, and a model that still works afterwards."""
+"""Bad arguments and configurations: exact exceptions that name the argument; the model works afterwards."""
 
 import models
 import numpy as np

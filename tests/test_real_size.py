@@ -73,7 +73,8 @@ def test_one_look():
     errors = [models.relative_error(a, b) for a, b in zip(mine.hidden_states, other.hidden_states)]
     probs = [models.relative_error(a, b) for a, b in zip(mine.selection_probs, other.selection_probs)]
     print(
-        f"float32: relative error {errors[-1]:.2e}, of probabilities {probs[0]:.2e}, {different} patches chosen otherwise"
+        f"float32: relative error {errors[-1]:.2e}, of probabilities {probs[0]:.2e}, "
+        f"{different} patches chosen otherwise"
     )
     assert different == 0
     assert max(errors + probs) <= 5e-6

@@ -31,5 +31,5 @@ def machine() -> str:
     encoder = _core.VisionModel({"width": 8})
     plan = encoder.plan(1, 8, 8, num_look_close="all")
     assert_type(plan.workspace_bytes, int)
-    plan.no_such_attribute  # type: ignore[attr-defined]
+    plan.no_such_attribute  # type: ignore[attr-defined]  # noqa: B018
     return _core.cpu_level()

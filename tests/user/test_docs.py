@@ -30,7 +30,7 @@ def blocks(path, *kinds):
     return [match["body"] for match in FENCE.finditer(path.read_text(encoding="utf-8")) if match["kind"] in kinds]
 
 
-# ---- the pages that are built -----------------------------------------------------------------------------------------
+# ---- the pages that are built ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_references_are_whole(site):
     assert names <= Page(site / "reference" / "python.html").places
 
 
-# ---- what the pages show ------------------------------------------------------------------------------------------------
+# ---- what the pages show ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", RUNNABLE, ids=name_of)
@@ -176,7 +176,7 @@ def test_commands_are_understood():
             assert end.code == 0, f"{where}: ps3c {shlex.join(words)}"
 
 
-# ---- messages -------------------------------------------------------------------------------------------------------------
+# ---- messages --------------------------------------------------------------------------------------------------------
 
 GAP = "\0"  # in a message: where something is filled in
 

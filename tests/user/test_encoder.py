@@ -50,7 +50,7 @@ def engine_steps(monkeypatch):
     return ran
 
 
-# ---- images ------------------------------------------------------------------------------------------------------------
+# ---- images ----------------------------------------------------------------------------------------------------------
 
 
 def test_pooled_vectors(encoder, image_files, pixels):
@@ -214,7 +214,7 @@ def test_a_source_of_no_known_kind(encoder, image_files):
             encoder.embed_images([image_files[0], torch.zeros(3, 8, 8)], on_error=on_error)
 
 
-# ---- streaming -----------------------------------------------------------------------------------------------------------
+# ---- streaming -------------------------------------------------------------------------------------------------------
 
 
 def test_generators_are_read_as_needed(encoder, image_files):
@@ -297,7 +297,7 @@ def test_memory_holds_one_batch(encoder, monkeypatch):
         __hash__ = object.__hash__
 
     monkeypatch.setattr(reading, "Prepared", Tracked)
-    for batch in encoder.embed_batches((photograph(seed=seed) for seed in range(12)), looks=1, batch_size=2):
+    for _batch in encoder.embed_batches((photograph(seed=seed) for seed in range(12)), looks=1, batch_size=2):
         gc.collect()
         made.append(len(alive))
     assert len(made) == 6 and max(made) <= 4, made
@@ -309,7 +309,7 @@ def test_one_signature_for_all_and_for_batches():
     assert whole.return_annotation is ps3c.ImageFeatures
 
 
-# ---- looks -----------------------------------------------------------------------------------------------------------------
+# ---- looks -----------------------------------------------------------------------------------------------------------
 
 
 def test_looks_are_those_of_embed_images(encoder, image_files):
@@ -369,7 +369,7 @@ def test_bad_arguments_of_looks(encoder, tmp_path):
         encoder.looks(photograph(), max_pixels=10)
 
 
-# ---- interruption and progress -------------------------------------------------------------------------------------------------
+# ---- interruption and progress ---------------------------------------------------------------------------------------
 
 
 def test_interrupted_between_looks(encoder, image_files, engine_steps):
@@ -439,7 +439,7 @@ def test_no_stderr(monkeypatch):
     assert reporter.done == 1
 
 
-# ---- texts -----------------------------------------------------------------------------------------------------------------------
+# ---- texts -----------------------------------------------------------------------------------------------------------
 
 
 def test_texts_are_the_models(encoder):
@@ -478,7 +478,7 @@ def test_prompts_are_made_once_a_batch(encoder, image_files, monkeypatch):
     assert len(encode.calls) == 2 and len(encode.calls[1][0][0]) == 2
 
 
-# ---- zero-shot -------------------------------------------------------------------------------------------------------------------
+# ---- zero-shot -------------------------------------------------------------------------------------------------------
 
 
 def test_zero_shot_against_torch(encoder, image_files, pixels):
@@ -512,7 +512,7 @@ def test_bad_arguments_of_zero_shot(encoder, arguments, exception, message):
         encoder.zero_shot(photograph(), **arguments)
 
 
-# ---- others ----------------------------------------------------------------------------------------------------------------------
+# ---- others ----------------------------------------------------------------------------------------------------------
 
 
 def test_threads_share_an_encoder(encoder, image_files):

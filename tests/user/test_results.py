@@ -62,7 +62,7 @@ def bytes_of(tensor: torch.Tensor) -> bytes:
     return tensor.contiguous().view(torch.uint8).numpy().tobytes()
 
 
-# ---- parts and wholes --------------------------------------------------------------------------------------------------
+# ---- parts and wholes ------------------------------------------------------------------------------------------------
 
 
 def test_one_and_some(features):
@@ -110,7 +110,7 @@ def test_repr_is_short(features, texts):
     assert repr(texts[0]) == "<TextFeatures: 1 text, pooled (1, 64) float32>"
 
 
-# ---- files -------------------------------------------------------------------------------------------------------------
+# ---- files -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
@@ -242,7 +242,7 @@ def test_names_of_any_bytes(encoder, tmp_path):
         assert ps3c.load_features(tmp_path / f"a{suffix}").names == [path]
 
 
-# ---- files that cannot be written or read ------------------------------------------------------------------------------
+# ---- files that cannot be written or read ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".npz", pytest.param(".parquet", marks=needs_pyarrow)])
@@ -367,7 +367,7 @@ def test_newer_version(features, tmp_path):
         ps3c.load_features(tmp_path / "b.safetensors")
 
 
-# ---- notebooks ---------------------------------------------------------------------------------------------------------
+# ---- notebooks -------------------------------------------------------------------------------------------------------
 
 
 def test_results_show_themselves(features, encoder, monkeypatch):
