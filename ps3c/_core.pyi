@@ -2,6 +2,8 @@
 
 Tensors are torch tensors, read and written in place through DLPack. Letters in shapes as in csrc/ps3c.h: B images,
 C width, S scales above the lowest.
+
+Keyword arguments of plan and run are the rows of tables in csrc/binding, named beside them. They are not repeated here.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,9 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-_DType = Literal["float32", "float16", "bfloat16"]
 _Level = str  # one of cpu_levels()
-_Looks = int | Literal["all"] | None
 
 @final
 class VisionModel:
@@ -27,22 +27,7 @@ class VisionModel:
         batch: int,
         height: int,
         width: int,
-        *,
-        dtype: _DType = "float32",
-        device: tuple[Literal["cpu", "cuda"], int] = ("cpu", 0),
-        mode: Literal["features", "pretrain", "low_res"] = "features",
-        num_look_close: _Looks = None,
-        num_token_look_close: _Looks = None,
-        first_n_scales: Sequence[int] | None = None,
-        prompt: bool = False,
-        gt_maps: bool = False,
-        smooth: bool = False,
-        pool_gt_only: bool = False,
-        global_text: bool = False,
-        hidden_states: int = 1,
-        workspace_limit: int = 0,
-        pooled: bool = False,
-        looks_per_step: int = 0,
+        **request: Any,  # ps3c_vision_request_fields in csrc/binding/vision.c
     ) -> VisionPlan: ...
 
 @final
@@ -76,22 +61,7 @@ class VisionPlan:
         self,
         weights: Sequence[Tensor],
         pixel_values: Tensor,
-        *,
-        prompt: Tensor | None = None,
-        gt_maps: Tensor | None = None,
-        global_text: Tensor | None = None,
-        hidden_states: Sequence[Tensor] | None = (),
-        selection_maps: Sequence[Tensor] | None = (),
-        selection_probs: Sequence[Tensor] | None = (),
-        bottomup_probs: Sequence[Tensor] | None = (),
-        topdown_probs: Sequence[Tensor] | None = (),
-        pooled: Tensor | None = None,
-        workspace: Tensor,
-        threads: int = 0,
-        level: _Level | None = None,
-        stream: int = 0,
-        tf32: bool = False,
-        step: int | None = None,
+        **tensors: Any,  # ps3c_vision_run_fields in csrc/binding/vision.c
     ) -> None: ...
 
 @final
@@ -105,10 +75,7 @@ class TextModel:
         self,
         batch: int,
         length: int,
-        *,
-        dtype: _DType = "float32",
-        device: tuple[Literal["cpu", "cuda"], int] = ("cpu", 0),
-        workspace_limit: int = 0,
+        **request: Any,  # ps3c_text_request_fields in csrc/binding/text.c
     ) -> TextPlan: ...
 
 @final
@@ -123,14 +90,7 @@ class TextPlan:
         self,
         weights: Sequence[Tensor],
         ids: Tensor,
-        *,
-        pooled: Tensor,
-        prompt: Tensor,
-        workspace: Tensor,
-        threads: int = 0,
-        level: _Level | None = None,
-        stream: int = 0,
-        tf32: bool = False,
+        **tensors: Any,  # ps3c_text_run_fields in csrc/binding/text.c
     ) -> None: ...
 
 @final
