@@ -1,8 +1,10 @@
-# ps3c: what there is to do. `make` alone says it.
+# The commands of the project. `make` without a target lists them.
 PYTHON ?= python3
 VENV ?= .venv
-CLANG ?= $(firstword $(foreach name,clang clang-19 clang-18 clang-17 clang-16 clang-15 clang-14,$(shell command -v $(name))))
-FORMAT ?= $(firstword $(foreach name,clang-format-14,$(shell command -v $(name))))
+CLANGS := clang clang-19 clang-18 clang-17 clang-16 clang-15 clang-14
+CLANG ?= $(firstword $(foreach name,$(CLANGS),$(shell command -v $(name))))
+# One version: others format differently.
+FORMAT ?= $(shell command -v clang-format-14)
 ARGS ?=
 # Tests run in this many processes, a file of them in one.
 TEST_JOBS ?= 2
@@ -13,22 +15,25 @@ PS3C_CUDA ?= 0
 export PS3C_CUDA
 
 BIN := $(VENV)/bin
-C_FILES = $(shell find csrc kernels examples tests -name "*.[ch]" -o -name "*.cu" -o -name "*.cuh" -o -name "*.cpp")
+C_FOLDERS := csrc kernels examples tests benchmarks
+C_FILES = $(shell find $(C_FOLDERS) -name "*.[ch]" -o -name "*.cu" -o -name "*.cuh" -o -name "*.cpp")
 REFERENCE := .cache/reference/.ready
 ASAN := build/asan
 
 help:
-	@echo "make venv       environment in $(VENV), with ps3c built in place"
-	@echo "make demo       a real-size model with random weights, and the quick start on a photograph (demo-output/)"
-	@echo "make test       all tests, ps3-torch 0.1.3 aside as the reference; ARGS='-k words' goes to pytest"
-	@echo "make docs       the documentation, build/docs/index.html; a warning is an error"
-	@echo "make real-size  the published models' size against ps3-torch, once (minutes, 20 GB)"
-	@echo "make asan       tests on a build with the address and undefined-behaviour sanitizers"
-	@echo "make cuda       the CUDA library for all architectures, without spills; docs/kernels.md; no GPU needed"
-	@echo "make lint       formatting, and a build without warnings by Python's compiler and by clang"
-	@echo "make typecheck  the stub of ps3c._core against the module, and a user's code against the package, by mypy"
-	@echo "make wheel      sdist and manylinux wheel in dist/; with the CUDA library when PS3C_CUDA=1"
-	@echo "make clean      removes what was built; 'make distclean' the environments too"
+	@echo "make venv       creates an environment in $(VENV) and builds ps3c in place"
+	@echo "make build      compiles what changed"
+	@echo "make demo       makes a real-size model with random weights and runs the quick start (demo-output/)"
+	@echo "make test       runs all tests; ps3-torch 0.1.3 is installed separately, as the reference."
+	@echo "                ARGS='-k words' goes to pytest; tests/README.md says how to run one test"
+	@echo "make lint       checks Python (ruff), the formatting of C (clang-format-14), and warnings of gcc and clang"
+	@echo "make typecheck  checks the stub of ps3c._core and an example of a user's code (mypy)"
+	@echo "make asan       runs the tests with the address and undefined-behaviour sanitizers"
+	@echo "make cuda       builds the CUDA library without a GPU; fails if a kernel spills; writes docs/kernels.md"
+	@echo "make real-size  compares models of the published size with ps3-torch (minutes, 20 GB of memory)"
+	@echo "make docs       builds the documentation, build/docs/index.html; a warning is an error"
+	@echo "make wheel      builds an sdist and a manylinux wheel in dist/; with the CUDA library if PS3C_CUDA=1"
+	@echo "make clean      removes what was built; 'make distclean' removes the environments too"
 
 # ---- environment and build ------------------------------------------------------------------------------------------
 
@@ -49,7 +54,8 @@ build: venv
 $(REFERENCE): $(VENV)/.ready
 	rm -rf .cache/reference .cache/reference-packages
 	$(BIN)/python -m pip install -q --no-deps --target .cache/reference ps3-torch==0.1.3
-	$(BIN)/python -m pip install -q --no-deps --target .cache/reference-packages timm==1.0.15 einops==0.8.2 torchvision==0.28.0
+	$(BIN)/python -m pip install -q --no-deps --target .cache/reference-packages \
+	    timm==1.0.15 einops==0.8.2 torchvision==0.28.0
 	touch $@
 
 reference: $(REFERENCE)
@@ -67,18 +73,20 @@ test: build reference toolkit operations
 real-size: build reference
 	PS3C_REAL_SIZE=1 $(BIN)/pytest -s tests/test_real_size.py $(ARGS)
 
-# The module is built apart and found first through PYTHONPATH. Python itself is not instrumented. So libasan has to be
-# loaded before it, and libstdc++ with it, or the first C++ exception in torch ends the process. Python's allocator would
-# hide errors. Leaks are detected by the C tests (LeakSanitizer) and by tests/test_memory.py (memory in use): Python's own
-# are too many.
+# The module is built in a separate folder, which PYTHONPATH puts first. Python itself is not instrumented. So libasan
+# must be loaded before it, and libstdc++ with it; otherwise the first C++ exception in torch ends the process. Python's
+# allocator would hide errors, so PYTHONMALLOC replaces it. LeakSanitizer is off here, because Python itself leaks;
+# the C tests (LeakSanitizer) and tests/test_memory.py (memory in use) detect leaks.
 asan: build reference
 	$(MAKE) -s -C tests/c BUILD=$(CURDIR)/build/tests-c-asan SANITIZE=1 check
 	CC=gcc PS3C_SANITIZE=1 $(BIN)/python setup.py -q build --build-lib $(ASAN)
 	CC=gcc PS3C_SANITIZE=1 $(BIN)/python setup.py -q build_operations > $(ASAN)/operations.log
 	$(SANITIZED) $(BIN)/python -P -c "import ps3c._core as core; assert '$(ASAN)' in core.__file__, core.__file__"
-	$(SANITIZED) PS3C_ASAN=1 PS3C_OPERATIONS=$$(tail -n 1 $(ASAN)/operations.log) $(BIN)/pytest tests -q $(PARALLEL) $(ARGS)
+	$(SANITIZED) PS3C_ASAN=1 PS3C_OPERATIONS=$$(tail -n 1 $(ASAN)/operations.log) \
+	    $(BIN)/pytest tests -q $(PARALLEL) $(ARGS)
 
-SANITIZED = LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" PYTHONMALLOC=malloc PYTHONPATH=$(CURDIR)/$(ASAN) \
+SANITIZED = LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" \
+	PYTHONMALLOC=malloc PYTHONPATH=$(CURDIR)/$(ASAN) \
 	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1
 
 # ---- CUDA -----------------------------------------------------------------------------------------------------------
@@ -86,8 +94,10 @@ SANITIZED = LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-n
 CUDA_BUILD := build/cuda
 CUBLAS := .cache/cublas
 # The toolkit of this machine, else its compiler and headers from pip.
-CUDA_HOME ?= $(or $(patsubst %/bin/nvcc,%,$(realpath $(firstword $(shell command -v nvcc) /usr/local/cuda/bin/nvcc))),$(CURDIR)/.cache/cuda/nvidia/cu13)
-CUDA_WHEELS := nvidia-cuda-nvcc==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-runtime==13.0.96 nvidia-cuda-cccl==13.0.85
+NVCC_HERE := $(realpath $(firstword $(shell command -v nvcc) /usr/local/cuda/bin/nvcc))
+CUDA_HOME ?= $(or $(patsubst %/bin/nvcc,%,$(NVCC_HERE)),$(CURDIR)/.cache/cuda/nvidia/cu13)
+CUDA_WHEELS := nvidia-cuda-nvcc==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-nvvm==13.0.88 \
+	nvidia-cuda-runtime==13.0.96 nvidia-cuda-cccl==13.0.85
 
 $(CUDA_HOME)/bin/nvcc:
 	$(BIN)/python -m pip install -q --no-deps --target .cache/cuda $(CUDA_WHEELS)
@@ -99,11 +109,13 @@ $(CUBLAS)/.ready: $(VENV)/.ready
 	$(BIN)/python -m pip install -q --no-deps --target $(CUBLAS) nvidia-cublas==13.1.0.3
 	touch $@
 
-# Everything that a machine without a GPU can say: it compiles, nothing spills, our declarations of cuBLASLt are its own,
-# and every function looked up in it is there.
+# All checks of the CUDA library that need no GPU: it compiles, no kernel spills, our declarations of cuBLASLt agree
+# with its header, and cuBLASLt has every function that we look up.
 cuda: toolkit $(CUBLAS)/.ready
-	NVCC=$(CUDA_HOME)/bin/nvcc PS3C_CUDA=1 PS3C_CUDA_VERBOSE=1 $(BIN)/python setup.py -q build_cuda --build-lib $(CUDA_BUILD) --build-temp $(CUDA_BUILD)/objects
-	$(CUDA_HOME)/bin/nvcc -std=c++17 -arch=sm_80 -I$(CUBLAS)/nvidia/cu13/include -c kernels/cuda/cublaslt_check.cu -o $(CUDA_BUILD)/cublaslt_check.o
+	NVCC=$(CUDA_HOME)/bin/nvcc PS3C_CUDA=1 PS3C_CUDA_VERBOSE=1 $(BIN)/python setup.py -q \
+	    build_cuda --build-lib $(CUDA_BUILD) --build-temp $(CUDA_BUILD)/objects
+	$(CUDA_HOME)/bin/nvcc -std=c++17 -arch=sm_80 -I$(CUBLAS)/nvidia/cu13/include \
+	    -c kernels/cuda/cublaslt_check.cu -o $(CUDA_BUILD)/cublaslt_check.o
 	$(BIN)/python scripts/cuda_kernels.py $(CUDA_BUILD)/objects $(if $(PS3C_CUDA_ARCHITECTURES),,--write docs/kernels.md) \
 	    --library $(CUDA_BUILD)/ps3c/libps3c_cuda.so --cublaslt $(CUBLAS)/nvidia/cu13/lib/libcublasLt.so.13
 
@@ -111,14 +123,15 @@ cuda: toolkit $(CUBLAS)/.ready
 
 DEMO := demo-output
 CHECKPOINT := $(DEMO)/PS3-1.5K-SigLIP2
-PHOTOGRAPH = $(BIN)/python -c "import matplotlib; print(matplotlib.get_data_path())"
+PHOTOGRAPH = $$($(BIN)/python -c "import matplotlib; print(matplotlib.get_data_path())")/sample_data/grace_hopper.jpg
 
 demo: build
 	$(BIN)/python examples/make_checkpoint.py $(CHECKPOINT)
 	$(BIN)/python examples/quickstart.py $(CHECKPOINT) --output $(DEMO)
 	$(BIN)/ps3c info $(CHECKPOINT)
-	$(BIN)/ps3c look "$$($(PHOTOGRAPH))/sample_data/grace_hopper.jpg" -m $(CHECKPOINT) --looks 3 --kind patches --force -o $(DEMO)/looks.png
-	$(BIN)/ps3c embed "$$($(PHOTOGRAPH))/sample_data/grace_hopper.jpg" -m $(CHECKPOINT) --looks 1 --tokens --maps --force -o $(DEMO)/features.safetensors
+	$(BIN)/ps3c look "$(PHOTOGRAPH)" -m $(CHECKPOINT) --looks 3 --kind patches --force -o $(DEMO)/looks.png
+	$(BIN)/ps3c embed "$(PHOTOGRAPH)" -m $(CHECKPOINT) --looks 1 --tokens --maps --force \
+	    -o $(DEMO)/features.safetensors
 	@echo; echo "pictures and features: $(DEMO)"
 
 # ---- documentation --------------------------------------------------------------------------------------------------
@@ -132,19 +145,22 @@ docs: build $(VENV)/.docs
 
 # ---- lint -----------------------------------------------------------------------------------------------------------
 
-# The first build shares the objects of `make build`: neither compiles what the other has.
+# Notebooks are not checked. The first build shares the objects of `make build`: neither compiles what the other has.
 lint: venv
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
 ifneq ($(FORMAT),)
 	$(FORMAT) --dry-run -Werror $(C_FILES)
 else
-	@echo "lint: no clang-format-14 here, formatting not checked"
+	@echo "lint: no clang-format-14 here; the formatting of C was not checked"
 endif
 	PS3C_WERROR=1 $(BIN)/python setup.py -q build_ext --build-lib build/lint build_operations
 ifneq ($(CLANG),)
-	CC=$(CLANG) PS3C_WERROR=1 $(BIN)/python setup.py -q build_ext --build-lib build/lint-clang --build-temp build/lint-clang \
+	CC=$(CLANG) PS3C_WERROR=1 $(BIN)/python setup.py -q \
+	    build_ext --build-lib build/lint-clang --build-temp build/lint-clang \
 	    build_operations --build-temp build/lint-clang
 else
-	@echo "lint: no clang here, warnings checked with gcc alone"
+	@echo "lint: no clang here; warnings were checked with gcc alone"
 endif
 
 typecheck: build
@@ -163,4 +179,5 @@ clean:
 distclean: clean
 	rm -rf $(VENV) .venv-* .cache
 
-.PHONY: help venv build toolkit reference operations test real-size asan cuda demo docs lint typecheck wheel clean distclean
+.PHONY: help venv build toolkit reference operations test real-size asan cuda demo docs lint typecheck wheel clean \
+	distclean

@@ -18,7 +18,8 @@ PYTHON = sorted(
     for path in (ROOT / folder).rglob("*.py*")
     if path.suffix in (".py", ".pyi")
 )
-TEXT = [ROOT / name for name in ("README.md", "CHANGELOG.md", "Makefile", "MANIFEST.in", "pyproject.toml", "setup.py")]
+TEXT_NAMES = "README.md CHANGELOG.md CONTRIBUTING.md Makefile MANIFEST.in pyproject.toml setup.py .pre-commit-config.yaml"
+TEXT = [ROOT / name for name in TEXT_NAMES.split()]
 TEXT += sorted((ROOT / "docs").rglob("*.md")) + sorted((ROOT / ".ci").glob("*"))
 
 pytestmark = pytest.mark.skipif(not C, reason="the sources are not beside the tests")
