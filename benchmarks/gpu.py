@@ -273,8 +273,7 @@ class Bench:
         needed += 60 if "torch compile" in row.variants and self.device.cuda else 0
         return self.left() >= needed
 
-    @functools.cache
-    def useful(self, row: Row) -> float:
+    def _useful(self, row: Row) -> float:
         """FLOP of useful work. "all" is every patch of a square image; larger numbers of looks are clamped to it."""
         encoder = self.subjects.pair(row.mode).ours.vision_model
         work = Work.of(encoder)

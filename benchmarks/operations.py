@@ -23,8 +23,6 @@ import numpy as np
 import torch
 from products import OneDNN, gemm_arrays, gemm_ceiling, gemm_torch, random, seconds
 
-from ps3c import _core
-
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 GEMMS = ("gemm-qkv", "gemm-proj", "gemm-fc1", "gemm-fc2")
 

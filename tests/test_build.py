@@ -18,7 +18,9 @@ PYTHON = sorted(
     for path in (ROOT / folder).rglob("*.py*")
     if path.suffix in (".py", ".pyi")
 )
-TEXT_NAMES = "README.md CHANGELOG.md CONTRIBUTING.md Makefile MANIFEST.in pyproject.toml setup.py .pre-commit-config.yaml"
+TEXT_NAMES = (
+    "README.md CHANGELOG.md CONTRIBUTING.md Makefile MANIFEST.in pyproject.toml setup.py .pre-commit-config.yaml"
+)
 TEXT = [ROOT / name for name in TEXT_NAMES.split()]
 TEXT += sorted((ROOT / "docs").rglob("*.md")) + sorted((ROOT / ".ci").glob("*"))
 

@@ -504,7 +504,11 @@ def test_zero_shot_against_torch(encoder, image_files, pixels):
         (dict(labels=[1]), TypeError, r"labels: got \[1\], expected a list of strings"),
         (dict(labels=[]), ValueError, r"labels: got \[\], expected one or more, without duplicates"),
         (dict(labels=["a", "a"]), ValueError, "labels: got .*, expected one or more, without duplicates"),
-        (dict(labels=["a"], template="a photo"), ValueError, "template: got 'a photo', expected a string that contains {}"),
+        (
+            dict(labels=["a"], template="a photo"),
+            ValueError,
+            "template: got 'a photo', expected a string that contains {}",
+        ),
     ],
 )
 def test_bad_arguments_of_zero_shot(encoder, arguments, exception, message):
