@@ -1,4 +1,4 @@
-"""What the GPU tests share: the mark that skips them, models on the GPU, the reference on the GPU.
+"""Functions that the GPU tests share: the skip mark, models on the GPU, the reference on the GPU.
 
 The tests run wherever torch sees a GPU and ps3c was built with its CUDA library: `pytest tests/gpu`. Elsewhere each is
 skipped with the reason.
@@ -15,7 +15,7 @@ import torch
 
 
 def missing() -> str:
-    """Why the tests cannot run here, or an empty string."""
+    """The reason why the tests cannot run here, or an empty string."""
     if torch.version.cuda is None:
         return "this torch is built without CUDA"
     if not torch.cuda.is_available():
@@ -39,7 +39,7 @@ def new(kind: str, name: str, dtype: torch.dtype = torch.float32, device: torch.
 
 
 def ours(kind: str, name: str, dtype: torch.dtype = torch.float32):
-    """ps3c's model on the GPU, shared: not to be changed but for the number of layers that it returns."""
+    """ps3c's model on the GPU, shared by tests. They may change only the number of returned layers."""
     model = _ours(kind, name, dtype)
     if kind == "vision":
         model.vision_model.num_hidden_layers_to_return = model.vision_model.layers

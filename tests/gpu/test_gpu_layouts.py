@@ -1,4 +1,4 @@
-"""The warp instructions as tests/cuda_on_cpu emulates them are those of the hardware.
+"""The warp instructions that tests/cuda_on_cpu emulates give the same results as the hardware.
 
 That emulator's lane layouts are a reading of the manual, and kernels tested with it would share a mistake in it.
 """

@@ -98,7 +98,7 @@ def test_half(state, dtype):
 
 
 def test_no_product_was_refused(state):
-    """cuBLASLt took every product of the published model: the plain kernel is there for shapes that no model has."""
+    """cuBLASLt runs every matrix product of the published model. The plain kernel is only for other shapes."""
     import ps3c
     from ps3c import _core
 

@@ -1,4 +1,4 @@
-"""How a forward behaves on a GPU: streams, graphs, devices, memory, and what of the host it needs."""
+"""A forward on a GPU: streams, graphs, devices, memory, and synchronisation with the host."""
 
 import copy
 import gc
@@ -85,7 +85,7 @@ def test_strided_pixels():
 
 
 def test_work_runs_on_the_current_stream():
-    """The pixels are written late on a stream of its own; a forward on any other stream would read the old ones."""
+    """A second stream writes the pixels late. A forward on another stream would read the old values."""
     model, new = ours("vision", "tiny"), image(seed=1)
     expected = model(new, num_look_close=2)
     pixels = image(seed=2)
@@ -174,7 +174,7 @@ def test_graph_of_the_text_tower():
 
 @pytest.mark.parametrize("looks", [0, 2, "all"])
 def test_no_synchronisation_through_torch(looks):
-    """What torch would do that waits for the device raises here; if the library waited, the graphs above would fail."""
+    """torch raises an error if it synchronises. If the library synchronised, the graph tests above would fail."""
     model, pixels, words = ours("vision", "tiny"), image(2, 96, 96), prompt(2)
     maps = models.gt_maps(2, 12, 12, torch.float32).to(DEVICE)
     model(pixels, num_look_close=looks, prompt=words, gt_selection_maps=maps)
@@ -281,7 +281,7 @@ def test_out_of_memory_leaves_the_model_usable():
 
 
 def test_nothing_is_kept_between_calls():
-    """After a forward torch's allocator holds the outputs and nothing else."""
+    """After a forward, torch's allocator has only the outputs allocated."""
     model, pixels = ours("vision", "tiny"), image(2, 96, 96)
     model(pixels, num_look_close="all")
     gc.collect()
@@ -294,7 +294,7 @@ def test_nothing_is_kept_between_calls():
 
 
 def test_the_device_stays_healthy():
-    """No error of an earlier launch waits to be found."""
+    """No error of an earlier launch is pending."""
     ours("vision", "tiny")(image(), num_look_close=2)
     torch.cuda.synchronize()
     assert float(torch.ones(10, device=DEVICE).sum()) == 10

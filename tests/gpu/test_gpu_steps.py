@@ -1,4 +1,4 @@
-"""Passes in steps on a GPU: forward's bits, rows read from the device's workspace, no wait for the device."""
+"""Stepwise passes on a GPU: the bits of forward, rows in the device's workspace, no synchronisation."""
 
 import gpu_support
 import models

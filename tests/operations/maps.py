@@ -1,4 +1,4 @@
-"""What the tests of selection maps share: torch's resizing of maps, and ground truth of every dtype."""
+"""Functions that the tests of selection maps share: torch's resizing of maps, and ground truth of every dtype."""
 
 import torch
 import torch.nn.functional as F

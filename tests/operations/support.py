@@ -1,4 +1,4 @@
-"""What the operation tests share: the dtypes as NumPy holds them, random data, comparison."""
+"""Functions that the operation tests share: dtypes in NumPy, random data, comparison."""
 
 import functools
 import hashlib
@@ -41,7 +41,7 @@ TORCH = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.b
 
 
 def encode(values, dtype):
-    """Rounds to dtype, as the operations take it: float32, float16, or uint16 for bfloat16."""
+    """Rounds values to a dtype and returns float32, float16, or uint16 for bfloat16."""
     values = np.asarray(values)
     if dtype == "bfloat16":
         return (

@@ -1,4 +1,4 @@
-"""assign_looks, against the reference's way: top-k again and again, each time without what was already taken."""
+"""assign_looks, compared with the reference's method: repeated top-k, without the patches already selected."""
 
 import numpy as np
 import pytest

@@ -107,7 +107,7 @@ def test_causal(tokens, dtype, level):
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("tokens", [2, 5, 48, 49, 65, 97])
 def test_last_query_mask(tokens, causal, dtype, level):
-    """The class token of a text: its own row of the mask, the other queries as ever."""
+    """The class token of a text has its own row of the mask. The other queries are not affected."""
     (q, k, v), values = qkv(3, tokens, 32, dtype)
     mask = np.zeros((3, tokens), np.uint8)
     mask[0] = 1
@@ -119,7 +119,7 @@ def test_last_query_mask(tokens, causal, dtype, level):
 
 
 def test_great_scores(dtype, level):
-    """Scores of hundreds: one key takes all, without overflow; tiny ones: the mean of the values."""
+    """Large scores: one key has weight 1, without overflow. Small scores: the result is the mean of the values."""
     for scale in (12.0, 40.0, 1e-3):
         (q, k, v), values = qkv(1, 60, 64, dtype, scale=scale)
         want, magnitude = exact(*values, 2, dtype=dtype)

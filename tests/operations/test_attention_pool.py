@@ -50,7 +50,7 @@ def test_more_than_48_segments(dtype, level):
 
 
 def test_what_the_mask_hides_may_be_nan_in_its_score(dtype, level):
-    """A hidden key counts nothing; its value is multiplied by 0, as in the reference."""
+    """A masked key has weight 0. Its value is multiplied by 0, as in the reference."""
     query, query64 = random((1, 1, 16), dtype, "query")
     _, both64 = random((2, 50, 32), dtype, "both")
     mask = np.ones((2, 50), np.uint8)

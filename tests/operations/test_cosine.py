@@ -50,7 +50,7 @@ def test_cosine_of_nothing(dtype, level):
 
 
 def test_cosine_of_equal_rows_is_equal(dtype, level):
-    """Ties of probability must be ties here, wherever the token lies in a panel."""
+    """Equal features have equal cosines, at any position of the token in a panel."""
     row, _ = random((1, 1, 100), dtype, "row")
     prompt, _ = random((1, 100), dtype, "prompt")
     got = ops.cosine(np.repeat(row, 97, axis=1), prompt, dtype=dtype, level=level)

@@ -78,7 +78,7 @@ def test_many_channels(dtype, level):
 
 
 def test_each_tap_is_its_neighbour(level):
-    """One weight of 1 shifts the map; what comes from outside is 0."""
+    """A single weight of 1 shifts the map. Positions outside the map are 0."""
     rows, cols = 9, 11
     x = np.arange(1, 1 + rows * cols, dtype=np.float32).reshape(1, rows * cols, 1)
     for dy in range(7):

@@ -32,7 +32,7 @@ SHAPES = [(1 + i % 3, t, (i * 5) % 19 + 1, (i * 7) % 23 + 1) for i, t in enumera
 
 
 def exact(x, weight, bias=None, act="none", scale=None, residual=None):
-    """float64 result and the magnitude of what is summed."""
+    """The float64 result and the sum of the absolute products."""
     y = x @ weight.T + (0 if bias is None else bias)
     magnitude = np.abs(x) @ np.abs(weight).T + (0 if bias is None else np.abs(bias))
     if act.startswith("gelu"):
@@ -117,7 +117,7 @@ def test_transposed(shape, dtype, level):
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("gap", [1, 2, 8])
 def test_rows_of_weights_apart(gap, transposed, dtype, level):
-    """The space between the rows holds NaN; what follows the last row is not the operation's to read."""
+    """The memory between the rows has NaN. The operation must not read after the last row."""
     for n, k in [(11, 6), (16, 7), (9, 64)]:
         shape = (k, n) if transposed else (n, k)
         wide = np.full((shape[0], shape[1] + gap), np.nan, np.float32)
@@ -170,7 +170,7 @@ def test_values(dtype, level):
 
 
 def test_into_channels(dtype, level):
-    """Other channels of the destination stay."""
+    """Other channels of the destination are unchanged."""
     for tokens, n, channel, width in [(50, 6, 4, 16), (48, 5, 2, 7), (3, 8, 8, 24), (97, 7, 0, 20)]:
         x, _ = random((2, tokens, 12), dtype, "x")
         weight, _ = random((n, 12), dtype, "weight")
@@ -213,7 +213,7 @@ def test_nan_and_infinity_stay_with_their_token(special, dtype, level):
 
 
 def test_same_bits(dtype, level):
-    """Twice the same; for any number of threads; each segment as if it were alone."""
+    """The bits are equal in a second run, for any number of threads, and for each segment alone."""
     x, _ = random((3, 61, 40), dtype, "x")
     weight, _ = random((50, 40), dtype, "weight")
     bias, _ = random((50,), dtype, "bias")

@@ -35,7 +35,7 @@ def test_against_torch(height, width, mean, std):
 
 
 def test_rows_apart():
-    """Rows of a cropped image lie further apart than they are long."""
+    """The row stride of a cropped image is larger than the row."""
     whole = every_value(20, 30, 3)
     for view in (whole[3:17, 5:21], whole[::2], whole[::-1]):
         assert_same(_core.image_normalize(view, MEAN, STD), exact(view, MEAN, STD))

@@ -28,7 +28,7 @@ SIZES = [
 
 
 def noise(height, width, channels=3):
-    """Bytes of which many are 0 and 255: where a bicubic overshoots and is clipped."""
+    """Bytes, many of them 0 or 255, where bicubic interpolation overshoots and is clipped."""
     random = generator(height, width)
     pixels = random.integers(0, 256, (height, width, channels))
     return np.where(random.random((height, width, 1)) < 0.5, pixels // 128 * 255, pixels).astype(np.uint8)

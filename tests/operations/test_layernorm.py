@@ -53,7 +53,7 @@ def test_tokens(tokens, dtype, level):
 
 
 def test_mean_far_from_zero(level):
-    """Two passes: the variance survives a mean a thousand times the deviation."""
+    """The variance is computed in two passes, so it is exact for a mean of 1000 standard deviations."""
     x, x64 = random((1, 50, 64), "float32", "x", shift=1000.0)
     one, zero = np.ones(64, np.float32), np.zeros(64, np.float32)
     want, magnitude = exact(x64, one.astype(np.float64), zero.astype(np.float64), np.float32(1e-6))

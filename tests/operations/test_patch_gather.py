@@ -111,7 +111,7 @@ def test_nan_and_infinity_reach_their_neighbours_only(special, dtype, level):
 
 
 def test_same_bits(dtype, level):
-    """A patch is the same whichever others are asked for, for any batch and number of threads."""
+    """The bits of a patch do not depend on the other patches, the batch or the number of threads."""
     pixels, _ = random((3, 3, 50, 45), dtype, "bits")
     scales = [grid(35, 28, 7), grid(70, 63, 7)]
     whole = ops.patch_gather(pixels, 7, scales, dtype=dtype, level=level, threads=1)

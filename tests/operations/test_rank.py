@@ -33,7 +33,7 @@ def test_random(shape, dtype, level):
 
 
 def test_ties(dtype, level):
-    """Nearest upsampling: every value stands 4, 16 or 100 times."""
+    """Nearest upsampling: every value occurs 4, 16 or 100 times."""
     for factor in (2, 4, 10):
         small = generator(factor).integers(0, 9, (2, 7, 5)) / 8
         check(encode(small.repeat(factor, 1).repeat(factor, 2), dtype), dtype, level)

@@ -86,7 +86,7 @@ def test_an_error_of_the_driver_is_raised(function, said, fakes):
 
 
 def test_memory_that_does_not_go_back_is_reported(fakes):
-    """The result stays; the error goes where Python reports those of destructors."""
+    """The result is returned. The error is reported as Python reports errors in destructors."""
     lines, errors = run(CALL, fakes, fail="cuMemFreeHost")
     assert lines == ["True"] and "cuMemFreeHost: CUDA_ERROR_ILLEGAL_ADDRESS (700)" in errors
 

@@ -1,4 +1,4 @@
-"""How far an operation may be from the exact result, in one table.
+"""The tolerances of all operations against the exact result, in one table.
 
 An operation computes in float32 and rounds once to the run's dtype. So against a float64 result `want`
 

@@ -1,4 +1,4 @@
-"""Running the `ps3c` command in tests: as a process of its own, or, much faster, in this one."""
+"""Runs the `ps3c` command in tests: in a separate process or, much faster, in this process."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def environment(**changes):
-    """Ours, with the checkout's package first and without what would change the output."""
+    """The environment variables: the checkout's package comes first, and no variable changes the output."""
     names = ("NO_COLOR", "PS3C_CPU_LEVEL", "PS3C_REFERENCE", "COLUMNS")
     kept = {name: value for name, value in os.environ.items() if name not in names}
     return {**kept, "PYTHONPATH": str(ROOT), **changes}
@@ -26,7 +26,7 @@ def spawn(*arguments, **options):
 
 
 def run(*arguments, input=None, timeout=120, **options):
-    """The same to its end: (exit code, stdout, stderr)."""
+    """Runs `python -m ps3c ARGUMENTS` and returns (exit code, stdout, stderr)."""
     process = spawn(*arguments, stdin=subprocess.PIPE, **options)
     out, err = process.communicate(input, timeout)
     return process.returncode, out, err
@@ -54,7 +54,7 @@ def ps3c_main(capsys):
 
 
 def error_line(err: str) -> str:
-    """The one line of an error; fails where there is more than the error, or a traceback."""
+    """The error line in stderr. Fails if there is not exactly one, or if there is a traceback."""
     lines = [line for line in err.splitlines() if line.startswith("ps3c: error: ")]
     assert len(lines) == 1 and "Traceback" not in err, err
     return lines[0][len("ps3c: error: ") :]

@@ -1,4 +1,4 @@
-"""What the tests of the user-facing parts share: a tiny checkpoint, its encoder, a photograph."""
+"""Fixtures that the user tests share: a tiny checkpoint, its encoder, a photograph."""
 
 import runpy
 import sys
@@ -34,7 +34,7 @@ def encoder(tiny_checkpoint):
 
 
 def photograph(width: int = 120, height: int = 80, seed: int = 0) -> Image.Image:
-    """Broad shapes, an edge and noise, RGB; the same for the same arguments."""
+    """An RGB image of large shapes, an edge and noise. Equal arguments give equal images."""
     random = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width]
     shapes = [x * 255 // max(width - 1, 1), y * 255 // max(height - 1, 1), 255 * (x * height > y * width)]

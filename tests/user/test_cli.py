@@ -1,4 +1,4 @@
-"""The `ps3c` command as a whole: help, exit codes, what goes where. Every subcommand runs as a process once."""
+"""The whole `ps3c` command: help, exit codes, stdout and stderr. Every subcommand runs once in a separate process."""
 
 import json
 import os
@@ -121,7 +121,7 @@ def test_model_unusable(tmp_path):
 
 
 def test_embed_with_a_bad_image(tiny_checkpoint, image_files, tmp_path):
-    """Names come from stdin; one is no image. The others are there, the bad one is listed, the exit code says so."""
+    """Names come from stdin, and one is not an image. It is listed, the others are encoded, and the exit code is 3."""
     bad, out_file = tmp_path / "bad.jpg", tmp_path / "out.safetensors"
     bad.write_text("no image")
     names = "\n".join(map(str, [image_files[0], bad, image_files[1]]))
@@ -137,7 +137,7 @@ def test_embed_with_a_bad_image(tiny_checkpoint, image_files, tmp_path):
 
 
 def test_interrupted(tiny_checkpoint, image_files, tmp_path):
-    """Ctrl-C: exit code 130, one line, what is done is valid and --resume takes it up."""
+    """Ctrl-C: exit code 130, one line on stderr, a valid output, and --resume continues it."""
     names = [tmp_path / f"{i:05}.jpg" for i in range(5000)]
     for name in names:
         name.symlink_to(image_files[0])

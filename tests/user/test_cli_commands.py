@@ -1,4 +1,4 @@
-"""The other subcommands in this process: text, search, look, info, bench, check, doctor."""
+"""The other subcommands, run in this process: text, search, look, info, bench, check, doctor."""
 
 import importlib.util
 import io
@@ -99,7 +99,7 @@ def test_search(ps3c_main, tiny_checkpoint, encoder, features):
 
 
 def test_search_elsewhere(ps3c_main, tiny_checkpoint, encoder, tmp_path):
-    """Files that are no feature files of images, or of another model."""
+    """Files that do not have features of images, or have those of another model."""
     encoder.embed_texts(["a"]).save(tmp_path / "texts.npz")
     ps3c.ImageFeatures(["a"], [(1, 1)], torch.ones(1, 7), texts=[None]).save(tmp_path / "other.npz")
     (tmp_path / "empty").mkdir()
@@ -220,7 +220,7 @@ def test_bench_table(ps3c_main, vision_checkpoint):
 
 
 def test_demo(ps3c_main, tiny_checkpoint, monkeypatch):
-    """The page gets the encoder and the options; Ctrl-C, its only end, is exit code 130. test_page tests the page."""
+    """The page gets the encoder and the options. Ctrl-C ends it with exit code 130. test_page tests the page."""
     pytest.importorskip("gradio", reason="ps3c demo needs the extra demo")
     from ps3c import page
 
@@ -258,7 +258,7 @@ def test_doctor(ps3c_main, monkeypatch):
 
 
 def test_check_finds_a_wrong_value(ps3c_main, monkeypatch):
-    """One value of one output at one level, wrong by a hundredth of the values' size."""
+    """One value of one output at one level is changed by 1 % of the output's magnitude."""
     from ps3c.cli import _selftest
 
     right, case = _selftest._run, "SigLIP, two looks, ground truth"
@@ -281,7 +281,7 @@ def test_check_finds_a_wrong_value(ps3c_main, monkeypatch):
 
 
 def test_differences(monkeypatch):
-    """What counts as a fault: NaN, any difference of a selection map, and an error beyond the dtype's tolerance."""
+    """Faults are NaN, any difference of a selection map, and an error above the tolerance of the dtype."""
     import torch
 
     from ps3c.cli import _selftest
@@ -304,7 +304,7 @@ def test_differences(monkeypatch):
 
 @pytest.mark.parametrize("level", ["portable", "naive"])
 def test_check_runs_every_output(level):
-    """Each case writes all that it compares, and looks and ground truth choose what the case says."""
+    """Each case writes all outputs that it compares, and selects the number of patches that it states."""
     from ps3c.cli import _selftest
 
     taken = {}

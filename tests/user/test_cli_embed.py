@@ -1,4 +1,4 @@
-"""`ps3c embed`: what it reads, writes, refuses, lists and takes up again."""
+"""`ps3c embed`: inputs, outputs, refused arguments, listed failures, --resume."""
 
 import errno
 import io
@@ -77,7 +77,7 @@ def test_unnormalised(embed, image_files, tmp_path):
 
 
 def test_folder_of_files(embed, ps3c_main, tiny_checkpoint, image_files, tmp_path, monkeypatch):
-    """Without an ending OUT is a folder; it grows by a file at a time, and is searched as one."""
+    """OUT without a suffix is a folder. It gets one more file at a time, and `ps3c search` reads all files."""
     from ps3c.cli._outputs import FolderOutput
 
     monkeypatch.setattr(FolderOutput, "IMAGES", 2)
@@ -225,7 +225,7 @@ def test_resume_of_another_kind(embed, image_files, tmp_path, options, words):
 
 @pytest.mark.parametrize("name", ["out.npz", "out"])
 def test_resume_of_other_looks(embed, image_files, tmp_path, name):
-    """Seen also where no image is missing: OUT stays as it was."""
+    """Also refused if no image is missing. OUT is unchanged."""
     out = tmp_path / name
     assert embed(image_files[0], "-o", out, "--tokens", "--looks", "1")[0] == 0
     for images in (image_files, image_files[:1]):
@@ -255,7 +255,7 @@ def test_resume_of_no_features(embed, image_files, tmp_path):
 
 
 def ends_after(count, error, monkeypatch):
-    """Makes Encoder.embed_batches raise `error` after so many batches."""
+    """Makes Encoder.embed_batches raise `error` after a number of batches."""
     batches = ps3c.Encoder.embed_batches
 
     def some(self, *arguments, **keywords):
@@ -289,7 +289,7 @@ def test_an_error_keeps_what_is_done(embed, image_files, tmp_path, monkeypatch):
 
 
 def test_disk_fills_up(embed, image_files, tmp_path, monkeypatch):
-    """The second writing fails: what the first one wrote is still there."""
+    """The second write fails. The results of the first write remain."""
     from ps3c.cli._outputs import Output
 
     save, calls = ps3c.ImageFeatures.save, []
@@ -310,7 +310,7 @@ def test_disk_fills_up(embed, image_files, tmp_path, monkeypatch):
 
 
 def test_file_larger_than_allowed(embed, image_files, tmp_path):
-    """The system's own limit on the size of a file: one line, nothing half-written."""
+    """The system's file size limit: one error line, and no partial file."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (30000, hard))
     try:

@@ -1,4 +1,4 @@
-"""The documentation builds without a warning, points nowhere that is not there, and what it shows works."""
+"""The documentation builds without warnings, its links have targets, and its examples work."""
 
 import ast
 import os
@@ -35,7 +35,7 @@ def blocks(path, *kinds):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The folder of HTML, built with warnings as errors."""
+    """The folder of HTML pages, built with warnings as errors."""
     for package in ("sphinx", "furo", "myst_parser"):
         pytest.importorskip(package, reason=f"{package} is not installed (pip install -r docs/requirements.txt)")
     folder = tmp_path_factory.mktemp("docs")
@@ -59,7 +59,7 @@ def site(tmp_path_factory):
 
 
 class Page(HTMLParser):
-    """What a page links to (`links`), fetches by itself (`loads`), and which places it has (`places`)."""
+    """The links of a page (`links`), the files it loads (`loads`) and its link targets (`places`)."""
 
     def __init__(self, path):
         super().__init__()
@@ -107,7 +107,7 @@ def test_pages_load_nothing_from_other_hosts(site):
 
 
 def test_references_are_whole(site):
-    """Every subcommand and every function of the header has its place."""
+    """Every subcommand, every function of the header and every public Python name has a link target."""
     from ps3c.cli import SUBCOMMANDS
 
     commands = Page(site / "reference" / "cli.html").places
@@ -127,7 +127,7 @@ def test_references_are_whole(site):
 
 @pytest.mark.parametrize("path", RUNNABLE, ids=name_of)
 def test_python_blocks_run(path, tiny_checkpoint, tmp_path, monkeypatch):
-    """The Python blocks of a page, one after the other, with the tiny model in place of the published one."""
+    """The Python blocks of a page run in order, with the tiny model instead of the published one."""
     code = [block for block in blocks(path, "python") if "x.cuda()" not in block]
     assert code
     if "plot." in "".join(code):
@@ -182,7 +182,7 @@ GAP = "\0"  # in a message: where something is filled in
 
 
 def literals():
-    """The strings of the sources, a paragraph each, with GAP where something is filled in."""
+    """All string literals of the sources, one per paragraph. GAP replaces formatted values."""
     texts = []
     for path in [*(ROOT / "ps3c").rglob("*.py"), *(ROOT / "python").rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -198,7 +198,7 @@ def literals():
 
 
 def is_said(message, said):
-    """Is there a string with the message's words, in their order, whatever stands where it has "…"?"""
+    """True if a string has the parts of the message in order, with any text in place of "…"."""
     pieces = [re.escape(piece.strip(" :;,")) for piece in message.split("…") if re.search(r"\w", piece)]
     return re.search(r"[^\n]*?".join(pieces), said) is not None
 

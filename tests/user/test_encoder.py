@@ -1,4 +1,4 @@
-"""Encoder: images and texts to features, with the model's own forward as the measure."""
+"""Encoder: its features are compared with those of the model's forward."""
 
 import inspect
 import io
@@ -19,7 +19,7 @@ from ps3c.features.progress import Reporter
 
 @pytest.fixture(scope="module")
 def pixels(encoder, image_files):
-    """What the processor makes of the files, as a script of ps3-torch's user has it."""
+    """The pixels of the files, computed with the processor as a script for ps3-torch does."""
     return torch.stack([encoder.processor(Image.open(file).convert("RGB"))["pixel_values"][0] for file in image_files])
 
 
@@ -92,7 +92,7 @@ def test_tokens_are_the_models(encoder, image_files, pixels, text, request_):
 
 
 def test_look_numbers(encoder, image_files):
-    """A look's tokens are what one look more adds to the selection."""
+    """The tokens of a look are those that one more look adds to the selection."""
     features = encoder.embed_images(image_files, looks=3, maps=True)
     assert torch.equal(features.look == 0, features.positions[..., 0] == 0)
     before = [torch.zeros_like(one) for one in features.selection_maps]
@@ -246,7 +246,7 @@ def test_each_image_is_prepared_once(encoder, image_files, monkeypatch):
 
 
 def test_reading_ahead():
-    """Threads prepare a bounded number of images before they are asked for; order and errors stay."""
+    """Threads prepare a bounded number of images in advance. Order and errors are unchanged."""
     started, lock = [], threading.Lock()
 
     def work(number):
@@ -283,7 +283,7 @@ def ahead_of(reader):
 
 
 def test_memory_holds_one_batch(encoder, monkeypatch):
-    """Pixels and images of earlier batches are gone when the next one is made."""
+    """Pixels and images of a batch are released before the next batch is created."""
     import gc
     import weakref
 
@@ -373,7 +373,7 @@ def test_bad_arguments_of_looks(encoder, tmp_path):
 
 
 def test_interrupted_between_looks(encoder, image_files, engine_steps):
-    """Ctrl-C is heard between two steps of the engine, and the encoder works on."""
+    """Ctrl-C interrupts between two steps of the engine, and the encoder remains usable."""
     expected = encoder.embed_images(image_files[0], looks=2).tokens
     engine_steps.clear()
 
@@ -541,7 +541,7 @@ def test_the_model_may_move(tiny_checkpoint, image_files):
 
 
 def test_import_brings_no_extras():
-    """Nor the command, torch: ps3c --help is quick."""
+    """The command does not import torch either, so ps3c --help is quick."""
     import subprocess
 
     code = "import sys, ps3c; print(*sorted({name.split('.')[0] for name in sys.modules}))"

@@ -1,4 +1,4 @@
-"""open_image: every kind of image to upright 8-bit RGB, or an ImageError that says why not."""
+"""open_image: returns every kind of image as upright 8-bit RGB, or raises an ImageError with the reason."""
 
 import threading
 from pathlib import Path
@@ -24,7 +24,7 @@ def pixels_of(source, **options) -> np.ndarray:
 
 
 def gradient() -> np.ndarray:
-    """(3, 5) of 16 bits: both ends and what lies between."""
+    """A (3, 5) array of 16-bit values from 0 to 65535."""
     return np.linspace(0, 65535, 15).round().astype(np.uint16).reshape(3, 5)
 
 
@@ -112,7 +112,7 @@ def test_other_sources(source):
 
 
 def test_exif_rotation(tmp_path):
-    """A camera held upright: stored on its side, with an orientation of 6."""
+    """A portrait photograph, stored in landscape with EXIF orientation 6."""
     upright = photograph(40, 60)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -124,7 +124,7 @@ def test_exif_rotation(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:.*EXIF")
 def test_damaged_exif(tmp_path):
-    """No reason to refuse good pixels."""
+    """Damaged EXIF data is no reason to refuse an image."""
     for number, exif in enumerate(
         [b"Exif\0\0garbage", b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01", b"Exif\0\0MM\0*\xff\xff\xff\xff"]
     ):
@@ -169,7 +169,7 @@ def test_cmyk(tmp_path):
 
 
 def test_alpha_is_dropped(tmp_path):
-    """As .convert("RGB") does: colours under transparent pixels come to light."""
+    """As with .convert("RGB"), transparent pixels show their colours."""
     picture = photograph()
     half = picture.convert("RGBA")
     half.putalpha(Image.linear_gradient("L").resize(picture.size))
@@ -219,7 +219,7 @@ def test_unreadable_files(tmp_path):
 
 
 def test_limit_of_pixels(tmp_path, monkeypatch):
-    """Pillow warns at its limit and refuses at twice that; here it is a limit, and max_pixels sets the limit."""
+    """Pillow warns above its limit and refuses above twice its limit. ps3c refuses above it; max_pixels sets it."""
     path = saved(tmp_path, Image.new("RGB", (100, 90)), "large.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)  # 9000 are more than twice that
     message = r"has 100 x 90 = 9000 pixels, more than the limit of 4000; max_pixels \(--max-pixels\) sets the limit"
@@ -235,7 +235,7 @@ def test_limit_of_pixels(tmp_path, monkeypatch):
 
 
 def test_limit_in_a_decoder(tmp_path, monkeypatch):
-    """Some of Pillow's decoders look at its limit once more, when they unpack."""
+    """Some of Pillow's decoders check the limit again while decoding."""
     frames = [Image.new("P", (100, 90), index) for index in range(2)]
     path = saved(tmp_path, frames[0], "large.gif", save_all=True, append_images=frames[1:])
     icon = saved(tmp_path, Image.new("RGB", (96, 96)), "large.ico", sizes=[(96, 96)])
@@ -253,7 +253,7 @@ def test_100_megapixels(tmp_path):
 
 
 def test_threads(tmp_path, recwarn):
-    """Pillow's limit is the process's; threads that lift it do not get in each other's way."""
+    """Pillow's limit is global. Threads that change it do not interfere with each other."""
     path, before, seen = saved(tmp_path, photograph(), "a.png"), Image.MAX_IMAGE_PIXELS, []
     threads = [threading.Thread(target=lambda: seen.append(pixels_of(path).sum())) for _ in range(8)]
     for thread in threads:

@@ -1,4 +1,4 @@
-"""ps3c.load: what a folder gives, and the sentence for each folder that cannot be used."""
+"""ps3c.load: the encoder of a folder, and the message for each folder that cannot be used."""
 
 import json
 import shutil
@@ -35,7 +35,7 @@ def save_state(folder, state, name="model.safetensors"):
 
 
 def split(folder):
-    """Turns the weights into two parts with an index. Returns the parts' names."""
+    """Splits the weights into two files with an index. Returns the names of the files."""
     state = state_of(folder)
     (folder / "model.safetensors").unlink()
     names, parts = sorted(state), ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
@@ -133,7 +133,7 @@ def test_without_logits(folder, image_files):
 
 
 def test_a_few_parameters_missing(folder):
-    """They keep their first values, with transformers' warning, as from_pretrained has it."""
+    """Missing parameters keep their initial values, with transformers' warning, as with from_pretrained."""
     state = state_of(folder)
     del state["vision_model.prior_prompt"]
     save_state(folder, state)
@@ -272,7 +272,7 @@ def test_bad_arguments(tiny_checkpoint, arguments, message):
 
 @pytest.mark.parametrize("code", ["import ps3c", "import ps3", "sys.argv[0] = 'ps3c'; import ps3c; ps3c.load"])
 def test_without_the_compiled_part(code):
-    """As where `import ps3c` finds the sources: the sentence that says so, not Python's guess at a circular import."""
+    """If `import ps3c` finds the sources, the message says so and does not mention a circular import."""
     code = f"import sys; sys.modules['ps3c._core'] = None; {code}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1

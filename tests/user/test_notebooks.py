@@ -1,4 +1,4 @@
-"""The notebooks under examples/: they run from top to bottom on the tiny checkpoint, and are kept without outputs."""
+"""The notebooks in examples/ run on the tiny checkpoint, and are stored without outputs."""
 
 import os
 from pathlib import Path
@@ -60,7 +60,7 @@ def test_runs(name, tiny_checkpoint, tmp_path, monkeypatch):
 
 
 def test_search_finds_an_image_by_itself(tiny_checkpoint, tmp_path, encoder):
-    """What the search notebook promises of its last cell."""
+    """The best match of an image is the image itself, as the search notebook says."""
     files = []
     for seed in range(4):
         files.append(tmp_path / f"{seed}.png")

@@ -1,4 +1,4 @@
-"""The web page, in a real browser: what a user does on it, and that nothing leaves the machine."""
+"""The web page in a real browser: a user's actions, and no request to another machine."""
 
 import os
 import re
@@ -63,7 +63,7 @@ except KeyboardInterrupt:
 
 
 class Server:
-    """The page in a process of its own, behind a proxy that does not answer."""
+    """The page in a separate process, behind a proxy that does not respond."""
 
     def __init__(self, checkpoint: Path, folder: Path):
         self.asked, self.temporary, self.log = folder / "asked.txt", folder / "temporary", folder / "log.txt"
@@ -117,7 +117,7 @@ def browser():
 
 @pytest.fixture
 def user(browser, server):
-    """Makes a page as a user sees it. At the end: no error in it, and no request to anywhere but 127.0.0.1."""
+    """Opens a page in the browser. At the end, checks that it had no error and sent requests only to 127.0.0.1."""
     contexts, faults = [], []
 
     def open_page():
@@ -164,7 +164,7 @@ class User:
         expect(self.page.locator("#status")).to_contain_text(text, timeout=WAIT)
 
     def picture(self, name: str, other_than: str = "") -> str:
-        """The address of a picture, once it is there, is another one, and shows something."""
+        """Waits for a picture with a new address, and checks that it is not blank. Returns the address."""
         there = (
             "([name, old]) => { const i = document.querySelector(`#${name} img`); "
             "return i && i.complete && i.naturalWidth > 100 && i.src !== old }"
@@ -207,7 +207,7 @@ def test_a_look(user, server, image_files):
 
 
 def test_what_the_pictures_show(user, server, image_files, encoder):
-    """Where the page says that a look took patches, the encoder did."""
+    """The page shows the patches that the encoder selected in each look."""
     one = user()
     one.upload(image_files[2])
     one.looks(1)
@@ -230,7 +230,7 @@ def _bytes(content: bytes):
 
 
 def test_again_and_everything(user, image_files):
-    """A second run on the same page, of another image, with the Enter key; then low resolution alone."""
+    """A second run with another image, started with the Enter key; then only low resolution."""
     one = user()
     one.upload(image_files[0])
     one.looks(1, "a face")
@@ -261,7 +261,7 @@ def test_the_example(user):
 
 
 def test_images_that_browsers_cannot_show(user, tmp_path):
-    """A 16-bit TIFF is seen on the left too."""
+    """The page also shows a 16-bit TIFF as the input image."""
     grey = np.asarray(photograph(300, 200).convert("L"), np.uint16) * 257
     Image.fromarray(grey).save(tmp_path / "deep.tiff")
     one = user()
@@ -312,7 +312,7 @@ def test_users_queue_up(user, image_files):
 
 
 def test_nothing_leaves_the_machine(server):
-    """After all of the above: the server asked no other host for anything. Interrupted, it ends and leaves nothing."""
+    """After the tests above: the server contacted no other host. After Ctrl-C it ends and leaves no files."""
     server.address()
     assert any(server.temporary.iterdir())
     server.stop()

@@ -1,4 +1,4 @@
-"""ps3c.plot: every patch at its place, features' colours, what is refused, and nothing left in pyplot."""
+"""ps3c.plot: positions of patches, colours of features, refused arguments, and no figure in pyplot."""
 
 import io
 import subprocess
@@ -78,7 +78,7 @@ def test_looks_colours_every_patch_by_its_look(features):
 
 
 def test_looks_draws_a_patch_where_it_stands_in_the_image():
-    """One patch in a corner that is no corner of the transposed image: seen in the pixels that are drawn."""
+    """One patch in a corner is drawn in that corner, and not in that of the transposed image."""
     maps = [torch.zeros(1, 4, 8)]
     maps[0][0, 0, 6] = 1
     image = Image.new("RGB", (160, 80), "white")  # patches of 20 x 20
@@ -383,7 +383,7 @@ def dropped(features, *names):
 
 
 def pasted_heat_map(image: Image.Image, probability: np.ndarray, strength: float = 0.4) -> Image.Image:
-    """As scripts do it that draw probabilities themselves: a NumPy map, stretched to 0..1, enlarged and blended."""
+    """As in scripts that draw probabilities themselves: a NumPy map, scaled to 0..1, enlarged and blended."""
     assert isinstance(probability, np.ndarray) and probability.ndim == 2
     scaled = (probability - probability.min()) / (probability.max() - probability.min())
     enlarged = Image.fromarray((scaled * 255).astype(np.uint8)).resize(image.size, Image.Resampling.BILINEAR)

@@ -1,4 +1,4 @@
-"""Results: parts and wholes, files bit for bit and what a failing write leaves, and what a notebook shows."""
+"""Results: slices, concatenation, files, failed writes, and the picture in a notebook."""
 
 import errno
 import importlib.util
@@ -26,7 +26,7 @@ needs_pyarrow = pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, 
 
 @pytest.fixture(scope="module")
 def features(encoder, image_files, tmp_path_factory):
-    """Three images with all there is, one of them searched for something, and one left out."""
+    """Features with all fields: three images, one of them with a text, and one skipped image."""
     bad = tmp_path_factory.mktemp("bad") / "none.jpg"
     return encoder.embed_images(
         [*image_files, bad], ["a ship", None, 'a "quoted" \u2728 text', None], looks=2, maps=True, on_error="skip"
@@ -148,7 +148,7 @@ def test_texts_come_back(texts, tmp_path, suffix, dtype):
 
 
 def test_layout_of_safetensors(features, tmp_path):
-    """What docs/ promises to readers in other languages."""
+    """The file format that docs/ documents for readers in other languages."""
     from safetensors import safe_open
 
     as_dtype(features, torch.bfloat16).save(tmp_path / "a.safetensors")
@@ -293,7 +293,7 @@ def full_disk(after: int):
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".npz", pytest.param(".parquet", marks=needs_pyarrow)])
 def test_full_disk(tmp_path, suffix):
-    """Nothing is left of a file that does not fit, and one that was there stays."""
+    """If a file does not fit on the disk, no partial file remains, and an existing file is unchanged."""
     features = ImageFeatures(["a"], [(1, 1)], torch.rand(1, 1 << 16))
     old, new = tmp_path / f"old{suffix}", tmp_path / f"new{suffix}"
     old.write_text("mine")
@@ -315,7 +315,7 @@ def test_interrupted_write(tmp_path):
 
 
 def test_existing_meanwhile(tmp_path):
-    """Somebody else writes the file while this one is being written."""
+    """Another process creates the file during the write."""
     with pytest.raises(FileExistsError):
         with replacing(tmp_path / "a.npz", False) as temporary:
             temporary.write_text("ours")

@@ -1,4 +1,4 @@
-"""The sdist and the wheel made from it: what is in them, and that the wheel runs where it is installed.
+"""The sdist and the wheel built from it: their contents, and that the installed wheel works.
 
 `make build` has compiled the same sources, so the wheel's build uses its objects again and takes seconds.
 """
@@ -181,7 +181,7 @@ def environment(wheel, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def desk(tiny_checkpoint, tmp_path_factory) -> Path:
-    """A working directory with what README's quick start opens."""
+    """A working directory with the files that the README's quick start opens."""
     folder = tmp_path_factory.mktemp("desk") / HERE
     folder.mkdir()
     (folder / "PS3-4K-SigLIP2").symlink_to(tiny_checkpoint)
