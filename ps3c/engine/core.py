@@ -3,19 +3,23 @@
 A process that uses torch imports torch first, so that both use torch's OpenMP runtime: .tensors does.
 """
 
+import importlib
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import words
 
-try:
+if TYPE_CHECKING:
     from .. import _core
-except ImportError as error:
-    raise ImportError(
-        f"ps3c's compiled part, ps3c._core, cannot be loaded ({error}). Install ps3c with pip and "
-        "leave the folder of its sources, or build it in place with `pip install -e .`"
-    ) from error
+else:
+    try:  # by name: the message of `from .. import _core` would speak of a circular import
+        _core = importlib.import_module("ps3c._core")
+    except ImportError as error:
+        raise ImportError(
+            f"ps3c's compiled part, ps3c._core, cannot be loaded ({error}). If this is ps3c's source folder, start "
+            "Python in another folder, or type `pip install -e .` here to build it in place"
+        ) from error
 
 FOLDER = os.path.dirname(_core.__file__)  # of the compiled part, and of the CUDA library where there is one
 

@@ -101,7 +101,7 @@ def build(encoder: Encoder, *, max_pixels: int | None = None) -> Any:
                     info=f"0: low resolution only; {most}: all patches",
                 )
                 with gr.Row():
-                    start = gr.Button("Start", variant="primary", elem_id="look", min_width=80)
+                    start = gr.Button("Look", variant="primary", elem_id="look", min_width=80)
                     stop = gr.Button("Stop", elem_id="stop", min_width=80)
                 take = gr.Button("Use the example photograph", size="sm", elem_id="example", visible=bool(example))
             with gr.Column(scale=3, min_width=480):
