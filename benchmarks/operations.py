@@ -23,6 +23,8 @@ import numpy as np
 import torch
 from products import OneDNN, gemm_arrays, gemm_ceiling, gemm_torch, random, seconds
 
+from ps3c import _core
+
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 GEMMS = ("gemm-qkv", "gemm-proj", "gemm-fc1", "gemm-fc2")
 
@@ -280,9 +282,7 @@ def block_summary(report: common.Report, dtype: str, times: dict[str, float], ce
 def main() -> None:
     options = common.parser(__doc__, ROWS, list(ROWS))
     options.add_argument(
-        "--level",
-        choices=["naive", "portable", "avx2", "avx512", "avx512bf16"],
-        help="instruction set of ps3c and oneDNN (default: the best)",
+        "--level", choices=_core.cpu_levels(), help="instruction set of ps3c and oneDNN (default: the best)"
     )
     options.add_argument(
         "--onednn",
