@@ -292,6 +292,8 @@ typedef struct ps3c_vision_io {
  * tensor is missing, not expected or of another shape, or the workspace is too small; ERROR_TYPE: another dtype, or
  * not contiguous; ERROR_RUNTIME: another device; ERROR_INTERRUPTED. */
 ps3c_status ps3c_vision_run(ps3c_context *context, const ps3c_vision_plan *plan, const ps3c_vision_io *io);
+/* Checks the tensors of a run as ps3c_vision_run does, and runs nothing. It does not need the workspace. */
+ps3c_status ps3c_vision_check_io(ps3c_context *context, const ps3c_vision_plan *plan, const ps3c_vision_io *io);
 
 /* ---- vision in steps: to show progress, to use each look as soon as it is encoded, to stop early --------- */
 

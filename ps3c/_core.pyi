@@ -63,6 +63,12 @@ class VisionPlan:
         pixel_values: Tensor,
         **tensors: Any,  # ps3c_vision_run_fields in csrc/binding/vision.c
     ) -> None: ...
+    def check(
+        self,
+        weights: Sequence[Tensor],
+        pixel_values: Tensor,
+        **tensors: Any,  # as run
+    ) -> None: ...
 
 @final
 class TextModel:

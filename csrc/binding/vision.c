@@ -162,14 +162,15 @@ PyType_Spec ps3c_vision_model_spec = {
 
 /* ---- VisionPlan: run ------------------------------------------------------------------------------------------- */
 
-static PyObject *ps3c_vision_plan_run(PyObject *object, PyObject *args, PyObject *kwargs)
+/* run, or only the check of its tensors. */
+static PyObject *ps3c_vision_plan_call(PyObject *object, PyObject *args, PyObject *kwargs, bool check)
 {
     ps3c_vision_plan_object *self = (ps3c_vision_plan_object *)object;
     const ps3c_vision_plan_info *info = &self->info;
     Py_ssize_t room = self->model->weight_count + info->hidden_states + 4 * info->num_high_scales + 6;
     ps3c_vision_run_args a = {.step = PS3C_ALL_STEPS};
     ps3c_borrowed borrowed = {0};
-    ps3c_reader reader = ps3c_call_reader("run()", ps3c_vision_run_fields, 2, &a);
+    ps3c_reader reader = ps3c_call_reader(check ? "check()" : "run()", ps3c_vision_run_fields, 2, &a);
     ps3c_call call = {0};
     PyObject *result = NULL;
     ps3c_status status;
@@ -180,14 +181,25 @@ static PyObject *ps3c_vision_plan_run(PyObject *object, PyObject *args, PyObject
         ps3c_read_arguments(&reader, args, kwargs) < 0 || ps3c_call_begin(&call, a.threads, a.level) < 0)
         goto cleanup;
     PS3C_ENGINE_BEGIN(call)
-    status = a.step == PS3C_ALL_STEPS ? ps3c_vision_run(call.context, self->plan, &a.io)
-                                      : ps3c_vision_run_step(call.context, self->plan, &a.io, a.step);
+    status = check                      ? ps3c_vision_check_io(call.context, self->plan, &a.io)
+             : a.step == PS3C_ALL_STEPS ? ps3c_vision_run(call.context, self->plan, &a.io)
+                                        : ps3c_vision_run_step(call.context, self->plan, &a.io, a.step);
     PS3C_ENGINE_END(call)
     result = status == PS3C_OK ? Py_NewRef(Py_None) : ps3c_python_error(call.context, status);
 cleanup:
     ps3c_call_end(&call);
     ps3c_borrowed_close(&borrowed);
     return result;
+}
+
+static PyObject *ps3c_vision_plan_run(PyObject *object, PyObject *args, PyObject *kwargs)
+{
+    return ps3c_vision_plan_call(object, args, kwargs, false);
+}
+
+static PyObject *ps3c_vision_plan_check(PyObject *object, PyObject *args, PyObject *kwargs)
+{
+    return ps3c_vision_plan_call(object, args, kwargs, true);
 }
 
 /* ---- VisionPlan: attributes -------------------------------------------------------------------------------------- */
@@ -320,6 +332,9 @@ static PyMethodDef ps3c_vision_plan_methods[] = {
      "    threads=0, level=None, stream=0, tf32=False, step=None)\n\n"
      "Runs the encoder and writes to the caller's output tensors. Releases the GIL during the run. step: index in\n"
      "steps, to run only this step; do not change the workspace between the steps of a chunk. None: all steps."},
+    {"check", (PyCFunction)(void (*)(void))ps3c_vision_plan_check, METH_VARARGS | METH_KEYWORDS,
+     "check(weights, pixel_values, **arguments)\n\n"
+     "Checks the tensors of a run, whose arguments it takes, and runs nothing. workspace may be empty."},
     {"rows", ps3c_vision_plan_rows_of, METH_VARARGS,
      "rows($self, step, address, /)\n--\n\n"
      "The rows of hidden_states that the looks of a step write. They are an int32 array in the workspace at that\n"

@@ -533,6 +533,12 @@ static ps3c_status check_outputs(ps3c_context *context, const ps3c_vision_plan *
     return ps3c_tensor_check_optional(context, "pooled", p->pooled, io->pooled, &pooled_rule);
 }
 
+ps3c_status ps3c_vision_check_io(ps3c_context *context, const ps3c_vision_plan *plan, const ps3c_vision_io *io)
+{
+    PS3C_TRY(check_inputs(context, plan, io));
+    return check_outputs(context, plan, io);
+}
+
 /* ---- steps ------------------------------------------------------------------------------------------------ */
 
 static ps3c_status run_step(vision_chunk *chunk, int64_t index)
@@ -565,8 +571,7 @@ static ps3c_status run_steps(ps3c_context *context, const ps3c_vision_plan *plan
                                  .threads = plan->threads,
                                  .bytes = plan->at.bytes,
                                  .scratch = plan->at.scratch};
-    PS3C_TRY(check_inputs(context, plan, io));
-    PS3C_TRY(check_outputs(context, plan, io));
+    PS3C_TRY(ps3c_vision_check_io(context, plan, io));
     PS3C_TRY(ps3c_pass_begin(context, &args, &chunk.pass));
     for (int64_t index = first; index < end && status == PS3C_OK; index++)
         status = run_step(&chunk, index);

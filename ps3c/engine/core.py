@@ -87,3 +87,8 @@ class Plan:
         except Exception as error:
             words.translate_error(error, self._words)
             raise
+
+    def check(self, *tensors: Any, **arguments: Any) -> None:
+        """_core's `check`: raises what run would raise for its tensors, and runs nothing."""
+        with words.translated(self._words):
+            self._plan.check(*tensors, **arguments)

@@ -127,7 +127,11 @@ class VisionForward(Forward):
         looks_per_step = _arguments.positive("looks_per_step", looks_per_step, least=0)
         plan = self.plan_of("features", {**request, "pooled": pooled, "looks_per_step": looks_per_step})
         outputs = self.outputs(plan, maps=plan.selection_maps, probs=("selection_probs",), pooled=pooled)
-        run = functools.partial(plan.run, self._weights, self._pixels, **self._inputs, **outputs)
+        named = {**self._inputs, **outputs}
+        plan.check(
+            self._weights, self._pixels, **named, workspace=torch.empty(0, dtype=torch.uint8, device=self.device)
+        )
+        run = functools.partial(plan.run, self._weights, self._pixels, **named)
         return Steps(plan, outputs, run, self.device)
 
     def pretrain(self, request: Mapping[str, Any]) -> dict[str, Any]:
