@@ -54,9 +54,9 @@ typedef struct ps3c_scale {
 
 typedef enum ps3c_activation_function {
     PS3C_ACT_NONE = 0,
-    PS3C_ACT_GELU_ERF, /* x / 2 (1 + erf(x / sqrt 2)) */
-    PS3C_ACT_GELU_TANH,
-    PS3C_ACT_RELU,
+    PS3C_ACT_GELU_ERF,  /* 0.5 x (1 + erf(x / sqrt(2))) */
+    PS3C_ACT_GELU_TANH, /* 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) */
+    PS3C_ACT_RELU,      /* max(x, 0) */
 } ps3c_activation_function;
 
 /* y = act(x W^T + bias) * scale + residual, rounded once. CUDA also rounds a 16-bit product before an activation or a
@@ -72,8 +72,9 @@ typedef struct ps3c_gemm_args {
     const ps3c_activation *residual; /* n channels, or NULL; may be y */
     const ps3c_activation *y;        /* at least out_channel + n channels; never x */
     int64_t out_channel;             /* channel of y that receives output 0; even */
-    int64_t values_from;             /* outputs from this one on are attention values, which may have another layout;
-                                     n: none. A multiple of 8; without residual if < n */
+    int64_t values_from;             /* the outputs from this index on are attention values, which a backend may store
+                                     in another layout; n: there are none. A multiple of 8. If it is less than n,
+                                     residual is NULL */
 } ps3c_gemm_args;
 
 /* y = act(LayerNorm(x)) over channels, with a two-pass variance. y may be x. */

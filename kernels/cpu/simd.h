@@ -31,7 +31,7 @@ INLINE vfloat v_exp2(vfloat x, int degree)
     return v_exp2_scale(p, x, n);
 }
 
-/* x / 2 (1 + erf(x / sqrt 2)) = max(x, 0) - |x| 2^q(|x|), 2^q(u) = erfc(u / sqrt 2) / 2: no cancellation in the tail.
+/* 0.5 x (1 + erf(x / sqrt 2)) = max(x, 0) - |x| 2^q(|x|), 2^q(u) = erfc(u / sqrt 2) / 2: no cancellation in the tail.
  * Error at most 1.2 ulp of max(1, |x|). */
 INLINE vfloat v_gelu_erf(vfloat x)
 {
@@ -44,7 +44,7 @@ INLINE vfloat v_gelu_erf(vfloat x)
     return v_fma(-u, v_exp2(q, 5), v_max(v_splat(0), x));
 }
 
-/* x / 2 (1 + tanh(z)), z = sqrt(2 / pi) (x + 0.044715 x^3): max(x, 0) - |x| e / (1 + e), e = exp(-2 |z|). */
+/* 0.5 x (1 + tanh(z)), z = sqrt(2 / pi) (x + 0.044715 x^3): max(x, 0) - |x| e / (1 + e), e = exp(-2 |z|). */
 INLINE vfloat v_gelu_tanh(vfloat x)
 {
     vfloat u = v_min(v_abs(x), v_splat(12)), z = v_fma(u * u, v_splat(0.044715f), v_splat(1)) * u;

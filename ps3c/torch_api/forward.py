@@ -1,7 +1,7 @@
 """One forward pass of a tower: its tensors, plan, outputs, run.
 
-Shapes, dtypes and devices are checked by the engine when the pass runs. Here is checked only what torch itself needs:
-that an argument is a dense tensor, that pixel_values has four dimensions, that no gradient is wanted.
+The engine checks shapes, dtypes and devices when the pass runs. This file checks only what the engine cannot check:
+that an argument is a dense tensor, that pixel_values has four dimensions, and that no gradient is requested.
 
 A new argument of the vision forward needs no edit here: scalars go through `request`, tensors through `add`.
 """

@@ -37,14 +37,14 @@ __all__ = [
 class PS3VisionModelOutput(BaseModelOutputWithNoAttention):
     """What a vision pass returns. B images, C width, N tokens, S high-res scales of h x w patches.
 
-    last_hidden_state: (B, N, C), the last of hidden_states.
-    hidden_states: list of (B, N, C), one a returned layer; low-res tokens first, then the selected patches in the
-        order scale, row, column.
-    pooled_output: (B, C), with output_hidden_states=False only.
-    selection_maps: list of S maps (B, h, w) of 0 and 1, None without looks.
+    last_hidden_state: (B, N, C), the last one of hidden_states.
+    hidden_states: list of (B, N, C), one for each returned layer. The low-res tokens are first. The selected patches
+        follow, sorted by scale, row and column.
+    pooled_output: (B, C), only with output_hidden_states=False.
+    selection_maps: list of S maps (B, h, w) of 0 and 1. None if there are no looks.
     selection_probs: list of S maps (B, h, w).
-    bottomup_selection_probs, topdown_selection_probs: the same, with output_hidden_states=False only; topdown is
-        None without a prompt.
+    bottomup_selection_probs, topdown_selection_probs: lists like selection_probs, only with
+        output_hidden_states=False. topdown_selection_probs is None without a prompt.
     """
 
     last_hidden_state: torch.FloatTensor | None = None
@@ -63,11 +63,12 @@ class PS3VisionEncoder(ParameterHolder):
         ps3_scales: image sizes in pixels, ascending; ps3_scales[0] is the low resolution. `s3_scales` is the same.
         s3_image_size: the largest of them.
         width, layers, patch_size, low_res_token_num: sizes of the trunk.
-        num_hidden_layers_to_return: may be set; how many of the last layers forward returns.
-        workspace_limit: may be set; bytes of working memory to stay under, by running fewer looks and images at once
-            where there is a choice. None: the environment variable PS3C_WORKSPACE_LIMIT (such as "512M"), else 256 MiB
-            on the CPU and an eighth of the free memory, 256 MiB to 1 GiB, on a GPU. Results are the same bits.
-        max_select_num_each_scale: may be set; patches that one look takes of each high-res scale.
+        num_hidden_layers_to_return: how many of the last layers forward returns. You may set it.
+        workspace_limit: target for the working memory in bytes. You may set it. To stay below it, fewer looks and
+            images run at once. It does not change a bit of the results. None: the environment variable
+            PS3C_WORKSPACE_LIMIT (such as "512M"). If that is not set: 256 MiB on the CPU; on a GPU an eighth of the
+            free memory, at least 256 MiB and at most 1 GiB.
+        max_select_num_each_scale: number of patches that one look takes from each high-res scale. You may set it.
     """
 
     def __init__(self, config: PS3VisionConfig, **kwargs):
@@ -170,17 +171,17 @@ class PS3VisionEncoder(ParameterHolder):
     def format_features_into_feature_maps(
         self, features: torch.Tensor, selection_maps: Sequence[torch.Tensor] | None
     ) -> list[torch.Tensor]:
-        """Puts token features at their places in the image.
+        """Puts the features of tokens at the places of their patches.
 
         Args:
             features: (B, low_res_token_num + selected, C), such as last_hidden_state.
-            selection_maps: S maps (B, h, w) of the same output; None when there were no looks.
+            selection_maps: S maps (B, h, w) of the same output. None if there were no looks.
 
         Returns:
-            One map (B, C, h, w) a scale, the low resolution first; zeros where no patch was selected.
+            One map (B, C, h, w) for each scale, the low resolution first. It is 0 where no patch was selected.
 
         Raises:
-            ValueError: maps select another number of patches than features has.
+            ValueError: selection_maps and features have different numbers of selected patches.
         """
         batch, tokens, channels = features.shape
         low = self.low_res_token_num
@@ -215,11 +216,11 @@ class PS3VisionEncoder(ParameterHolder):
     def forward_low_res(
         self, x: torch.Tensor, output_hidden_states: bool = False, return_kv_cache: bool = False
     ) -> dict[str, Any]:
-        """Encodes the image at low resolution alone.
+        """Encodes the image only at low resolution.
 
         Args:
             x: (B, 3, H, W), in the weights' dtype.
-            output_hidden_states: also return every layer's output, (B, low_res_token_num, C) each.
+            output_hidden_states: also return the output of every layer, (B, low_res_token_num, C) each.
 
         Returns:
             {"x": pooled (B, C), "hidden_states": list or None, "output_kv_cache": None}
@@ -283,18 +284,18 @@ class PS3VisionEncoder(ParameterHolder):
         pooled: bool = False,
         looks_per_step: int = 0,
     ) -> Steps:
-        """forward with output_hidden_states=True as an iterator of steps, each computed when it is asked for.
+        """forward with output_hidden_states=True as an iterator of steps. A step runs when the iterator reaches it.
 
         Args:
-            pooled: also write the low-res pooled vector, forward_low_res's "x".
-            looks_per_step: at most so many looks in a step; 0: as many as memory allows, which is fastest.
+            pooled: also return the low-res pooled vector, the "x" of forward_low_res.
+            looks_per_step: maximum number of looks in a step. 0: as many as memory allows, which is fastest.
             The others: as in PS3VisionModel.forward.
 
         Returns:
-            The iterator; its `outputs` hold the tensors, its `count` says how many steps there are.
+            The iterator. Its `outputs` hold the tensors. Its `count` is the number of steps.
 
         Raises:
-            What forward raises for these arguments. Nothing has run yet.
+            The errors of forward for these arguments, before any step runs.
         """
         call = self._call(x, prompt, gt_selection_maps)
         request = self._features_request(
@@ -339,24 +340,26 @@ class _EncodesImages:
         pool_gt_token_only: bool = False,
         output_hidden_states: bool = True,
     ) -> PS3VisionModelOutput:
-        """Encodes images at low resolution and at the best patches of higher ones.
+        """Encodes images at low resolution, and their best patches at higher resolutions.
 
         Args:
-            pixel_values: (B, 3, H, W), any size, in the weights' dtype.
-            num_look_close: rounds of encoding patches; "all": until every patch is encoded; 0: low resolution alone.
-            num_token_look_close: patches to encode instead; "all" and 0 likewise. One of the two must be given.
-            prompt: (B, C), PS3TextModel's `prompt`: ranks patches by it. None: by saliency.
-            gt_selection_maps: (B, h, w) of any size: patches where it is above 0 come first.
-            smooth_selection_prob: average the probabilities over a 6 x 6 grid first.
-            only_select_first_n_scale: take (nearly) only the first n high-res scales; a number, or one an image.
-            output_hidden_states: False is the form of pre-training: one look, pooled vectors, all probabilities.
-            is_global_text: (B, 1), pre-training: images whose pooled vector is that of the low resolution.
-            pool_gt_token_only: pre-training: pool only patches inside gt_selection_maps.
+            pixel_values: (B, 3, H, W), any height and width, in the dtype of the weights.
+            num_look_close: number of looks, which are rounds of encoding patches. "all": until every patch is encoded.
+                0: only the low resolution.
+            num_token_look_close: number of patches to encode, instead of looks; also "all" or 0. One of the two
+                arguments must be given.
+            prompt: (B, C), the `prompt` of PS3TextModel: patches are ranked by it. None: they are ranked by saliency.
+            gt_selection_maps: (B, h, w) of any size: patches where it is greater than 0 are selected first.
+            smooth_selection_prob: average the probabilities over a 6 x 6 grid before the ranking.
+            only_select_first_n_scale: select almost only from the first n high-res scales. An int, or one per image.
+            output_hidden_states: False: the pre-training form, with one look, pooled vectors and all probabilities.
+            is_global_text: (B, 1), only in the pre-training form: images that get the low-res pooled vector.
+            pool_gt_token_only: only in the pre-training form: pool only the patches inside gt_selection_maps.
 
         Raises:
-            TypeError, ValueError: an argument that cannot be used; the message names it.
-            NotImplementedError: gradients are wanted. MemoryError: not enough memory.
-            RuntimeError: tensors on a device that ps3c was not built for.
+            TypeError, ValueError: an argument is not valid; the message names it.
+            NotImplementedError: gradients are requested. MemoryError: there is not enough memory.
+            RuntimeError: ps3c has no backend for the device of the tensors.
         """
         if not output_hidden_states:
             warnings.warn(

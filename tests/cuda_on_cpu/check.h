@@ -404,6 +404,8 @@ class twin
                     return false;
         return true;
     }
+    /* Compares bits. A NaN counts as changed in a 16-bit type, because the conversion there and back changes its bits.
+     */
     bool is_unchanged()
     {
         const std::vector<float> now = rows(CUDA);

@@ -54,7 +54,7 @@ void check_to_rows(both &run, int64_t batch, int64_t looks, int64_t tokens, int6
         if (looks == 1)
             run.call(s, &ps3c_backend::to_rows, args);
     }
-    out.compare_exact(); /* what no token goes to included: both are NaN there */
+    out.compare_exact(); /* also the rows that no token is written to: both are NaN there */
     plain.compare_exact();
     CHECK(x.is_unchanged(), "to_rows wrote its input");
 }
@@ -74,7 +74,7 @@ TEST(rows_in_and_out)
             }
 }
 
-/* More rows than a launch has warps: they go round. */
+/* More rows than a launch has warps: a warp computes several rows. */
 TEST(very_many_rows)
 {
     if (SMALL())

@@ -12,7 +12,7 @@ from .tolerances import ARITHMETIC, ROUNDING, SMALLEST
 
 
 class _Operations:
-    """ops.gemm is operations.gemm on one thread, where the call does not name threads."""
+    """ops.gemm is operations.gemm on one thread, unless the call sets threads."""
 
     def __getattr__(self, name):
         return functools.partial(getattr(operations, name), threads=1)

@@ -5,7 +5,7 @@ An operation computes in float32 and rounds once to the run's dtype. So against 
     |got - want| <= error + rounding(dtype) * (|want| + error),    error = ARITHMETIC[operation] * magnitude
 
 where the magnitude, computed by each test, is what the float32 arithmetic works on: the sum of |products| for a dot
-product, the greatest tap for a resampled pixel. Two levels, both within that of `want`, may differ by twice it.
+product, the greatest tap for a resampled pixel. So two levels may differ from each other by twice this bound.
 """
 
 # Half a unit in the last place, relative, and half of the smallest step near zero.
@@ -15,8 +15,8 @@ SMALLEST = {"float32": 2.0**-150, "float16": 2.0**-25, "bfloat16": 2.0**-134}
 UNIT = 2.0**-24
 
 ARITHMETIC = {
-    # Sums of up to 576 float32 products at a time, then sums of those; random signs make it far less than 576 units
-    # (3.7 measured). GELU by polynomial: 1e-7 of max(1, |x|).
+    # float32 sums of up to 576 products, then sums of these sums. The worst case is 576 units, but with random signs
+    # the rounding errors mostly cancel (3.7 units measured). GELU by polynomial: 1e-7 of max(1, |x|).
     "gemm": 6 * UNIT,
     # exp by polynomial (1.5e-7), scores and sums in float32; the magnitude contains the size of the scores.
     "attention": 8 * UNIT,
