@@ -256,7 +256,7 @@ def test_bad_step_numbers():
     with pytest.raises(TypeError, match="step: got"):
         plan.run(*inputs, **arguments, step="first")
     for step in (-1, 0, len(plan.steps)):
-        with pytest.raises(ValueError, match=f"step: got {step}, expected one that has looks"):
+        with pytest.raises(ValueError, match=f"step: got {step}, expected a step of looks"):
             plan.rows(step, 0)
     with pytest.raises(ValueError, match="looks_per_step: got -2"):
         _core.VisionModel(VISION).plan(1, 64, 64, num_look_close=1, looks_per_step=-2)
