@@ -137,13 +137,15 @@ void ps3c_register_backend(ps3c_device_type type, const ps3c_backend_source *sou
 
 typedef struct ps3c_context ps3c_context;
 
-/* A new context; NULL if the allocation fails. Threads: OpenMP's default. CPU level: the one that the environment
- * variable PS3C_CPU_LEVEL names, else the best that this processor has. */
+/* A new context; NULL if the allocation fails. Threads: the default. CPU level: the one that the environment variable
+ * PS3C_CPU_LEVEL names, else the best that this processor has. */
 ps3c_context *ps3c_context_create(void);
 void ps3c_context_free(ps3c_context *context);
 /* The message of the last error, "" if there was none. Valid until the context's next call. */
 const char *ps3c_context_message(const ps3c_context *context);
-/* Sets the number of CPU threads of the next calls; 0: OpenMP's default. ERROR_VALUE if negative. */
+/* Sets the number of CPU threads of the next calls. 0 is the default: the environment variable PS3C_NUM_THREADS, else
+ * the number of processors that this process may use (affinity and CPU quota). A number above both
+ * is clamped. ERROR_VALUE if negative. */
 ps3c_status ps3c_context_set_threads(ps3c_context *context, int threads);
 /* Sets the CPU instruction set to one of ps3c_cpu_levels(); NULL: the best. "portable": the optimised kernels compiled
  * for any processor of the architecture. "naive": plain C, the reference of the tests. ERROR_VALUE if the level is

@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -112,28 +111,15 @@ class Toolchain:
         self.sanitize = ["-fsanitize=address,undefined"] if self.kind == "sanitize" else []
         self.folder = Path(objects, self.kind)
         self.jobs = jobs
-        self.openmp = self.openmp_flags()
         self.optimize = {
             "sanitize": ["-O1", "-g", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined"],
             "debug": ["-O0", "-g"],
             "release": [],
         }[self.kind]
-        self.common = ["-std=gnu11", "-Wall", "-Wextra", "-fPIC", "-fvisibility=hidden", *self.sanitize, *self.openmp]
+        self.common = ["-std=gnu11", "-Wall", "-Wextra", "-fPIC", "-fvisibility=hidden", *self.sanitize]
         self.common += [
             "-Werror=implicit-function-declaration"
         ]  # for example a call of a function that the limited API does not declare
-
-    def openmp_flags(self):
-        """-fopenmp if the compiler has OpenMP's headers and library. Without it ps3c runs on one thread."""
-        program = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
-        with tempfile.TemporaryDirectory() as folder:
-            source = Path(folder, "openmp.c")
-            source.write_text(program)
-            command = [*self.compiler, "-fopenmp", str(source), "-o", str(Path(folder, "openmp"))]
-            if subprocess.run(command, capture_output=True).returncode == 0:
-                return ["-fopenmp"]
-        print("warning: this compiler has no OpenMP: ps3c will use one thread", file=sys.stderr)
-        return []
 
     def engine_flags(self):
         return [*self.common, "-ffp-contract=off", *(self.optimize or ["-O2"])]
@@ -163,13 +149,7 @@ class Toolchain:
         An existing file is replaced, not overwritten, because a process may have loaded it.
         """
         # Python's own link command is not used: with some Pythons it adds an rpath.
-        command = [
-            *self.compiler,
-            "-shared",
-            *[str(task.object) for task in compilations],
-            *self.sanitize,
-            *self.openmp,
-        ]
+        command = [*self.compiler, "-shared", *[str(task.object) for task in compilations], *self.sanitize]
         command += [*shlex.split(os.environ.get("LDFLAGS", "")), "-ldl", "-lm"]
         made = [task.object.with_suffix(".made").read_text() for task in compilations]
         stamp = hashlib.sha256("\0".join([*command, *made]).encode()).hexdigest()

@@ -4,8 +4,8 @@
 
 The wheel is built from the unpacked sdist, so a file that is missing in the sdist makes the build fail. Objects that
 `make build` compiled from the same sources are reused. auditwheel then determines on which systems the wheel runs (the
-tag manylinux_2_X means glibc 2.X or later). It adds no library: ps3c uses the libgomp that torch loads, so that both
-share one thread pool, and opens cuBLASLt at run time. The CUDA library is included if nvcc is found. PS3C_CUDA=1
+tag manylinux_2_X means glibc 2.X or later). It adds no library: ps3c needs only the C library, and opens cuBLASLt
+at run time. The CUDA library is included if nvcc is found. PS3C_CUDA=1
 requires it, PS3C_CUDA=0 leaves it out.
 """
 
@@ -19,7 +19,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-NOT_OURS = ("libgomp.so.1", "libcu*", "libnv*")  # libraries that the wheel must not contain
+NOT_OURS = ("libcu*", "libnv*")  # libraries that the wheel must not contain
 
 
 def call(*command, **environment) -> None:

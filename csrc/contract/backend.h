@@ -28,6 +28,7 @@ typedef struct ps3c_run {
     ps3c_context *context; /* for ps3c_fail */
     ps3c_dtype dtype;      /* of activations and weights: float32, float16, bfloat16 */
     int threads;           /* CPU */
+    void *team;            /* CPU: its threads, from begin() to end() */
     int32_t device_index;  /* CUDA */
     void *caller_context;  /* CUDA: context that was current before begin(); end() restores it */
     bool tf32;             /* CUDA: float32 products may round their factors to TF32 */
@@ -332,7 +333,8 @@ typedef struct ps3c_resize_rows_args {
 typedef struct ps3c_backend {
     const char *name;
     /* Optional. Called before and after the operations of a run, on the calling thread: begin() selects the run's
-     * device; end() restores the caller's. end() follows every begin() that returned OK. */
+     * device, or leases the threads; end() restores the caller's device, or gives the threads back. end() follows
+     * every begin() that returned OK. */
     ps3c_status (*begin)(ps3c_run *run);
     void (*end)(ps3c_run *run);
     /* Optional (0, NULL): the defaults of a plan for the number of tokens that run together and the bytes of
@@ -354,7 +356,7 @@ typedef struct ps3c_backend {
 
 /* ---- the interface to the CUDA library, which is loaded at run time ---------------------------------------------- */
 
-enum { PS3C_CUDA_ABI = 4 }; /* increased by every change of what engine and library share */
+enum { PS3C_CUDA_ABI = 5 }; /* increased by every change of what engine and library share */
 
 /* What the engine passes to the library. */
 typedef struct ps3c_cuda_host {

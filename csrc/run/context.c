@@ -1,5 +1,6 @@
 /* Contexts: error message, threads, instruction set and interruption of a call. */
 #include "context.h"
+#include "../contract/processors.h"
 #include "registry.h"
 
 #include <ctype.h>
@@ -7,9 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
+
+enum { MOST_THREADS = 1024 }; /* that PS3C_NUM_THREADS may request */
 
 ps3c_status ps3c_fail(ps3c_context *context, ps3c_status status, const char *format, ...)
 {
@@ -47,10 +47,28 @@ static const char *find_level(const char *name)
     return NULL;
 }
 
+/* The number of threads that the environment requests; 0: none, or an invalid one, which `invalid` names. */
+static int threads_from_environment(const char **invalid)
+{
+    const char *asked = getenv("PS3C_NUM_THREADS");
+    char *end;
+    *invalid = NULL;
+    if (!asked || !*asked)
+        return 0;
+    const long threads = strtol(asked, &end, 10);
+    if (isdigit((unsigned char)*asked) && !*end && threads >= 1 && threads <= MOST_THREADS)
+        return (int)threads;
+    *invalid = asked;
+    return 0;
+}
+
 ps3c_context *ps3c_context_create(void)
 {
     ps3c_context *context = calloc(1, sizeof *context);
-    const char *level = getenv("PS3C_CPU_LEVEL");
+    const char *level = getenv("PS3C_CPU_LEVEL"), *invalid;
+    threads_from_environment(&invalid);
+    if (context && invalid)
+        snprintf(context->invalid_threads, sizeof context->invalid_threads, "%s", invalid);
     if (context && level && *level) {
         context->level = find_level(level);
         if (!context->level)
@@ -93,8 +111,10 @@ const char *ps3c_context_message(const ps3c_context *context) { return context->
 ps3c_status ps3c_context_set_threads(ps3c_context *context, int threads)
 {
     if (threads < 0)
-        return ps3c_fail(context, PS3C_ERROR_VALUE, "threads: got %d, expected 0 (OpenMP's choice) or more", threads);
+        return ps3c_fail(context, PS3C_ERROR_VALUE, "threads: got %d, expected 0 (the default) or more", threads);
     context->threads = threads;
+    if (threads)
+        context->invalid_threads[0] = 0;
     return PS3C_OK;
 }
 
@@ -120,23 +140,22 @@ void ps3c_context_set_interrupt(ps3c_context *context, int (*interrupt)(void *da
     context->interrupt_data = data;
 }
 
+static int default_threads(void)
+{
+    const char *invalid;
+    const int asked = threads_from_environment(&invalid);
+    return asked ? asked : ps3c_processors();
+}
+
 int ps3c_threads_limit(void)
 {
-#ifdef _OPENMP
-    int procs = omp_get_num_procs(), asked = omp_get_max_threads();
-    return procs > asked ? procs : asked;
-#else
-    return 1;
-#endif
+    const int processors = ps3c_processors(), asked = default_threads();
+    return processors > asked ? processors : asked;
 }
 
 int ps3c_context_threads(const ps3c_context *context, int limit)
 {
-    int threads = context->threads;
-#ifdef _OPENMP
-    if (!threads)
-        threads = omp_get_max_threads();
-#endif
+    const int threads = context->threads ? context->threads : default_threads();
     return threads < 1 ? 1 : threads > limit ? limit : threads;
 }
 
@@ -148,6 +167,9 @@ ps3c_status ps3c_context_backend(ps3c_context *context, ps3c_device device, cons
                          ps3c_device_name(device.type));
     if (!source->levels)
         return source->find(context, device.index, NULL, backend);
+    if (context->invalid_threads[0])
+        return ps3c_fail(context, PS3C_ERROR_VALUE, "environment variable PS3C_NUM_THREADS: got '%s', expected 1 to %d",
+                         context->invalid_threads, MOST_THREADS);
     if (context->unknown_level[0])
         return unknown_level(context, "environment variable PS3C_CPU_LEVEL", context->unknown_level);
     return source->find(context, device.index, context->level, backend);

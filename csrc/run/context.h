@@ -6,10 +6,11 @@
 #include "../contract/error.h"
 
 struct ps3c_context {
-    char message[1024];     /* of the last error */
-    int threads;            /* 0: OpenMP's default */
-    const char *level;      /* static memory; NULL: the best */
-    char unknown_level[32]; /* value of PS3C_CPU_LEVEL if it names no available level, else "" */
+    char message[1024];       /* of the last error */
+    int threads;              /* 0: the default */
+    const char *level;        /* static memory; NULL: the best */
+    char unknown_level[32];   /* value of PS3C_CPU_LEVEL if it names no available level, else "" */
+    char invalid_threads[32]; /* value of PS3C_NUM_THREADS if it is no number of threads, else "" */
     int (*interrupt)(void *data);
     void *interrupt_data;
 };
@@ -21,7 +22,8 @@ struct ps3c_context {
 ps3c_status ps3c_context_workspace_limit(ps3c_context *context, const ps3c_backend *backend, int32_t device_index,
                                          size_t *limit);
 
-/* The most threads that a CPU run uses, whatever its context requests. Scratch is planned for this number. */
+/* The most threads that a CPU run uses, whatever its context requests: the processors (processors.h), or
+ * PS3C_NUM_THREADS if that is more. Scratch is planned for this number. */
 int ps3c_threads_limit(void);
 /* Number of threads of a run of this context: at least 1, at most limit. */
 int ps3c_context_threads(const ps3c_context *context, int limit);

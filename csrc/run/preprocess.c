@@ -130,7 +130,14 @@ static ps3c_status check_resize(ps3c_context *context, int64_t height, int64_t w
 static ps3c_status begin_run(ps3c_context *context, const ps3c_backend **backend, ps3c_run *run)
 {
     *run = (ps3c_run){.context = context, .threads = ps3c_context_threads(context, ps3c_threads_limit())};
-    return ps3c_context_backend(context, (ps3c_device){PS3C_CPU, 0}, backend);
+    PS3C_TRY(ps3c_context_backend(context, (ps3c_device){PS3C_CPU, 0}, backend));
+    return (*backend)->begin ? (*backend)->begin(run) : PS3C_OK;
+}
+
+static void end_run(const ps3c_backend *backend, ps3c_run *run)
+{
+    if (backend->end)
+        backend->end(run);
 }
 
 ps3c_status ps3c_image_resize_columns(ps3c_context *context, const uint8_t *pixels, int64_t height, int64_t width,
@@ -148,6 +155,7 @@ ps3c_status ps3c_image_resize_columns(ps3c_context *context, const uint8_t *pixe
         status = backend->resize_columns(&run, &args);
     }
     free_taps(&memory);
+    end_run(backend, &run);
     return status;
 }
 
@@ -167,5 +175,6 @@ ps3c_status ps3c_image_resize_rows(ps3c_context *context, const uint8_t *pixels,
         status = backend->resize_rows(&run, &args);
     }
     free_taps(&memory);
+    end_run(backend, &run);
     return status;
 }

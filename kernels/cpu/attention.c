@@ -13,16 +13,18 @@
 #include <math.h>
 
 #include "scratch.h"
+#include "threads.h"
 #include "tile.h"
 
 typedef struct attention_plan {
     const ps3c_attention_args *args;
     ps3c_dtype dtype;
-    bool wide;      /* keys, values and queries are converted to float32 */
-    bool native;    /* bfloat16 pairs */
-    int64_t panels; /* of a segment's queries */
-    int64_t block;  /* panels of keys per softmax step */
-    float scale;    /* log2(e) / sqrt(head_dim) */
+    ps3c_attention_scratch *scratch; /* one per thread */
+    bool wide;                       /* keys, values and queries are converted to float32 */
+    bool native;                     /* bfloat16 pairs */
+    int64_t panels;                  /* of a segment's queries */
+    int64_t block;                   /* panels of keys per softmax step */
+    float scale;                     /* log2(e) / sqrt(head_dim) */
 } attention_plan;
 
 /* One block of keys, for one strip of lanes. */
@@ -266,7 +268,7 @@ INLINE void store_output(ps3c_dtype dtype, int vectors, int64_t head_dim, const 
     }
 }
 
-static void task(const attention_plan *p, ps3c_attention_scratch *t, int64_t segment, int64_t head, int64_t panel)
+static void attend(const attention_plan *p, ps3c_attention_scratch *t, int64_t segment, int64_t head, int64_t panel)
 {
     const ps3c_attention_args *a = p->args;
     const int64_t tokens = a->query->tokens, head_dim = a->head_dim, first = panel * PS3C_PANEL;
@@ -307,9 +309,18 @@ static void task(const attention_plan *p, ps3c_attention_scratch *t, int64_t seg
 
 /* ---- operation --------------------------------------------------------------------------------------------- */
 
+/* Neighbouring tasks share a head's keys and values. */
+static void task(void *data, int64_t index, int thread)
+{
+    const attention_plan *p = data;
+    const int64_t head = index / p->panels;
+    attend(p, p->scratch + thread, head / p->args->heads, head % p->args->heads, index % p->panels);
+}
+
 ps3c_status PS3C_CPU(ps3c_attention)(const ps3c_run *run, const ps3c_attention_args *args)
 {
-    attention_plan p = {.args = args, .dtype = run->dtype, .panels = ps3c_panels(args->query->tokens)};
+    attention_plan p = {
+        .args = args, .dtype = run->dtype, .scratch = run->scratch, .panels = ps3c_panels(args->query->tokens)};
     if (args->head_dim > PS3C_ATTENTION_HEAD_DIM)
         return ps3c_attention_naive(run, args);
     p.native = PS3C_BF16_NATIVE && run->dtype == PS3C_BFLOAT16;
@@ -317,11 +328,6 @@ ps3c_status PS3C_CPU(ps3c_attention)(const ps3c_run *run, const ps3c_attention_a
     p.block = PS3C_ATTENTION_WIDE_ROWS / args->head_dim;
     p.block = p.block < PS3C_ATTENTION_PANELS ? p.block : PS3C_ATTENTION_PANELS;
     p.scale = 1.4426950408889634f / sqrtf((float)args->head_dim);
-    /* Neighbouring tasks share a head's keys and values. */
-#pragma omp parallel for collapse(3) schedule(dynamic) num_threads(run->threads)
-    for (int64_t segment = 0; segment < args->query->segments; segment++)
-        for (int64_t head = 0; head < args->heads; head++)
-            for (int64_t panel = 0; panel < p.panels; panel++)
-                task(&p, (ps3c_attention_scratch *)run->scratch + omp_get_thread_num(), segment, head, panel);
+    ps3c_parallel(run, args->query->segments * args->heads * p.panels, task, &p);
     return PS3C_OK;
 }

@@ -3,7 +3,7 @@
 #include <float.h>
 #include <math.h>
 
-#include "cpu.h"
+#include "threads.h"
 
 /* State of one query: the maximum score, the sum of exponentials, the weighted sum of values [head_dim]. */
 typedef struct {
@@ -46,13 +46,24 @@ static void attend(ps3c_dtype dtype, const ps3c_attention_args *a, int64_t segme
         ps3c_set(a->out, dtype, segment, token, head * a->head_dim + c, (float)(out[c] / s.sum));
 }
 
+typedef struct operation {
+    const ps3c_run *run;
+    const ps3c_attention_args *args;
+} operation;
+
+/* One query of one head. */
+static void task(void *data, int64_t index, int thread)
+{
+    const operation *o = data;
+    const ps3c_attention_args *args = o->args;
+    const int64_t tokens = args->query->tokens, count = args->query->segments * tokens, i = index % count;
+    attend(o->run->dtype, args, i / tokens, i % tokens, index / count,
+           (double *)o->run->scratch + thread * args->head_dim);
+}
+
 ps3c_status ps3c_attention_naive(const ps3c_run *run, const ps3c_attention_args *args)
 {
-    int64_t tokens = args->query->tokens, count = args->query->segments * tokens;
-#pragma omp parallel for collapse(2) schedule(dynamic) num_threads(run->threads)
-    for (int64_t head = 0; head < args->heads; head++)
-        for (int64_t i = 0; i < count; i++)
-            attend(run->dtype, args, i / tokens, i % tokens, head,
-                   (double *)run->scratch + omp_get_thread_num() * args->head_dim);
+    operation o = {run, args};
+    ps3c_parallel(run, args->heads * args->query->segments * args->query->tokens, task, &o);
     return PS3C_OK;
 }

@@ -4,6 +4,7 @@
 
 #include "block_scratch.h"
 #include "simd.h"
+#include "threads.h"
 #include "tokens.h"
 
 typedef struct pool {
@@ -94,24 +95,37 @@ INLINE void pool_head(ps3c_dtype dtype, const pool *p)
     weighted_values(dtype, p, softmax(p));
 }
 
-ps3c_status PS3C_CPU(ps3c_attention_pool)(const ps3c_run *run, const ps3c_attention_pool_args *args)
+typedef struct operation {
+    const ps3c_run *run;
+    const ps3c_attention_pool_args *args;
+} operation;
+
+static void pool_slot(void *data, int64_t slot, int thread)
 {
+    const operation *o = data;
+    const ps3c_run *run = o->run;
+    const ps3c_attention_pool_args *args = o->args;
     const int64_t count = args->keys_values->segments * args->heads;
     const int64_t floats = ps3c_attention_pool_floats(args->keys_values->tokens);
+    (void)thread;
+    for (int64_t i = count * slot / run->threads; i < count * (slot + 1) / run->threads; i++) {
+        const pool p = {args, i / args->heads, i % args->heads * args->head_dim, 1.0f / sqrtf((float)args->head_dim),
+                        (float *)run->scratch + slot * floats};
+        if (run->dtype == PS3C_FLOAT32)
+            pool_head(PS3C_FLOAT32, &p);
+        else if (run->dtype == PS3C_BFLOAT16)
+            pool_head(PS3C_BFLOAT16, &p);
+        else
+            pool_head(PS3C_FLOAT16, &p);
+    }
+}
+
+ps3c_status PS3C_CPU(ps3c_attention_pool)(const ps3c_run *run, const ps3c_attention_pool_args *args)
+{
     if (ps3c_is16(run->dtype) && args->head_dim % 2) /* a word would belong to two heads */
         return ps3c_attention_pool_naive(run, args);
     ps3c_activation_clear(args->out, run->dtype);
-#pragma omp parallel for schedule(static, 1) num_threads(run->threads)
-    for (int slot = 0; slot < run->threads; slot++)
-        for (int64_t i = count * slot / run->threads; i < count * (slot + 1) / run->threads; i++) {
-            const pool p = {args, i / args->heads, i % args->heads * args->head_dim,
-                            1.0f / sqrtf((float)args->head_dim), (float *)run->scratch + slot * floats};
-            if (run->dtype == PS3C_FLOAT32)
-                pool_head(PS3C_FLOAT32, &p);
-            else if (run->dtype == PS3C_BFLOAT16)
-                pool_head(PS3C_BFLOAT16, &p);
-            else
-                pool_head(PS3C_FLOAT16, &p);
-        }
+    operation o = {run, args};
+    ps3c_parallel(run, run->threads, pool_slot, &o);
     return PS3C_OK;
 }

@@ -4,6 +4,7 @@
 
 #include "block_scratch.h"
 #include "simd.h"
+#include "threads.h"
 #include "tokens.h"
 
 /* prompt / max(|prompt|, 1e-12) as float32; keeps NaN. */
@@ -43,32 +44,44 @@ INLINE vfloat cosines(ps3c_dtype dtype, const ps3c_word *words, int64_t channels
     return ((dot[0] + dot[1]) + (dot[2] + dot[3])) / norm;
 }
 
-ps3c_status PS3C_CPU(ps3c_cosine)(const ps3c_run *run, const ps3c_cosine_args *args)
+typedef struct operation {
+    const ps3c_run *run;
+    const ps3c_cosine_args *args;
+} operation;
+
+static void compute_slot(void *data, int64_t slot, int thread)
 {
+    const operation *o = data;
+    const ps3c_run *run = o->run;
+    const ps3c_cosine_args *args = o->args;
     const ps3c_activation *f = args->features;
     const int64_t panels = ps3c_panels(f->tokens), count = f->segments * panels;
     const int64_t floats = ps3c_cosine_floats(f->channels), bytes = ps3c_is16(run->dtype) ? 2 : 4;
-#pragma omp parallel for schedule(static, 1) num_threads(run->threads)
-    for (int slot = 0; slot < run->threads; slot++) {
-        float *prompt = (float *)run->scratch + slot * floats;
-        int64_t segment = -1;
-        for (int64_t i = count * slot / run->threads; i < count * (slot + 1) / run->threads; i++) {
-            int64_t first = i % panels * PS3C_PANEL;
-            int64_t tokens = f->tokens - first < PS3C_PANEL ? f->tokens - first : PS3C_PANEL;
-            const ps3c_word *words = ps3c_panel(f, run->dtype, i / panels, i % panels);
-            if (segment != i / panels) {
-                segment = i / panels;
-                normalized_prompt(run->dtype, (const char *)args->prompt + segment * args->prompt_stride * bytes,
-                                  f->channels, prompt);
-            }
-            for (int64_t t = 0; t < tokens; t += VECTOR) {
-                vfloat v = run->dtype == PS3C_FLOAT32    ? cosines(PS3C_FLOAT32, words + t, f->channels, prompt)
-                           : run->dtype == PS3C_BFLOAT16 ? cosines(PS3C_BFLOAT16, words + t, f->channels, prompt)
-                                                         : cosines(PS3C_FLOAT16, words + t, f->channels, prompt);
-                int64_t n = tokens - t < VECTOR ? tokens - t : VECTOR;
-                memcpy(args->logits + segment * f->tokens + first + t, &v, (size_t)n * sizeof(float));
-            }
+    float *prompt = (float *)run->scratch + slot * floats;
+    int64_t segment = -1;
+    (void)thread;
+    for (int64_t i = count * slot / run->threads; i < count * (slot + 1) / run->threads; i++) {
+        int64_t first = i % panels * PS3C_PANEL;
+        int64_t tokens = f->tokens - first < PS3C_PANEL ? f->tokens - first : PS3C_PANEL;
+        const ps3c_word *words = ps3c_panel(f, run->dtype, i / panels, i % panels);
+        if (segment != i / panels) {
+            segment = i / panels;
+            normalized_prompt(run->dtype, (const char *)args->prompt + segment * args->prompt_stride * bytes,
+                              f->channels, prompt);
+        }
+        for (int64_t t = 0; t < tokens; t += VECTOR) {
+            vfloat v = run->dtype == PS3C_FLOAT32    ? cosines(PS3C_FLOAT32, words + t, f->channels, prompt)
+                       : run->dtype == PS3C_BFLOAT16 ? cosines(PS3C_BFLOAT16, words + t, f->channels, prompt)
+                                                     : cosines(PS3C_FLOAT16, words + t, f->channels, prompt);
+            int64_t n = tokens - t < VECTOR ? tokens - t : VECTOR;
+            memcpy(args->logits + segment * f->tokens + first + t, &v, (size_t)n * sizeof(float));
         }
     }
+}
+
+ps3c_status PS3C_CPU(ps3c_cosine)(const ps3c_run *run, const ps3c_cosine_args *args)
+{
+    operation o = {run, args};
+    ps3c_parallel(run, run->threads, compute_slot, &o);
     return PS3C_OK;
 }

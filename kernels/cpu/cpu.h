@@ -23,13 +23,6 @@
 #include "../../csrc/contract/error.h"
 #include "levels.def"
 
-/* From omp.h, which not every clang installation has. */
-#ifdef _OPENMP
-int omp_get_thread_num(void);
-#else
-static inline int omp_get_thread_num(void) { return 0; }
-#endif
-
 enum { PS3C_PANEL = 48 }; /* tokens of a panel; a multiple of every vector length */
 
 typedef uint32_t __attribute__((may_alias)) ps3c_word;

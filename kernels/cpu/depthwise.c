@@ -4,6 +4,7 @@
  * buffer has the seven current input rows in float32, with three zeros at each border; tokens are in the lanes. */
 #include "block_scratch.h"
 #include "simd.h"
+#include "threads.h"
 #include "tokens.h"
 
 /* Copies the words of tokens [first, first + count); lane: the channel word's row in the segment's first panel. */
@@ -108,24 +109,36 @@ static void convolve_word(convolution *k, const ps3c_depthwise_args *args, int64
         convolve_map(PS3C_FLOAT16, k, in, out, panel_words);
 }
 
-ps3c_status PS3C_CPU(ps3c_depthwise)(const ps3c_run *run, const ps3c_depthwise_args *args)
+typedef struct operation {
+    const ps3c_run *run;
+    const ps3c_depthwise_args *args;
+} operation;
+
+static void convolve_slot(void *data, int64_t slot, int thread)
 {
+    const operation *o = data;
+    const ps3c_run *run = o->run;
+    const ps3c_depthwise_args *args = o->args;
     const int64_t words = ps3c_channel_words(run->dtype, args->x->channels), count = args->x->segments * words;
     const int64_t floats = ps3c_depthwise_floats(args->cols), stride = ps3c_round16(args->cols) + 2 * LEFT;
+    float *scratch = (float *)run->scratch + slot * floats;
+    convolution k = {.dtype = run->dtype, .rows = args->rows, .cols = args->cols, .stride = stride};
+    (void)thread;
+    memset(scratch, 0, (size_t)floats * sizeof(float)); /* borders */
+    k.ring[0] = scratch;
+    k.ring[1] = scratch + 7 * stride;
+    k.sum[0] = scratch + 14 * stride;
+    k.sum[1] = scratch + 15 * stride;
+    k.words = (ps3c_word *)(scratch + 16 * stride);
+    for (int64_t i = count * slot / run->threads; i < count * (slot + 1) / run->threads; i++)
+        convolve_word(&k, args, i / words, i % words);
+}
+
+ps3c_status PS3C_CPU(ps3c_depthwise)(const ps3c_run *run, const ps3c_depthwise_args *args)
+{
+    operation o = {run, args};
     if (args->cols > PS3C_DEPTHWISE_COLS)
         return ps3c_depthwise_naive(run, args);
-#pragma omp parallel for schedule(static, 1) num_threads(run->threads)
-    for (int slot = 0; slot < run->threads; slot++) {
-        float *scratch = (float *)run->scratch + slot * floats;
-        convolution k = {.dtype = run->dtype, .rows = args->rows, .cols = args->cols, .stride = stride};
-        memset(scratch, 0, (size_t)floats * sizeof(float)); /* borders */
-        k.ring[0] = scratch;
-        k.ring[1] = scratch + 7 * stride;
-        k.sum[0] = scratch + 14 * stride;
-        k.sum[1] = scratch + 15 * stride;
-        k.words = (ps3c_word *)(scratch + 16 * stride);
-        for (int64_t i = count * slot / run->threads; i < count * (slot + 1) / run->threads; i++)
-            convolve_word(&k, args, i / words, i % words);
-    }
+    ps3c_parallel(run, run->threads, convolve_slot, &o);
     return PS3C_OK;
 }

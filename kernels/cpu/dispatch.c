@@ -1,13 +1,15 @@
 /* The CPU backend's tables, one per level (levels.def), and the choice among them at run time. */
 #include "detect.h"
+#include "threads.h"
 
 /* Numbers of the levels, best first. */
 #define NUMBER(op, level, ...) LEVEL_##level,
 enum { PS3C_CPU_LEVELS(NUMBER, ) LEVELS };
 
-#define COMMON(op, level, ...)                                                                   \
-    [LEVEL_##level].name = #level, [LEVEL_##level].activation_bytes = ps3c_cpu_activation_bytes, \
-    [LEVEL_##level].scratch_bytes = ps3c_cpu_scratch_bytes,
+#define COMMON(op, level, ...)                                                                      \
+    [LEVEL_##level].name = #level, [LEVEL_##level].activation_bytes = ps3c_cpu_activation_bytes,    \
+    [LEVEL_##level].scratch_bytes = ps3c_cpu_scratch_bytes, [LEVEL_##level].begin = ps3c_cpu_begin, \
+    [LEVEL_##level].end = ps3c_cpu_end,
 #define FIELD(op_name, level, ...) [LEVEL_##level].op_name = ps3c_##op_name##_##level,
 #define FIELDS(op) PS3C_CPU_LEVELS(FIELD, op)
 static const ps3c_backend backends[LEVELS] = {PS3C_CPU_LEVELS(COMMON, ) PS3C_OPERATIONS(FIELDS)

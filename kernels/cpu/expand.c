@@ -1,5 +1,6 @@
 /* Low-resolution probabilities at the grid of one scale. */
 #include "ground_truth.h"
+#include "threads.h"
 
 /* 1 where gt > 0, the probability where gt <= 0, and 0 where gt is NaN. Computed by the reference's products, so that a
  * NaN probability stays NaN. */
@@ -34,16 +35,28 @@ static void nearest_range(int64_t in, int64_t out, int64_t i, int64_t *from, int
         ++*to;
 }
 
-/* Applies row gt_row of the ground truth, on the first high-res grid, to image b's map. Each cell of the row is resized
- * once, however many patches it covers. */
-static void apply_ground_truth(const ps3c_run *run, const ps3c_expand_args *args, int64_t b, int64_t gt_row, void *map)
+typedef struct image {
+    const ps3c_run *run;
+    const ps3c_expand_args *args;
+    int64_t b;
+    void *map; /* of image b */
+} image;
+
+/* Applies row gt_row of the ground truth, on the first high-res grid, to the image's map. Each cell of the row is
+ * resized once, however many patches it covers. */
+static void apply_ground_truth(void *data, int64_t gt_row, int thread)
 {
+    const image *o = data;
+    const ps3c_run *run = o->run;
+    const ps3c_expand_args *args = o->args;
+    void *map = o->map;
+    (void)thread;
     const int64_t rows = args->out->shape[1], cols = args->out->shape[2];
     int64_t y0, y1, x0, x1;
     nearest_range(args->gt_rows, rows, gt_row, &y0, &y1);
     for (int64_t gt_col = 0; y0 < y1 && gt_col < args->gt_cols; gt_col++) {
         nearest_range(args->gt_cols, cols, gt_col, &x0, &x1);
-        float gt = x0 < x1 ? ps3c_ground_truth(args->gt, b, args->gt_rows, args->gt_cols, gt_row, gt_col) : 0.0f;
+        float gt = x0 < x1 ? ps3c_ground_truth(args->gt, o->b, args->gt_rows, args->gt_cols, gt_row, gt_col) : 0.0f;
         for (int64_t y = y0; y < y1; y++)
             for (int64_t x = x0; x < x1; x++)
                 ps3c_store(run->dtype, map, y * cols + x,
@@ -64,9 +77,8 @@ ps3c_status ps3c_expand(const ps3c_run *run, const ps3c_expand_args *args)
                 ps3c_store(run->dtype, map, y * cols + x, probs[ps3c_nearest(args->in_cols, cols, x)]);
         }
         if (args->gt) {
-#pragma omp parallel for schedule(static) num_threads(run->threads)
-            for (int64_t i = 0; i < args->gt_rows; i++)
-                apply_ground_truth(run, args, b, i, map);
+            image o = {run, args, b, map};
+            ps3c_parallel_ranges(run, args->gt_rows, apply_ground_truth, &o);
         }
         if (args->smooth)
             smooth(run->dtype, map, rows, cols);

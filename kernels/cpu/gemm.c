@@ -12,6 +12,7 @@
  * slice by slice. Then the float32 tile is used.
  */
 #include "scratch.h"
+#include "threads.h"
 #include "tile.h"
 
 typedef struct gemm_plan {
@@ -200,7 +201,8 @@ static void panel_rows(const gemm_plan *p, int64_t index, int rows, tile_operand
 }
 
 /* Outputs [n0, n1) of panels [first, first + count), counted through all segments. */
-static void task(const gemm_plan *p, ps3c_gemm_scratch *scratch, int64_t n0, int64_t n1, int64_t first, int64_t count)
+static void multiply(const gemm_plan *p, ps3c_gemm_scratch *scratch, int64_t n0, int64_t n1, int64_t first,
+                     int64_t count)
 {
     const ps3c_gemm_args *g = p->args;
     bool split = p->slice < p->depth;
@@ -265,18 +267,28 @@ static gemm_plan plan_gemm(const ps3c_run *run, const ps3c_gemm_args *g)
     return p;
 }
 
+typedef struct operation {
+    gemm_plan plan;
+    ps3c_gemm_scratch *scratch; /* one per thread */
+    int64_t panels, groups;     /* of all segments */
+} operation;
+
+/* One block of outputs of one group of panels. */
+static void task(void *data, int64_t index, int thread)
+{
+    const operation *o = data;
+    const gemm_plan *p = &o->plan;
+    const int64_t n0 = index / o->groups * p->rows, n1 = n0 + p->rows < p->args->n ? n0 + p->rows : p->args->n;
+    const int64_t first = index % o->groups * p->group;
+    multiply(p, o->scratch + thread, n0, n1, first, o->panels - first < p->group ? o->panels - first : p->group);
+}
+
 ps3c_status PS3C_CPU(ps3c_gemm)(const ps3c_run *run, const ps3c_gemm_args *args)
 {
-    const gemm_plan p = plan_gemm(run, args);
-    int64_t panels = args->x->segments * p.panels, groups = (panels + p.group - 1) / p.group;
-    int64_t blocks = (args->n + p.rows - 1) / p.rows;
-#pragma omp parallel for collapse(2) schedule(dynamic) num_threads(run->threads)
-    for (int64_t i = 0; i < blocks; i++)
-        for (int64_t q = 0; q < groups; q++) {
-            ps3c_gemm_scratch *scratch = (ps3c_gemm_scratch *)run->scratch + omp_get_thread_num();
-            int64_t n0 = i * p.rows, n1 = n0 + p.rows < args->n ? n0 + p.rows : args->n;
-            int64_t first = q * p.group, count = panels - first < p.group ? panels - first : p.group;
-            task(&p, scratch, n0, n1, first, count);
-        }
+    operation o = {.plan = plan_gemm(run, args), .scratch = run->scratch};
+    const int64_t blocks = (args->n + o.plan.rows - 1) / o.plan.rows;
+    o.panels = args->x->segments * o.plan.panels;
+    o.groups = (o.panels + o.plan.group - 1) / o.plan.group;
+    ps3c_parallel(run, blocks * o.groups, task, &o);
     return PS3C_OK;
 }

@@ -2,6 +2,7 @@
  * The reference of gemm.c, so sums are float64. It computes 48 tokens x 8 outputs at a time, so that each value of x is
  * converted once for eight outputs. */
 #include "activate.h"
+#include "threads.h"
 
 enum { OUTPUTS = 8 };
 
@@ -35,15 +36,25 @@ static void multiply(ps3c_dtype dtype, const ps3c_gemm_args *g, int64_t segment,
     }
 }
 
+typedef struct operation {
+    const ps3c_run *run;
+    const ps3c_gemm_args *args;
+    int64_t panels, blocks; /* panels of a segment */
+} operation;
+
+/* One block of outputs of one panel. */
+static void task(void *data, int64_t index, int thread)
+{
+    const operation *o = data;
+    const int64_t i = index / o->blocks, n0 = index % o->blocks * OUTPUTS;
+    const int64_t count = o->args->n - n0 < OUTPUTS ? o->args->n - n0 : OUTPUTS;
+    (void)thread;
+    multiply(o->run->dtype, o->args, i / o->panels, i % o->panels * PS3C_PANEL, n0, (int)count);
+}
+
 ps3c_status ps3c_gemm_naive(const ps3c_run *run, const ps3c_gemm_args *args)
 {
-    int64_t panels = ps3c_panels(args->x->tokens), tasks = args->x->segments * panels;
-    int64_t blocks = (args->n + OUTPUTS - 1) / OUTPUTS;
-#pragma omp parallel for collapse(2) schedule(dynamic) num_threads(run->threads)
-    for (int64_t i = 0; i < tasks; i++)
-        for (int64_t b = 0; b < blocks; b++) {
-            int64_t n0 = b * OUTPUTS, count = args->n - n0 < OUTPUTS ? args->n - n0 : OUTPUTS;
-            multiply(run->dtype, args, i / panels, i % panels * PS3C_PANEL, n0, (int)count);
-        }
+    operation o = {run, args, ps3c_panels(args->x->tokens), (args->n + OUTPUTS - 1) / OUTPUTS};
+    ps3c_parallel(run, args->x->segments * o.panels * o.blocks, task, &o);
     return PS3C_OK;
 }

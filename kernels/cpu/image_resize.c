@@ -3,7 +3,7 @@
  * Arithmetic is in 32-bit integers of the compilers' vector types, which every level can compile. Columns: the four
  * bytes of a pixel are one vector, and a tap is one multiplication. Rows: 16 pixels at a time; then the bytes of one
  * channel become floats. The intermediate image has 4 bytes per pixel, so that both passes use plain loads. */
-#include "cpu.h"
+#include "threads.h"
 
 #ifdef __SSE4_1__
 #include <immintrin.h>
@@ -56,12 +56,16 @@ static void resize_row(const uint8_t *in, int64_t channels, const ps3c_taps *tap
     }
 }
 
+static void columns_of_row(void *data, int64_t y, int thread)
+{
+    const ps3c_resize_columns_args *args = *(const ps3c_resize_columns_args **)data;
+    (void)thread;
+    resize_row(args->pixels + y * args->row_bytes, args->channels, args->taps, args->out + y * args->taps->outputs * 4);
+}
+
 ps3c_status PS3C_CPU(ps3c_resize_columns)(const ps3c_run *run, const ps3c_resize_columns_args *args)
 {
-#pragma omp parallel for schedule(static) num_threads(run->threads)
-    for (int64_t y = 0; y < args->rows; y++)
-        resize_row(args->pixels + y * args->row_bytes, args->channels, args->taps,
-                   args->out + y * args->taps->outputs * 4);
+    ps3c_parallel_ranges(run, args->rows, columns_of_row, &args);
     return PS3C_OK;
 }
 
@@ -93,8 +97,10 @@ static inline void store_planes(const words16 *pixels, const float *mean, const 
     }
 }
 
-static void resize_to_row(const ps3c_resize_rows_args *args, int64_t y)
+static void resize_to_row(void *data, int64_t y, int thread)
 {
+    const ps3c_resize_rows_args *args = *(const ps3c_resize_rows_args **)data;
+    (void)thread;
     const ps3c_taps *taps = args->taps;
     const int64_t width = args->width, stride = width * 4;
     const uint8_t *rows = args->pixels + taps->firsts[y] * stride;
@@ -110,8 +116,6 @@ ps3c_status PS3C_CPU(ps3c_resize_rows)(const ps3c_run *run, const ps3c_resize_ro
 {
     if (args->width < PIXELS)
         return ps3c_resize_rows_naive(run, args);
-#pragma omp parallel for schedule(static) num_threads(run->threads)
-    for (int64_t y = 0; y < args->taps->outputs; y++)
-        resize_to_row(args, y);
+    ps3c_parallel_ranges(run, args->taps->outputs, resize_to_row, &args);
     return PS3C_OK;
 }

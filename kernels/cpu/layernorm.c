@@ -4,6 +4,7 @@
  * Tokens are in the lanes, so the sums of a token are in one lane and there is no horizontal step. There are three
  * passes over a panel, the last two from cache, on several vectors at once, so that the panel is read as one stream.
  */
+#include "threads.h"
 #include "tile.h"
 
 enum { SUMS = 4, ABREAST = PS3C_PANEL / VECTOR < 3 ? PS3C_PANEL / VECTOR : 3 };
@@ -135,23 +136,37 @@ NOINLINE static void normalize_panel(ps3c_dtype dtype, int vectors, const norm_p
     }
 }
 
+typedef struct operation {
+    const ps3c_run *run;
+    const ps3c_layernorm_args *args;
+    const float *weight, *bias;
+} operation;
+
+/* One panel. */
+static void task(void *data, int64_t index, int thread)
+{
+    const operation *o = data;
+    const ps3c_layernorm_args *args = o->args;
+    const ps3c_dtype dtype = o->run->dtype;
+    norm_panel p = {.args = args, .weight = o->weight, .bias = o->bias};
+    const int vectors = v_count(args->x->tokens - index % ps3c_panels(args->x->tokens) * PS3C_PANEL);
+    (void)thread;
+    p.x = ps3c_panel(args->x, dtype, 0, index);
+    p.y = ps3c_panel(args->y, dtype, 0, index);
+    for (int j = 0; j < vectors; j += ABREAST) {
+        normalize_panel(dtype, vectors - j, &p);
+        p.x += ABREAST * VECTOR;
+        p.y += ABREAST * VECTOR;
+    }
+}
+
 ps3c_status PS3C_CPU(ps3c_layernorm)(const ps3c_run *run, const ps3c_layernorm_args *args)
 {
-    int64_t channels = args->x->channels, panels = ps3c_panels(args->x->tokens);
+    const int64_t channels = args->x->channels;
     float *weight = run->scratch, *bias = weight + channels; /* read by all threads */
     ps3c_widen_array(run->dtype, args->weight, 0, channels, weight);
     ps3c_widen_array(run->dtype, args->bias, 0, channels, bias);
-#pragma omp parallel for schedule(dynamic) num_threads(run->threads)
-    for (int64_t i = 0; i < args->x->segments * panels; i++) {
-        norm_panel p = {.args = args, .weight = weight, .bias = bias};
-        int vectors = v_count(args->x->tokens - i % panels * PS3C_PANEL);
-        p.x = ps3c_panel(args->x, run->dtype, 0, i);
-        p.y = ps3c_panel(args->y, run->dtype, 0, i);
-        for (int j = 0; j < vectors; j += ABREAST) {
-            normalize_panel(run->dtype, vectors - j, &p);
-            p.x += ABREAST * VECTOR;
-            p.y += ABREAST * VECTOR;
-        }
-    }
+    operation o = {run, args, weight, bias};
+    ps3c_parallel(run, args->x->segments * ps3c_panels(args->x->tokens), task, &o);
     return PS3C_OK;
 }

@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "activate.h"
+#include "threads.h"
 
 static void normalize(ps3c_dtype dtype, const ps3c_layernorm_args *a, int64_t segment, int64_t token)
 {
@@ -26,11 +27,22 @@ static void normalize(ps3c_dtype dtype, const ps3c_layernorm_args *a, int64_t se
         ps3c_set(a->y, dtype, segment, token, channels, 0); /* the word's spare half */
 }
 
+typedef struct operation {
+    const ps3c_run *run;
+    const ps3c_layernorm_args *args;
+} operation;
+
+static void normalize_token(void *data, int64_t index, int thread)
+{
+    const operation *o = data;
+    const int64_t tokens = o->args->x->tokens;
+    (void)thread;
+    normalize(o->run->dtype, o->args, index / tokens, index % tokens);
+}
+
 ps3c_status ps3c_layernorm_naive(const ps3c_run *run, const ps3c_layernorm_args *args)
 {
-    int64_t tokens = args->x->tokens;
-#pragma omp parallel for schedule(static) num_threads(run->threads)
-    for (int64_t i = 0; i < args->x->segments * tokens; i++)
-        normalize(run->dtype, args, i / tokens, i % tokens);
+    operation o = {run, args};
+    ps3c_parallel_ranges(run, args->x->segments * args->x->tokens, normalize_token, &o);
     return PS3C_OK;
 }

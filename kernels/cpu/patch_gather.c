@@ -5,6 +5,7 @@
  * first() does not decrease, so four stored rows are enough at any ratio; source row r is in slot r mod 4. */
 #include "block.h"
 #include "resample.h"
+#include "threads.h"
 
 enum { MOST_PATCH = 64 }; /* larger patches use the plain version */
 
@@ -104,24 +105,35 @@ static void gather_token(gather *g, int64_t segment, int64_t token, float *value
     }
 }
 
+typedef struct operation {
+    const ps3c_run *run;
+    const ps3c_patch_gather_args *args;
+} operation;
+
+static void gather_slot(void *data, int64_t slot, int thread)
+{
+    const operation *o = data;
+    const ps3c_run *run = o->run;
+    const ps3c_activation *out = o->args->out;
+    const int64_t blocks = ps3c_blocks(out), floats = ps3c_block_floats(out->channels);
+    gather g = {.args = o->args, .dtype = run->dtype, .patch = o->args->patch};
+    float *values = (float *)run->scratch + slot * floats;
+    (void)thread;
+    for (int64_t i = blocks * slot / run->threads; i < blocks * (slot + 1) / run->threads; i++) {
+        ps3c_block block = ps3c_block_at(out, run->dtype, i);
+        if (block.count < PS3C_BLOCK)
+            memset(values, 0, (size_t)floats * sizeof(float));
+        for (int64_t t = 0; t < block.count; t++)
+            gather_token(&g, block.segment, block.token + t, values + t);
+        ps3c_block_write(run->dtype, &block, out->channels, values);
+    }
+}
+
 ps3c_status PS3C_CPU(ps3c_patch_gather)(const ps3c_run *run, const ps3c_patch_gather_args *args)
 {
-    const ps3c_activation *out = args->out;
-    const int64_t blocks = ps3c_blocks(out), floats = ps3c_block_floats(out->channels);
+    operation o = {run, args};
     if (args->patch > MOST_PATCH)
         return ps3c_patch_gather_naive(run, args);
-#pragma omp parallel for schedule(static, 1) num_threads(run->threads)
-    for (int slot = 0; slot < run->threads; slot++) {
-        gather g = {.args = args, .dtype = run->dtype, .patch = args->patch};
-        float *values = (float *)run->scratch + slot * floats;
-        for (int64_t i = blocks * slot / run->threads; i < blocks * (slot + 1) / run->threads; i++) {
-            ps3c_block block = ps3c_block_at(out, run->dtype, i);
-            if (block.count < PS3C_BLOCK)
-                memset(values, 0, (size_t)floats * sizeof(float));
-            for (int64_t t = 0; t < block.count; t++)
-                gather_token(&g, block.segment, block.token + t, values + t);
-            ps3c_block_write(run->dtype, &block, out->channels, values);
-        }
-    }
+    ps3c_parallel(run, run->threads, gather_slot, &o);
     return PS3C_OK;
 }

@@ -4,6 +4,7 @@
  * weighted sums of the table rows of one grid row each (lines), then the weighted sum of the lines. */
 #include "block.h"
 #include "resample.h"
+#include "threads.h"
 
 /* sum (+)= weight * table row. */
 INLINE void v_weigh(ps3c_dtype dtype, const void *table, int64_t row, int64_t channels, float weight, bool first,
@@ -81,26 +82,38 @@ static void add_token(const ps3c_position_add_args *args, ps3c_dtype dtype, cons
     }
 }
 
-ps3c_status PS3C_CPU(ps3c_position_add)(const ps3c_run *run, const ps3c_position_add_args *args)
+typedef struct operation {
+    const ps3c_run *run;
+    const ps3c_position_add_args *args;
+} operation;
+
+static void add_slot(void *data, int64_t slot, int thread)
 {
+    const operation *o = data;
+    const ps3c_run *run = o->run;
+    const ps3c_position_add_args *args = o->args;
     const ps3c_activation *x = args->x;
     const int64_t blocks = ps3c_blocks(x), floats = ps3c_position_add_floats(x->channels);
     const int64_t row_floats = ps3c_round16(x->channels);
-#pragma omp parallel for schedule(static, 1) num_threads(run->threads)
-    for (int slot = 0; slot < run->threads; slot++) {
-        float *values = (float *)run->scratch + slot * floats, *row = values + ps3c_block_floats(x->channels);
-        for (int64_t i = blocks * slot / run->threads; i < blocks * (slot + 1) / run->threads; i++) {
-            ps3c_block block = ps3c_block_at(x, run->dtype, i);
-            if (block.count == 0)
-                continue;
-            ps3c_block_read(run->dtype, &block, x->channels, values);
-            for (int64_t t = 0; t < block.count; t++) {
-                ps3c_patch at = ps3c_locate(args->scales, args->num_scales, args->positions, x->tokens, block.segment,
-                                            block.token + t);
-                add_token(args, run->dtype, &at, values + t, row, row + row_floats, row + 2 * row_floats);
-            }
-            ps3c_block_write(run->dtype, &block, x->channels, values);
+    float *values = (float *)run->scratch + slot * floats, *row = values + ps3c_block_floats(x->channels);
+    (void)thread;
+    for (int64_t i = blocks * slot / run->threads; i < blocks * (slot + 1) / run->threads; i++) {
+        ps3c_block block = ps3c_block_at(x, run->dtype, i);
+        if (block.count == 0)
+            continue;
+        ps3c_block_read(run->dtype, &block, x->channels, values);
+        for (int64_t t = 0; t < block.count; t++) {
+            ps3c_patch at =
+                ps3c_locate(args->scales, args->num_scales, args->positions, x->tokens, block.segment, block.token + t);
+            add_token(args, run->dtype, &at, values + t, row, row + row_floats, row + 2 * row_floats);
         }
+        ps3c_block_write(run->dtype, &block, x->channels, values);
     }
+}
+
+ps3c_status PS3C_CPU(ps3c_position_add)(const ps3c_run *run, const ps3c_position_add_args *args)
+{
+    operation o = {run, args};
+    ps3c_parallel(run, run->threads, add_slot, &o);
     return PS3C_OK;
 }

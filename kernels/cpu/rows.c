@@ -3,6 +3,7 @@
  * Both sides are 32-bit words, so this is a transposition of words for every dtype. It transposes 16 words of each
  * token of a panel at a time: 3 KB, which stay in the L1 cache; rows are read and written in whole cache lines. */
 #include "simd.h"
+#include "threads.h"
 #include "tokens.h"
 
 enum { STRIP = 16 }; /* words: a cache line */
@@ -48,54 +49,79 @@ static int64_t strips(const ps3c_activation *a, ps3c_dtype dtype)
     return a->segments * ps3c_panels(a->tokens) * ((ps3c_channel_words(dtype, a->channels) + STRIP - 1) / STRIP);
 }
 
+typedef struct operation {
+    const ps3c_run *run;
+    const void *args;
+} operation;
+
+static void write_rows(void *data, int64_t index, int thread)
+{
+    const operation *o = data;
+    const ps3c_to_rows_args *args = o->args;
+    const ps3c_activation *x = args->x;
+    const int64_t bytes = ps3c_is16(o->run->dtype) ? 2 : 4;
+    const strip s = strip_at(x, o->run->dtype, index);
+    char *out = (char *)args->out + s.segment % args->batch * args->batch_stride * bytes + s.word * 4;
+    (void)thread;
+    for (int64_t t = 0; t < s.tokens; t++) {
+        int64_t row = args->row_of ? args->row_of[s.segment * x->tokens + s.first + t] : s.first + t;
+        char *to = out + (args->first_row + row) * args->row_stride * bytes;
+        if (s.bytes == STRIP * 4)
+            strip_to_row(s.lane + t, STRIP, to, STRIP * 4);
+        else
+            strip_to_row(s.lane + t, s.words, to, s.bytes);
+    }
+}
+
 ps3c_status PS3C_CPU(ps3c_to_rows)(const ps3c_run *run, const ps3c_to_rows_args *args)
 {
-    const ps3c_activation *x = args->x;
-    const int64_t bytes = ps3c_is16(run->dtype) ? 2 : 4, count = strips(x, run->dtype);
-#pragma omp parallel for schedule(static) num_threads(run->threads)
-    for (int64_t i = 0; i < count; i++) {
-        strip s = strip_at(x, run->dtype, i);
-        char *out = (char *)args->out + s.segment % args->batch * args->batch_stride * bytes + s.word * 4;
-        for (int64_t t = 0; t < s.tokens; t++) {
-            int64_t row = args->row_of ? args->row_of[s.segment * x->tokens + s.first + t] : s.first + t;
-            char *to = out + (args->first_row + row) * args->row_stride * bytes;
-            if (s.bytes == STRIP * 4)
-                strip_to_row(s.lane + t, STRIP, to, STRIP * 4);
-            else
-                strip_to_row(s.lane + t, s.words, to, s.bytes);
-        }
-    }
+    operation o = {run, args};
+    ps3c_parallel_ranges(run, strips(args->x, run->dtype), write_rows, &o);
     return PS3C_OK;
+}
+
+static void read_rows(void *data, int64_t index, int thread)
+{
+    const operation *o = data;
+    const ps3c_from_rows_args *args = o->args;
+    const ps3c_activation *out = args->out;
+    const int64_t row_bytes = out->channels * (ps3c_is16(o->run->dtype) ? 2 : 4);
+    const strip s = strip_at(out, o->run->dtype, index);
+    const char *row = (const char *)args->rows + (s.segment * out->tokens + s.first) * row_bytes + s.word * 4;
+    (void)thread;
+    for (int64_t t = 0; t < s.tokens; t++, row += row_bytes)
+        strip_from_row(s.lane + t, s.words, row, s.bytes);
 }
 
 ps3c_status PS3C_CPU(ps3c_from_rows)(const ps3c_run *run, const ps3c_from_rows_args *args)
 {
-    const ps3c_activation *out = args->out;
-    const int64_t row_bytes = out->channels * (ps3c_is16(run->dtype) ? 2 : 4), count = strips(out, run->dtype);
-#pragma omp parallel for schedule(static) num_threads(run->threads)
-    for (int64_t i = 0; i < count; i++) {
-        strip s = strip_at(out, run->dtype, i);
-        const char *row = (const char *)args->rows + (s.segment * out->tokens + s.first) * row_bytes + s.word * 4;
-        for (int64_t t = 0; t < s.tokens; t++, row += row_bytes)
-            strip_from_row(s.lane + t, s.words, row, s.bytes);
-    }
+    operation o = {run, args};
+    ps3c_parallel_ranges(run, strips(args->out, run->dtype), read_rows, &o);
     return PS3C_OK;
 }
 
 /* x's words of a panel are also contiguous in y. */
+static void copy_panel(void *data, int64_t index, int thread)
+{
+    const operation *o = data;
+    const ps3c_dtype dtype = o->run->dtype;
+    const ps3c_copy_channels_args *args = o->args;
+    const ps3c_activation *x = args->x;
+    const int64_t panels = ps3c_panels(x->tokens);
+    const size_t bytes = (size_t)ps3c_panel_words(dtype, x->channels) * sizeof(ps3c_word);
+    ps3c_word *to =
+        ps3c_panel(args->y, dtype, index / panels, index % panels) + ps3c_channel_words(dtype, args->at) * PS3C_PANEL;
+    (void)thread;
+    memcpy(to, ps3c_panel(x, dtype, index / panels, index % panels), bytes);
+}
+
 ps3c_status PS3C_CPU(ps3c_copy_channels)(const ps3c_run *run, const ps3c_copy_channels_args *args)
 {
     const ps3c_activation *x = args->x, *y = args->y;
-    const int64_t panels = ps3c_panels(x->tokens), count = x->segments * panels;
-    const size_t bytes = (size_t)ps3c_panel_words(run->dtype, x->channels) * sizeof(ps3c_word);
+    operation o = {run, args};
     if (ps3c_is16(run->dtype) && x->channels % 2 &&
         args->at + x->channels < y->channels) /* the last word is shared with another channel of y */
         return ps3c_copy_channels_naive(run, args);
-#pragma omp parallel for schedule(static) num_threads(run->threads)
-    for (int64_t i = 0; i < count; i++) {
-        ps3c_word *to =
-            ps3c_panel(y, run->dtype, i / panels, i % panels) + ps3c_channel_words(run->dtype, args->at) * PS3C_PANEL;
-        memcpy(to, ps3c_panel(x, run->dtype, i / panels, i % panels), bytes);
-    }
+    ps3c_parallel_ranges(run, x->segments * ps3c_panels(x->tokens), copy_panel, &o);
     return PS3C_OK;
 }

@@ -1,5 +1,5 @@
-/* Scratch of each thread of GEMM and attention, large enough for every level and shape. A thread uses entry
- * omp_get_thread_num() of run->threads. Sizes are multiples of 64 bytes. */
+/* Scratch of each thread of GEMM and attention, large enough for every level and shape. A task uses the entry of its
+ * thread (threads.h). Sizes are multiples of 64 bytes. */
 #ifndef PS3C_CPU_SCRATCH_H
 #define PS3C_CPU_SCRATCH_H
 

@@ -1,7 +1,4 @@
-"""ps3c._core, imported here and nowhere else: the engine's models, plans and functions. Needs no torch.
-
-A process that uses torch imports torch first, so that both use torch's OpenMP runtime: .tensors does.
-"""
+"""ps3c._core, imported here and nowhere else: the engine's models, plans and functions. Needs no torch."""
 
 import importlib
 import os

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "../../kernels/cpu/detect.h"
+#include "../../kernels/cpu/threads.h"
 
 #define COUNT(array) ((int)(sizeof(array) / sizeof *(array)))
 
@@ -180,13 +181,20 @@ static inline bool level_available(int level)
     return (const bool[]){PS3C_CPU_LEVELS(LEVEL_HAS, )}[level];
 }
 
-/* A run with scratch of exactly the planned size. */
+/* A run with its threads and scratch of exactly the planned size. */
 static inline ps3c_run make_run(ps3c_dtype dtype, int threads, int64_t tokens, int64_t channels, guarded *scratch)
 {
     size_t bytes = ps3c_cpu_scratch_bytes(dtype, threads, tokens, channels, 0);
     *scratch = guarded_make(bytes, 0);
     memset(scratch->data, 0xff, bytes); /* NaN: scratch must be written before it is read */
-    return (ps3c_run){.dtype = dtype, .threads = threads, .scratch = scratch->data, .scratch_bytes = bytes};
+    ps3c_run run = {.dtype = dtype, .threads = threads, .scratch = scratch->data, .scratch_bytes = bytes};
+    ps3c_cpu_begin(&run);
+    return run;
+}
+static inline void end_run(ps3c_run *run, guarded *scratch)
+{
+    ps3c_cpu_end(run);
+    guarded_free(scratch);
 }
 
 #endif

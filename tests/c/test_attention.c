@@ -97,7 +97,7 @@ static void run_level(problem *p, int level, int threads)
     ps3c_run run = make_run(p->dtype, threads, p->own.segments * p->own.tokens, p->own.channels, &scratch);
     functions[level](&run, &p->args);
     CHECK(guarded_intact(&scratch), "%s: scratch overrun", level_names[level]);
-    guarded_free(&scratch);
+    end_run(&run, &scratch);
 }
 
 static void check_problem(problem *p)

@@ -18,7 +18,8 @@ enum {
     PATCH = 4,
     LOW = 16,
     LOOK = 20,
-    OUT = 2
+    OUT = 2,
+    THREADS = 2
 };
 
 #define FIELD(op) int64_t op;
@@ -76,6 +77,8 @@ static ps3c_status find_backend(ps3c_context *context, int32_t device_index, con
     static ps3c_backend backend = {.name = "counting",
                                    .activation_bytes = ps3c_cpu_activation_bytes,
                                    .scratch_bytes = ps3c_cpu_scratch_bytes,
+                                   .begin = ps3c_cpu_begin,
+                                   .end = ps3c_cpu_end,
                                    OPERATIONS(COUNTED)};
     (void)context, (void)device_index, (void)level;
     backend.gemm = counted_gemm;
@@ -98,6 +101,8 @@ void *__real_malloc(size_t bytes);
 void *__real_calloc(size_t count, size_t bytes);
 void *__wrap_malloc(size_t bytes);
 void *__wrap_calloc(size_t count, size_t bytes);
+void *__real_aligned_alloc(size_t alignment, size_t bytes);
+void *__wrap_aligned_alloc(size_t alignment, size_t bytes);
 void *__wrap_malloc(size_t bytes)
 {
     allocations++;
@@ -107,6 +112,11 @@ void *__wrap_calloc(size_t count, size_t bytes)
 {
     allocations++;
     return __real_calloc(count, bytes);
+}
+void *__wrap_aligned_alloc(size_t alignment, size_t bytes)
+{
+    allocations++;
+    return __real_aligned_alloc(alignment, bytes);
 }
 
 /* ---- a pass ------------------------------------------------------------------------------------------------------ */
@@ -155,6 +165,8 @@ static ps3c_tensor random_tensor(int ndim, const int64_t *shape)
 static bool run(int64_t batch, int64_t looks)
 {
     ps3c_context *context = ps3c_context_create();
+    if (context)
+        ps3c_context_set_threads(context, THREADS);
     const ps3c_vision_request request = {.batch = batch,
                                          .height = 40,
                                          .width = 40,
@@ -284,6 +296,11 @@ static void test_more_looks(void)
 
 int main(void)
 {
+    /* The process's first team of threads is allocated here. The runs below lease it and give it back. */
+    ps3c_run first = {.threads = THREADS};
+    ps3c_cpu_begin(&first);
+    CHECK(first.team && allocations == 1, "the first team took %ld allocations", allocations);
+    ps3c_cpu_end(&first);
     ps3c_register_backend(PS3C_CPU, &counting);
     test_two_looks();
     test_batch();

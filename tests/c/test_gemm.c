@@ -130,7 +130,7 @@ static void check_problem(problem *p, int64_t step)
             CHECK(ps3c_load(p->dtype, p->y.data, place(&p->y, p->dtype, 0, 0, p->y.channels, false)) == 0,
                   "%s: spare half word not zero", level_names[level]);
         CHECK(guarded_intact(&p->scratch), "%s: scratch overrun", level_names[level]);
-        guarded_free(&p->scratch);
+        end_run(&run, &p->scratch);
     }
     free(want);
     free(allowed);
@@ -175,7 +175,7 @@ static void check_independence(ps3c_dtype dtype, int level)
                           (long)s, threads);
                 }
         guarded_free(&together);
-        guarded_free(&p.scratch);
+        end_run(&run, &p.scratch);
     }
     free_problem(&p);
 }

@@ -57,7 +57,7 @@ static void check(ps3c_dtype dtype, int64_t segments, int64_t tokens, int64_t ch
                 CHECK(get(&y, dtype, s, t, channels, false) == 0, "%s: spare half word not zero", level_names[level]);
         }
         CHECK(guarded_intact(&scratch) && guarded_intact(&x_memory) && guarded_intact(&y_memory), "guards");
-        guarded_free(&scratch);
+        end_run(&run, &scratch);
     }
     guarded_free(&x_memory), guarded_free(&y_memory), guarded_free(&before);
     guarded_free(&weight), guarded_free(&bias);

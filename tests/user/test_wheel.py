@@ -22,7 +22,7 @@ from conftest import ROOT, photograph
 HERE = "Pläne & Bilder 写真"  # in the path of all that is installed and run
 PACKAGE_FILES = ("ps3c/**/*.py", "ps3/*.py", "ps3c/_core.pyi", "ps3c/py.typed")
 METADATA = ["METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE", "top_level.txt"]
-NEEDED = re.compile(r"lib(c|m|dl|pthread|rt|gomp)\.so\.\d+|ld-linux-x86-64\.so\.2")
+NEEDED = re.compile(r"lib(c|m|dl|pthread|rt)\.so\.\d+|ld-linux-x86-64\.so\.2")
 
 pytestmark = pytest.mark.skipif(not (ROOT / "setup.py").exists(), reason="the sources are not beside the tests")
 
@@ -127,7 +127,6 @@ def test_module_asks_for_no_library_of_this_machine(module):
     lines = run(["readelf", "--dynamic", "--wide", module]).splitlines()
     assert not [line for line in lines if "RPATH" in line or "RUNPATH" in line]
     needed = [re.search(r"\[(.*)\]", line).group(1) for line in lines if "(NEEDED)" in line]
-    assert "libgomp.so.1" in needed
     assert not [name for name in needed if not NEEDED.fullmatch(name)]
 
 
@@ -209,8 +208,8 @@ def test_quick_start_of_the_readme(environment, desk):
     report = json.loads(run([environment / "bin" / "python", "quick start.py"], cwd=desk).splitlines()[-1])
     assert all(str(environment) in file for file in report["files"])
     assert report["shape"] == [1, 16 + 2 * 80, 64] and report["maps"] == 3
-    # One pool of threads: torch's OpenMP library is ours too.
-    assert len(report["libgomp"]) == 1 and "/torch/" in report["libgomp"][0]
+    # No OpenMP library but torch's.
+    assert all("/torch" in file for file in report["libgomp"])
 
 
 def test_command(environment, desk):

@@ -75,6 +75,7 @@ int ps3c_operation_begin(ps3c_operation *operation, const ps3c_operation_options
         status = ps3c_context_backend(run->context, device, &operation->backend);
     if (status == PS3C_OK)
         status = ps3c_shared_memory_find(run->context, device.type, &operation->memory);
+    run->threads = ps3c_context_threads(run->context, ps3c_threads_limit());
     if (status == PS3C_OK && operation->backend->begin) {
         status = operation->backend->begin(run);
         operation->begun = status == PS3C_OK;
@@ -85,7 +86,6 @@ int ps3c_operation_begin(ps3c_operation *operation, const ps3c_operation_options
     }
     operation->layout = ps3c_layout_of(device.type);
     operation->device = device.type;
-    run->threads = ps3c_context_threads(run->context, ps3c_threads_limit());
     return 0;
 }
 

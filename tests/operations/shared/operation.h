@@ -31,7 +31,7 @@ typedef struct ps3c_operation_block {
 typedef struct ps3c_operation_options {
     const char *dtype; /* "float32", "float16", "bfloat16" */
     const char *level; /* one of cpu_levels(), "cuda", or NULL: the CPU's best */
-    int threads;       /* 0: OpenMP's default */
+    int threads;       /* 0: the default */
 } ps3c_operation_options;
 
 #define PS3C_OPTIONS_INIT  \
