@@ -133,8 +133,9 @@ ALLOCATION = re.compile(r"\b(malloc|calloc|realloc|aligned_alloc|posix_memalign|
 
 @pytest.mark.parametrize("path", [p for p in C if room(p) == "kernels/cpu"], ids=name_of)
 def test_kernels_do_not_allocate(path):
-    found = ALLOCATION.search(without_strings(path))
-    assert not found, found.group()
+    found = ALLOCATION.findall(without_strings(path))
+    # The pool allocates a team of threads in begin(), before the operations of a run (tests/c/test_counts.c).
+    assert found == (["aligned_alloc"] if path.name == "threads.c" else [])
 
 
 GLOBALS = re.compile(
@@ -142,6 +143,10 @@ GLOBALS = re.compile(
     r"[a-z_][\w ]*[\w*] \**\w+(?:\[[^\]]*\])*\s*(?:=[^=].*|;)$",
     re.MULTILINE,
 )
+
+
+# The process's idle threads, and the lock that guards them.
+POOL = ["static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;", "static team *free_teams;"]
 
 
 def top_level(path):
@@ -162,7 +167,7 @@ def top_level(path):
 def test_no_mutable_globals(path):
     code = re.sub(r"^\s*#.*$", "", top_level(path), flags=re.MULTILINE)
     found = [line for line in GLOBALS.findall(code) if "(" not in line]
-    assert not found, found
+    assert found == (POOL if path.name == "threads.c" else [])
 
 
 def test_the_global_rule_can_fail(tmp_path):
