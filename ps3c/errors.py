@@ -37,6 +37,10 @@ class ImageError(ValueError):
         return type(self), (self.name, self.reason)
 
 
+class UnreadableImageError(ImageError, OSError):
+    """Pixels that cannot be decoded. Also an OSError, as which Pillow and ps3-torch report them."""
+
+
 class MissingExtraError(ImportError):
     """An optional package is not installed. The message names the package and the command that installs it."""
 

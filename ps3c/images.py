@@ -1,21 +1,45 @@
-"""Opens images from files, PIL images and arrays as upright 8-bit RGB images."""
+"""Opens images from files, bytes, PIL images and arrays as upright 8-bit RGB images."""
 
+import base64
+import binascii
+import io
 import os
+import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Union
+from typing import IO, Any, Union
+from urllib.parse import unquote_to_bytes
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from .errors import ImageError
+from .errors import ImageError, UnreadableImageError
 
-ImageSource = Union[str, "os.PathLike[str]", Image.Image, np.ndarray]
+ImageSource = Union[str, "os.PathLike[str]", Image.Image, np.ndarray, bytes, IO[bytes], Mapping[str, Any]]
 
 THUMBNAIL = 768  # longest side in pixels
 
+# Suffixes of image files that Pillow alone does not open, or of which it opens at most a preview.
+RAW_SUFFIXES = (".arw", ".cr2", ".cr3", ".dng", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".srw")
+FOREIGN_SUFFIXES = (".heic", ".heics", ".heif", ".hif", ".jxl", *RAW_SUFFIXES)
+
+_LONGEST_PATH = 4096  # characters; the limit of Linux
+_MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+")
+_BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]+=*\s*")
+_BYTES = (bytes, bytearray, memoryview)
+
+_URL_SAFE = str.maketrans("-_", "+/")
+HALF_LEVEL = 0.5 / 255
+
 _pillow = threading.RLock()  # protects the global variable Image.MAX_IMAGE_PIXELS
+
+
+def is_image_source(value: Any) -> bool:
+    """True if open_image takes `value` as one image, whether or not the image can be read."""
+    if isinstance(value, Mapping):
+        return "bytes" in value or "path" in value
+    return isinstance(value, (str, os.PathLike, Image.Image, np.ndarray, *_BYTES)) or _is_file(value)
 
 
 def open_image(source: ImageSource, *, max_pixels: int | None = None, name: str = "image") -> tuple[Image.Image, str]:
@@ -26,7 +50,9 @@ def open_image(source: ImageSource, *, max_pixels: int | None = None, name: str 
     .convert("RGB") does.
 
     Args:
-        source: a path, a PIL image, or an array (H, W) or (H, W, 3 or 4) of uint8, uint16, or floats from 0 to 1.
+        source: a path; a PIL image; an array (H, W) or (H, W, 3 or 4) of uint8, uint16, or floats from 0 to 1; the
+            bytes of an image file, as bytes, as a binary file object, as a data: URL or in base64; or a row of a
+            Hugging Face dataset, {"bytes": ..., "path": ...}.
         max_pixels: the largest accepted number of pixels. None: PIL.Image.MAX_IMAGE_PIXELS, Pillow's protection
             against files that decompress to very large images.
         name: the name of a source that has none.
@@ -37,17 +63,34 @@ def open_image(source: ImageSource, *, max_pixels: int | None = None, name: str 
     Raises:
         ImageError: the image cannot be read, or has too many pixels. TypeError: source has another type.
     """
+    image, name = open_upright(source, max_pixels=max_pixels, name=name)
+    try:
+        return to_rgb(image), name
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ImageError(name, _cannot("read", error)) from error
+
+
+def open_upright(source: ImageSource, *, max_pixels: int | None = None, name: str = "image") -> tuple[Image.Image, str]:
+    """Like open_image, but the image keeps its mode, unless that has more than 8 bits."""
     most = Image.MAX_IMAGE_PIXELS if max_pixels is None else max_pixels
+    if isinstance(source, Mapping):
+        source, name = _row(source, name)
     if isinstance(source, np.ndarray):
         _check_pixel_count(source.shape[1] if source.ndim > 1 else 0, source.shape[0] if source.ndim else 0, name, most)
         return _from_array(source, name), name
     if isinstance(source, Image.Image):
         name = str(getattr(source, "filename", "") or name)
-        return _as_rgb(source, name, most), name
+        return _loaded(source, name, most), name
+    if isinstance(source, str):
+        source, name = _path_or_bytes(source, name)
     if isinstance(source, (str, os.PathLike)):
         name = os.fsdecode(source)
-        return _read(name, most), name
-    raise TypeError(f"image: got {type(source).__name__}, expected a path, a PIL image or a NumPy array")
+        return _read(name, name, most), name
+    if not isinstance(source, _BYTES):
+        source, name = _content(source, name)
+    return _read(io.BytesIO(source), name, most), name
 
 
 def thumbnail(image: Image.Image) -> Image.Image:
@@ -57,23 +100,191 @@ def thumbnail(image: Image.Image) -> Image.Image:
     return small
 
 
-def _read(name: str, most: int | None) -> Image.Image:
-    if not os.path.exists(name):
-        raise ImageError(name, "the file does not exist")
-    if os.path.isdir(name):
-        raise ImageError(name, "got a folder, expected an image file")
+def to_rgb(image: Image.Image) -> Image.Image:
+    """image.convert("RGB"), always a copy. A palette's transparency is dropped without Pillow's warning about it."""
+    if image.mode == "P" and isinstance(image.info.get("transparency"), bytes):
+        image = image.copy()
+        del image.info["transparency"]
+    return image.convert("RGB")
+
+
+def to_8_bits(image: Image.Image, name: str) -> Image.Image:
+    """A 16-bit grey image, scaled to 8 bits; other images as they are. ImageError: values of more than 16 bits."""
+    if not image.mode.startswith(("I", "F")):
+        return image
+    return _from_array(_wide_grey(np.asarray(image), name), name)
+
+
+def without_hidden_colours(image: Image.Image) -> Image.Image:
+    """The image with black in place of the colours of fully transparent pixels, which no viewer shows."""
+    if image.mode == "P":
+        return _without_hidden_entries(image)
+    if image.mode not in ("RGBA", "LA"):
+        return image
+    alpha = image.getchannel("A")
+    lowest = alpha.getextrema()[0]
+    if lowest == 255:
+        return image.convert(image.mode[:-1])  # opaque
+    if lowest > 0:
+        return image
+    shown = alpha.point([0] + [255] * 255)
+    return Image.composite(image, Image.new(image.mode, image.size, 0), shown)
+
+
+def _without_hidden_entries(image: Image.Image) -> Image.Image:
+    transparency = image.info.get("transparency")
+    if transparency is None or image.palette is None:
+        return image
+    several = isinstance(transparency, bytes)  # the alpha of each entry, or the number of one transparent entry
+    hidden = [entry for entry, alpha in enumerate(transparency) if alpha == 0] if several else [transparency]
+    palette = bytearray(image.getpalette("RGB") or b"")
+    for entry in hidden:
+        palette[3 * entry : 3 * entry + 3] = bytes(len(palette[3 * entry : 3 * entry + 3]))
+    image = image.copy()
+    image.putpalette(bytes(palette), "RGB")
+    return image
+
+
+def load_pixels(image: Image.Image, name: str) -> None:
+    """Decodes the pixels of a PIL image, which may be opened only. UnreadableImageError if they cannot be decoded."""
     try:
-        with _no_pillow_limit():  # reads only the header; _as_rgb checks the size before decoding
-            image = Image.open(name)
+        image.load()
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's plugins raise exceptions of many types
+        raise UnreadableImageError(name, _cannot("read", error)) from error
+
+
+def _is_file(source: Any) -> bool:
+    return callable(getattr(source, "read", None)) and not isinstance(source, (type, Image.Image))
+
+
+def _row(row: Mapping[str, Any], name: str) -> tuple[Any, str]:
+    """The source and the name in a row of a Hugging Face dataset, {"bytes": content or None, "path": path or None}."""
+    content, path = row.get("bytes"), row.get("path")
+    if content is None and path is None:
+        raise TypeError(f"image: got a dict with {', '.join(map(repr, row)) or 'no keys'}, expected 'bytes' or 'path'")
+    if content is None:
+        return path, name
+    if not isinstance(content, _BYTES):
+        raise TypeError(f"image['bytes']: got {type(content).__name__}, expected bytes")
+    return content, os.fsdecode(path) if isinstance(path, (str, os.PathLike)) and path else name
+
+
+def _path_or_bytes(text: str, name: str) -> tuple[Any, str]:
+    """A string is a data: URL, a path, or base64 of an image file. The content of the former is never a name."""
+    if text[:5].lower() == "data:":
+        return _of_data_url(text, name), name
+    if re.match(r"https?://", text[:8], re.IGNORECASE):
+        raise ImageError(_short(text), "got a web address, expected a file; download it first")
+    if os.path.exists(text):
+        return text, name
+    if _BASE64.fullmatch(text[:64]) and _BASE64.fullmatch(text):
+        content = _of_base64(text)
+        if content is not None and (len(text) > _LONGEST_PATH or _is_known(content)):
+            return content, name
+    if len(text) > _LONGEST_PATH:
+        raise ImageError(name, f"got {_short(text)!r}, {len(text)} characters, expected a path, a data: URL or base64")
+    return text, name
+
+
+def _of_data_url(url: str, name: str) -> bytes:
+    head, comma, content = url[5:].partition(",")
+    kind, *parameters = head.split(";")
+    if comma and (kind == "" or _MEDIA_TYPE.fullmatch(kind)):
+        if "base64" in (one.strip().lower() for one in parameters):
+            decoded = _of_base64(unquote_to_bytes(content).decode("ascii", "replace"))
+        else:
+            decoded = unquote_to_bytes(content)
+        if decoded is not None:
+            return decoded
+    raise ImageError(
+        name, f"got a data: URL that cannot be decoded, {_short(url)!r}, expected data:image/...;base64,..."
+    )
+
+
+def _of_base64(text: str) -> bytes | None:
+    """The bytes of base64 text, with or without padding and line ends; None if it is no base64."""
+    compact = "".join(text.split()).rstrip("=").translate(_URL_SAFE)
+    try:
+        return base64.b64decode(compact + "=" * (-len(compact) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _is_known(content: bytes) -> bool:
+    """True if the bytes start as a file of a format that Pillow knows."""
+    try:
+        with _no_pillow_limit(), Image.open(io.BytesIO(content)):
+            return True
+    except MemoryError:
+        raise
+    except Exception:
+        return False
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 100 else text[:60] + "..."
+
+
+def _content(source: Any, name: str) -> tuple[Any, str]:
+    """The bytes that a binary file object has, from its start if it can be rewound, and its name."""
+    if not _is_file(source):
+        raise TypeError(
+            f"image: got {type(source).__name__}, expected a path, a PIL image or a NumPy array, the bytes of an image "
+            "file, a binary file object, or a dict with 'bytes' or 'path'"
+        )
+    own = getattr(source, "name", None)
+    name = own if isinstance(own, str) and own else name
+    try:
+        if getattr(source, "seekable", lambda: False)():
+            source.seek(0)
+        content = source.read()
+    except MemoryError:
+        raise
+    except Exception as error:  # any type: the object is the caller's
+        raise ImageError(name, _cannot("read", error)) from error
+    if not isinstance(content, _BYTES):
+        raise TypeError(f"image: got a file object that reads {type(content).__name__}, expected one opened as binary")
+    return content, name
+
+
+def _read(source: Any, name: str, most: int | None) -> Image.Image:
+    """The upright image of a path, or of a file object in memory."""
+    if isinstance(source, str):
+        if not os.path.exists(source):
+            raise ImageError(name, "the file does not exist")
+        if os.path.isdir(source):
+            raise ImageError(name, "got a folder, expected an image file")
+        if not os.path.isfile(source):  # reading from a named pipe may never end
+            raise ImageError(name, "is a pipe or a device, expected a regular file")
+    try:
+        with _no_pillow_limit():  # reads only the header; _loaded checks the size before decoding
+            image = Image.open(source)
     except UnidentifiedImageError as error:
-        raise ImageError(name, "is not an image, or has a format that Pillow does not support") from error
+        raise ImageError(name, _unknown(name)) from error
     except Exception as error:  # Pillow's plugins raise exceptions of many types
         raise ImageError(name, _cannot("opened", error)) from error
     with image:
-        return _as_rgb(image, name, most)
+        if image.format == "TIFF" and name.lower().endswith(RAW_SUFFIXES):
+            raise ImageError(name, _unknown(name))
+        return _loaded(image, name, most)
 
 
-def _as_rgb(image: Image.Image, name: str, most: int | None) -> Image.Image:
+def _unknown(name: str) -> str:
+    """Why Pillow cannot open a file, from its suffix."""
+    reason = "is not an image, or has a format that Pillow does not support"
+    suffix = os.path.splitext(name)[1].lower()
+    if suffix in RAW_SUFFIXES:
+        return f"is a camera's raw file ({suffix}), of which Pillow reads at most a preview; convert it to TIFF or JPEG"
+    if suffix in FOREIGN_SUFFIXES:
+        package = "pillow-jxl-plugin" if suffix == ".jxl" else "pillow-heif"
+        return f"{reason}; {suffix} needs a plugin of Pillow ({package}), or convert the file to PNG or JPEG"
+    return reason
+
+
+def _loaded(image: Image.Image, name: str, most: int | None) -> Image.Image:
+    """A copy of the image, upright, with 8 bits a channel."""
     _check_pixel_count(image.width, image.height, name, most)
     pillow_limit = Image.MAX_IMAGE_PIXELS
     try:
@@ -82,10 +293,7 @@ def _as_rgb(image: Image.Image, name: str, most: int | None) -> Image.Image:
                 image.load()
         else:
             image.load()
-        upright = _upright(image)
-        if upright.mode.startswith(("I", "F")):
-            return _from_array(_wide_grey(np.asarray(upright), name), name)
-        return upright.convert("RGB")  # always a copy
+        return to_8_bits(_upright(image), name)
     except (ImageError, MemoryError):
         raise
     except Exception as error:
@@ -98,7 +306,7 @@ def _upright(image: Image.Image) -> Image.Image:
     except MemoryError:
         raise
     except Exception:  # the EXIF data is damaged, the pixels are not
-        return image
+        return image.copy()
 
 
 @contextmanager
@@ -139,15 +347,16 @@ def _from_array(pixels: np.ndarray, name: str) -> Image.Image:
     shape = pixels.shape
     if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and shape[2] not in (3, 4)) or pixels.size == 0:
         raise ImageError(name, f"has shape {shape}, expected (height, width) or (height, width, 3 or 4)")
-    pixels = pixels[..., :3] if pixels.ndim == 3 else pixels
     if pixels.dtype == np.uint16:
         pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
     elif pixels.dtype.kind == "f":
         low, high = pixels.min(), pixels.max()
-        if not (low >= 0 and high <= 1):  # also refuses NaN
+        # Rounding errors beyond 0 or 1 are less than half of one of 255 levels. NaN is refused too.
+        if not (low >= -HALF_LEVEL and high <= 1 + HALF_LEVEL):
             raise ImageError(name, f"has values from {low} to {high}, expected floats from 0 to 1")
-        pixels = np.rint(pixels.astype(np.float32) * 255).astype(np.uint8)
+        pixels = np.rint(np.clip(pixels.astype(np.float32), 0, 1) * 255).astype(np.uint8)
     elif pixels.dtype != np.uint8:
         raise ImageError(name, f"has values of {pixels.dtype}, expected uint8, uint16, or floats from 0 to 1")
     # A copy: the caller may change the array later.
-    return Image.fromarray(np.array(pixels, order="C")).convert("RGB")
+    image = Image.fromarray(np.array(pixels, order="C"))
+    return image if image.mode == "RGBA" else image.convert("RGB")

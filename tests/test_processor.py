@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 
 import ps3c
 
-MODES = ["RGB", "L", "LA", "RGBA", "P", "1", "CMYK", "I;16", "I", "F", "YCbCr", "HSV", "PA", "RGBX"]
+MODES = ["RGB", "L", "LA", "RGBA", "P", "1", "CMYK", "I", "F", "YCbCr", "HSV", "PA", "RGBX"]
 
 
 def picture(mode: str, width: int, height: int) -> Image.Image:
@@ -44,10 +45,57 @@ def both(**settings):
     return ps3c.PS3ImageProcessor(**settings), reference.load().PS3ImageProcessor(**settings)
 
 
+@pytest.mark.filterwarnings("ignore:image. got mode '[IF]' with values")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("width, height", [(100, 64), (64, 64), (31, 200), (1, 1)])
 def test_modes(mode, width, height):
     check(*both(image_size=64, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)), picture(mode, width, height))
+
+
+@pytest.mark.parametrize("width, height", [(100, 64), (64, 64), (31, 200), (1, 1)])
+def test_16_bit_grey_keeps_its_shades(width, height):
+    """ps3-torch clips to 255, so nearly every pixel is white. Here, what ps3-torch gives for the 8-bit image."""
+    deep = picture("I;16", width, height)
+    small = Image.fromarray((np.asarray(deep) // 257).astype(np.uint8))
+    ours, theirs = both(image_size=64, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    assert (ours(deep)["pixel_values"][0] - theirs(small)["pixel_values"][0]).abs().max() <= 1e-6
+    assert width == 1 or len(ours(deep)["pixel_values"][0].unique()) > 100
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_clamped_values_are_warned_of(mode):
+    with pytest.warns(UserWarning, match=f"image: got mode '{mode}' with values from .* expected 0 to 255"):
+        ps3c.PS3ImageProcessor(image_size=32)(picture(mode, 50, 40))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ps3c.PS3ImageProcessor(image_size=32)(Image.new(mode, (50, 40), 200))
+
+
+@pytest.mark.parametrize("side", [8, 32])
+@pytest.mark.parametrize("transparency", [bytes([0, 255, 128]), 3])
+def test_transparent_palette_without_a_warning(side, transparency):
+    image = picture("RGB", 32, 32).quantize(16)
+    image.info["transparency"] = transparency
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        got = ps3c.PS3ImageProcessor(image_size=side)(image)["pixel_values"][0]
+    del image.info["transparency"]
+    assert torch.equal(got, ps3c.PS3ImageProcessor(image_size=side)(image)["pixel_values"][0])
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "CMYK"])
+def test_truncated_files_are_image_errors(tmp_path, mode):
+    path = tmp_path / ("cut.jpg" if mode != "RGBA" else "cut.png")
+    picture(mode, 300, 200).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    for kind in (ps3c.ImageError, OSError):  # OSError: what ps3-torch raises
+        with pytest.raises(kind, match=r"cut\.(jpg|png): cannot be read: .*truncated"):
+            ps3c.PS3ImageProcessor(image_size=64)(Image.open(path))
+
+
+def test_modes_that_pillow_cannot_convert():
+    with pytest.raises(ps3c.ImageError, match="image: cannot be converted from mode La"):
+        ps3c.PS3ImageProcessor(image_size=8)(Image.new("La", (9, 9)))
 
 
 @pytest.mark.parametrize(
@@ -123,6 +171,56 @@ def test_tuples_are_handed_through():
     image = picture("RGB", 50, 40)
     pixels, label = processor((image, 7))["pixel_values"][0]
     assert label == 7 and torch.equal(pixels, processor(image)["pixel_values"][0])
+
+
+@pytest.mark.parametrize("size", [256, (100, 300), [40]])
+def test_boxes_are_resized_with_the_image(size):
+    """torchvision's Resize, in ps3-torch, takes everything of its own kinds in the tuple."""
+    ours, theirs = both(image_size=size)
+    from torchvision import tv_tensors
+
+    def targets():
+        boxes = [[100, 50, 200, 100], [0, 0, 400, 200]]
+        return (
+            tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(200, 400)),
+            {"boxes": [tv_tensors.BoundingBoxes([[1.5, 2, 8, 9]], format="CXCYWH", canvas_size=(200, 400))], "id": 3},
+            tv_tensors.Mask(torch.arange(80000).reshape(200, 400) % 7),
+            torch.arange(4),
+            "a boat",
+        )
+
+    image = picture("RGB", 400, 200)
+    got = ours.preprocess((image, *targets()), return_tensors="pt")["pixel_values"][0]
+    wanted = theirs.preprocess((image, *targets()), return_tensors="pt")["pixel_values"][0]
+    assert (got[0] - wanted[0]).abs().max() <= 1e-6
+    for one, other in ((got[1], wanted[1]), (got[2]["boxes"][0], wanted[2]["boxes"][0])):
+        assert type(one) is type(other) and torch.equal(one, other)
+        assert (one.format, one.canvas_size) == (other.format, other.canvas_size)
+    assert torch.equal(got[3], wanted[3]) and torch.equal(got[4], torch.arange(4))
+    assert (got[2]["id"], got[5]) == (3, "a boat")
+
+
+def test_result_is_a_dict_that_pipelines_move():
+    image = picture("RGB", 50, 40)
+    result = ps3c.PS3ImageProcessor(image_size=32)(image, return_tensors="pt")
+    assert isinstance(result, dict) and list(result) == ["pixel_values"] and isinstance(result["pixel_values"], list)
+    moved = result.to(torch.bfloat16)
+    assert torch.equal(moved["pixel_values"], result["pixel_values"][0][None].bfloat16())
+    assert moved.to("cpu")["pixel_values"].shape == (1, 3, 32, 32)
+
+
+def test_settings_beside_from_pretrained(tmp_path):
+    """Keyword arguments mean what they mean to the constructor: one number is both sides."""
+    ps3c.PS3ImageProcessor(image_size=64, mean=0.5).save_pretrained(tmp_path)
+    for settings in (dict(image_size=128), dict(image_size=(32, 48)), dict(mean=0.3, std=[0.1, 0.2, 0.3])):
+        loaded = ps3c.PS3ImageProcessor.from_pretrained(tmp_path, **settings)
+        made = ps3c.PS3ImageProcessor(**{"image_size": 64, "mean": 0.5, **settings})
+        for name in ("image_size", "mean", "std", "size", "crop_size", "image_mean", "image_std"):
+            assert list(getattr(loaded, name)) == list(getattr(made, name)), name
+        assert torch.equal(*(one(picture("RGB", 90, 60))["pixel_values"][0] for one in (loaded, made)))
+    with pytest.raises(ValueError, match="interpolation: got 'nearest'"):
+        ps3c.PS3ImageProcessor.from_pretrained(tmp_path, interpolation="nearest")
+    assert ps3c.PS3ImageProcessor.from_pretrained(tmp_path, return_unused_kwargs=True, colour=3)[1] == {"colour": 3}
 
 
 def test_image_is_left_as_it_was():
@@ -203,11 +301,37 @@ def test_image_without_pixels():
         (dict(image_size=8, mean=[0.5]), "mean, std: got 1 numbers"),
         (dict(image_size=8, interpolation="nearest"), "interpolation: got 'nearest'"),
         (dict(image_size=8, resize_mode="longest"), "resize_mode: got 'longest'"),
+        (dict(image_size=2**31), "image_size: got .*2147483648.*, expected at most 268435456 pixels"),
+        (dict(image_size=(2**31, 1)), "image_size: got .*2147483648"),
+        (dict(image_size=10**400), "image_size: got .*, expected at most"),
+        (dict(image_size=10**5000), "image_size: got .*, expected at most"),
+        (dict(image_size=8, mean=10**400), "mean: got .*, expected finite numbers"),
+        (dict(image_size=8, mean=10**5000), "mean: got .*, expected finite numbers"),
+        (dict(image_size=8, mean=[0.5, float("nan"), 0.5]), "mean: got .*nan"),
+        (dict(image_size=8, std=float("inf")), "std: got .*inf.*, expected finite numbers above 0"),
+        (dict(image_size=8, std=-0.5), r"std: got \(-0.5, -0.5, -0.5\), expected finite numbers above 0"),
     ],
 )
 def test_bad_settings(settings, message):
     with pytest.raises(ValueError, match=message):
         ps3c.PS3ImageProcessor(**settings)
+
+
+@pytest.mark.parametrize("settings", [dict(mean="half"), dict(std=["a", "b", "c"]), dict(mean={"r": 1})])
+def test_settings_of_other_types(settings):
+    with pytest.raises(TypeError, match="(mean|std): got .*, expected one number or three"):
+        ps3c.PS3ImageProcessor(image_size=8, **settings)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK", "P", "RGBA"])
+@pytest.mark.parametrize(
+    "name, value", [("image_size", (2**31, 1)), ("image_size", 2**30), ("mean", 10**400), ("std", -1), ("std", 0)]
+)
+def test_bad_settings_assigned_later(mode, name, value):
+    processor = ps3c.PS3ImageProcessor(image_size=8)
+    setattr(processor, name, value)
+    with pytest.raises(ValueError, match=f"{name}: got "):
+        processor(picture(mode, 20, 10))
 
 
 def test_standard_deviation_of_zero():

@@ -1,18 +1,16 @@
 """Opens and preprocesses images in order. For a GPU, threads prepare the next images in advance."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 
 from ..errors import ImageError
-from ..images import open_image, thumbnail
+from ..images import is_image_source, open_upright, thumbnail, to_rgb, without_hidden_colours
 
 
 @dataclass
@@ -46,9 +44,15 @@ class Reader:
 
     def prepare(self, source: Any, name: str, text: str | None) -> Prepared:
         """Opens and preprocesses one image. `name` is used for a source without a name. Raises as open_image."""
-        image, own_name = open_image(source, max_pixels=self._max_pixels, name=name)
-        pixels = self._processor(image)["pixel_values"][0].to(self._dtype)
-        return Prepared(own_name, image.size, text, pixels, thumbnail(image) if self._small else None)
+        image, own_name = open_upright(source, max_pixels=self._max_pixels, name=name)
+        image = without_hidden_colours(image)
+        try:
+            # In the image's own mode, as in ps3-torch: both ways into a model give one vector.
+            pixels = self._processor(image)["pixel_values"][0].to(self._dtype)
+            small = thumbnail(image if image.mode == "RGB" else to_rgb(image)) if self._small else None
+        except ImageError as error:
+            raise ImageError(own_name, error.reason) from error
+        return Prepared(own_name, image.size, text, pixels, small)
 
     def read(self, sources: Iterable[tuple[Any, str | None]]) -> Iterator[Prepared | ImageError]:
         """Yields, for each (source, text) in order, the Prepared image or the ImageError."""
@@ -80,7 +84,7 @@ def _ahead(function: Callable[[Any], Any], items: Iterator[Any], count: int) -> 
 
 def is_one(images: Any) -> bool:
     """True if `images` is one image and not several."""
-    return isinstance(images, (str, os.PathLike, Image.Image, np.ndarray))
+    return is_image_source(images)
 
 
 def with_texts(images: Any, text: Any) -> tuple[Iterator[tuple[Any, str | None]], int | None]:
@@ -93,7 +97,7 @@ def with_texts(images: Any, text: Any) -> tuple[Iterator[tuple[Any, str | None]]
     if is_one(images):
         images = [images]
     if not isinstance(images, Iterable):
-        raise TypeError(f"images: got {type(images).__name__}, expected paths, PIL images or NumPy arrays")
+        raise TypeError(f"images: got {type(images).__name__}, expected paths, PIL images or NumPy arrays, or bytes")
     count = len(images) if isinstance(images, Sized) else None
     if count == 0:
         raise ValueError("images: got an empty list, expected one image or more")

@@ -1,5 +1,7 @@
 """From an image to pixel values: resize, RGB, [0, 1], normalise."""
 
+import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +11,8 @@ from PIL import Image
 from transformers.image_processing_utils import BaseImageProcessor
 
 from ..engine import core
+from ..errors import UnreadableImageError, short_reason
+from ..images import load_pixels, to_8_bits, to_rgb
 
 OPENAI_DATASET_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_DATASET_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -16,6 +20,19 @@ OPENAI_DATASET_STD = (0.26862954, 0.26130258, 0.27577711)
 _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 _INTERPOLATIONS = ("bicubic", "bilinear", "random")  # random: ps3-torch's name for bicubic outside training
 _STRIP_PIXELS = 1 << 18
+_MOST_PIXELS = 1 << 28  # of a result, 3.2 GB
+
+_SETTINGS = ("image_size", "mean", "std", "resize_mode", "interpolation")
+
+
+class PixelValues(dict):
+    """What preprocess returns: a dict. `.to(...)`, which transformers' pipelines call, makes a batch of its images."""
+
+    def to(self, *arguments: Any, **options: Any) -> "PixelValues":
+        """A copy in which pixel_values is one tensor (B, 3, H, W), after tensor.to(*arguments, **options)."""
+        images = self["pixel_values"]
+        batch = images if isinstance(images, torch.Tensor) else torch.stack(list(images))
+        return PixelValues(self, pixel_values=batch.to(*arguments, **options))
 
 
 class PS3ImageProcessor(BaseImageProcessor):
@@ -47,8 +64,8 @@ class PS3ImageProcessor(BaseImageProcessor):
             raise ValueError("image_size: got None, expected the side of the model's input, or (height, width)")
         self.image_size = (image_size, image_size) if isinstance(image_size, int) else image_size
         _check_image_size(self.image_size)
-        self.mean = _three(mean or OPENAI_DATASET_MEAN)
-        self.std = _three(std or OPENAI_DATASET_STD)
+        self.mean = _three("mean", mean or OPENAI_DATASET_MEAN)
+        self.std = _three("std", std or OPENAI_DATASET_STD)
         self.resize_mode = resize_mode or "squash"
         if self.resize_mode != "squash":
             raise ValueError(f"resize_mode: got {resize_mode!r}, expected 'squash'")
@@ -62,19 +79,33 @@ class PS3ImageProcessor(BaseImageProcessor):
         self.image_mean = self.mean
         self.image_std = self.std
 
-    def preprocess(self, image: Any, return_tensors: Any = None, **kwargs) -> dict[str, list[torch.Tensor]]:
+    @classmethod
+    def from_dict(cls, image_processor_dict: dict[str, Any], **kwargs):
+        """Settings given as keyword arguments replace those of the file before the processor is made."""
+        given = {name: kwargs.pop(name) for name in _SETTINGS if name in kwargs}
+        return super().from_dict({**image_processor_dict, **given}, **kwargs)
+
+    def preprocess(self, image: Any, return_tensors: Any = None, **kwargs) -> PixelValues:
         """One image of any mode and size to {"pixel_values": [tensor (3, H, W), float32]}.
 
+        16-bit grey (Pillow's "I;16") is scaled to 8 bits. Values of Pillow's modes "I" and "F" outside 0 to 255 are
+        clamped with a warning.
+
         Args:
-            image: a PIL image, or a tuple that starts with one; what follows in the tuple is handed through.
+            image: a PIL image, or a tuple that starts with one. torchvision's BoundingBoxes, Mask and KeyPoints in the
+                rest of the tuple are resized with the image; anything else is handed through.
             return_tensors: accepted; the result is always a list of one torch tensor.
 
         Raises:
-            TypeError: not a PIL image. ValueError: an image without pixels, or attributes that cannot be used.
+            TypeError: not a PIL image. ImageError: the image's pixels cannot be decoded or converted to RGB.
+            ValueError: an image without pixels, or attributes that cannot be used.
         """
         if isinstance(image, tuple) and image:
-            return {"pixel_values": [(self._pixel_values(image[0]), *image[1:])]}
-        return {"pixel_values": [self._pixel_values(image)]}
+            pixels = self._pixel_values(image[0])
+            size = list(self.image_size) if isinstance(self.image_size, (list, tuple)) else [self.image_size]
+            others = [_scaled(other, size) for other in image[1:]]
+            return PixelValues(pixel_values=[(pixels, *others)])
+        return PixelValues(pixel_values=[self._pixel_values(image)])
 
     def _pixel_values(self, image: Image.Image) -> torch.Tensor:
         if not isinstance(image, Image.Image):
@@ -83,16 +114,53 @@ class PS3ImageProcessor(BaseImageProcessor):
         if image.width == 0 or image.height == 0:
             raise ValueError(f"image: got {image.width} x {image.height} pixels, expected 1 x 1 or more")
         height, width = _target(self.image_size, image)
-        mean, std = _three(self.mean), _three(self.std)
-        if 0 in std:
-            raise ValueError(f"std: got {tuple(std)}, expected numbers other than 0")
+        mean, std = _three("mean", self.mean), _three("std", self.std)
+        name = str(getattr(image, "filename", "") or "image")
+        load_pixels(image, name)
+        if image.mode.startswith("I;16"):
+            image = to_8_bits(image, name)
         resize = (image.height, image.width) != (height, width)
         if resize and image.mode in ("RGB", "L"):
             return torch.from_numpy(_resized(image, height, width, _filter(self.interpolation), mean, std))
-        if resize:
-            # On the image's own mode: a palette, say, is resized by nearest neighbour, and alpha premultiplied.
-            image = image.resize((width, height), _RESAMPLING[_filter(self.interpolation)])
-        return torch.from_numpy(core.image_normalize(np.asarray(image.convert("RGB")), mean, std))
+        if image.mode in ("I", "F"):
+            _warn_of_clamped(image)
+        try:
+            if resize:
+                # On the image's own mode: a palette, say, is resized by nearest neighbour, and alpha premultiplied.
+                image = image.resize((width, height), _RESAMPLING[_filter(self.interpolation)])
+            pixels = np.asarray(to_rgb(image))
+        except MemoryError:
+            raise
+        except Exception as error:  # Pillow raises errors of many types for modes that it cannot convert
+            raise UnreadableImageError(name, f"cannot be converted from mode {image.mode}: {error}") from error
+        return torch.from_numpy(core.image_normalize(pixels, mean, std))
+
+
+def _warn_of_clamped(image: Image.Image) -> None:
+    """A warning if an integer or float image, which is clamped to 0..255 as in ps3-torch, has other values."""
+    low, high = image.getextrema()
+    if low < 0 or high > 255 or (image.mode == "F" and 0 < high <= 1):
+        warnings.warn(
+            f"image: got mode {image.mode!r} with values from {low} to {high}, expected 0 to 255, to which they are "
+            "clamped; scale them to 8 bits first",
+            stacklevel=4,
+        )
+
+
+def _scaled(value: Any, size: list[int]) -> Any:
+    """torchvision's tensors (bounding boxes, masks, key points) resized as the image is, also those in containers."""
+    if isinstance(value, torch.Tensor):
+        if not any(kind.__name__ == "TVTensor" for kind in type(value).__mro__):
+            return value
+        # Such a tensor exists only where torchvision is installed.
+        from torchvision.transforms.v2.functional import resize
+
+        return resize(value, size)
+    if isinstance(value, dict):
+        return {key: _scaled(other, size) for key, other in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_scaled(other, size) for other in value)
+    return value
 
 
 def _filter(interpolation: str) -> str:
@@ -112,18 +180,42 @@ def _resized(image: Image.Image, height: int, width: int, filter: str, mean, std
     return core.image_resize_rows(columns, filter, height, mean, std, threads=threads)
 
 
-def _three(value) -> Sequence[float]:
-    if not isinstance(value, (list, tuple)):
-        return (value,) * 3
-    if len(value) != 3:
-        raise ValueError(f"mean, std: got {len(value)} numbers, expected one, or three")
-    return value
+def _three(name: str, value: Any) -> Sequence[float]:
+    """`value`, one number or three, as three finite numbers; those of std are positive."""
+    three = value if isinstance(value, (list, tuple)) else (value,) * 3
+    if len(three) != 3:
+        raise ValueError(f"mean, std: got {len(three)} numbers, expected one, or three")
+    for number in three:
+        try:
+            usable = math.isfinite(number) and (name == "mean" or number > 0)
+        except TypeError:
+            raise TypeError(f"{name}: got {short_reason(repr(value))}, expected one number or three") from None
+        except OverflowError:  # an integer beyond the range of float64
+            usable = False
+        if not usable:
+            kind = "finite numbers" if name == "mean" else "finite numbers above 0"
+            raise ValueError(f"{name}: got {_shown(three)}, expected {kind}")
+    return three
+
+
+def _shown(value: Any) -> str:
+    """repr(value), shortened. Python refuses to print integers of more than 4300 digits."""
+    try:
+        return short_reason(repr(value if isinstance(value, (int, float)) else tuple(value)))
+    except ValueError:
+        return "a number with thousands of digits"
 
 
 def _check_image_size(size) -> None:
     sides = size if isinstance(size, (list, tuple)) else [size]
     if len(sides) not in (1, 2) or any(isinstance(s, bool) or not isinstance(s, int) or s < 1 for s in sides):
         raise ValueError(f"image_size: got {size!r}, expected a positive integer, or (height, width)")
+    _check_area(size, sides[0], sides[-1])
+
+
+def _check_area(size: Any, height: int, width: int) -> None:
+    if height * width > _MOST_PIXELS:
+        raise ValueError(f"image_size: got {_shown(size)}, expected at most {_MOST_PIXELS} pixels, height x width")
 
 
 def _target(size, image: Image.Image) -> tuple[int, int]:
@@ -134,4 +226,5 @@ def _target(size, image: Image.Image) -> tuple[int, int]:
         return sides[0], sides[1]
     shorter, longer = sorted((image.width, image.height))
     other = int(sides[0] * longer / shorter)
+    _check_area(size, sides[0], other)
     return (other, sides[0]) if image.width <= image.height else (sides[0], other)
