@@ -12,7 +12,6 @@ and selection depend on the image. But the results of random weights have no mea
 
 import argparse
 import json
-import os
 import time
 from pathlib import Path
 
@@ -138,9 +137,14 @@ def write_tokenizer(folder: Path, context_length: int) -> None:
     where = folder / "tokenizer"
     where.mkdir(exist_ok=True)
     tokenizer.save(str(where / "tokenizer.json"))
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "<pad>", "eos_token": "<eos>"}
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "pad_token": "<pad>",
+        "eos_token": "<eos>",
+        "add_prefix_space": True,  # transformers 4 would take False
+    }
     (where / "tokenizer_config.json").write_text(json.dumps(settings, indent=2))
-    ours = {"tokenizer_name": os.path.abspath(where), "context_length": context_length, "clean": "canonicalize"}
+    ours = {"tokenizer_name": where.name, "context_length": context_length, "clean": "canonicalize"}
     (folder / "tokenizer_config.json").write_text(json.dumps(ours, indent=2))
 
 

@@ -2,16 +2,24 @@
 
 import copy
 import json
+import os
 import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import reference
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizer, PreTrainedTokenizerFast
 
 import ps3c
+from ps3c.torch_api import tokenization_ps3, wrapped_tokenizer
 from ps3c.torch_api.tokenization_ps3 import canonicalize_text, get_clean_fn
 
 TEXTS = [
@@ -143,6 +151,158 @@ def test_object(plain):
         assert torch.equal(twin(TEXTS), tokenizer(TEXTS))
 
 
+def test_attributes_are_the_wrapped_tokenizers(plain):
+    tokenizer = ps3c.PS3Tokenizer(plain, context_length=8)
+    wrapped = tokenizer.tokenizer
+    for name in ("pad_token", "pad_token_id", "unk_token_id", "vocab_size", "model_max_length", "padding_side"):
+        assert getattr(tokenizer, name) == getattr(wrapped, name), name
+    for name in ("special_tokens_map", "all_special_ids", "is_fast", "name_or_path", "model_input_names", "get_vocab"):
+        got, wanted = getattr(tokenizer, name), getattr(wrapped, name)
+        assert (got() if callable(got) else got) == (wanted() if callable(wanted) else wanted), name
+    assert tokenizer.encode("  a\n cat") == wrapped.encode("a cat") and tokenizer.tokenize("a cat") == ["a", "cat"]
+    assert tokenizer.convert_ids_to_tokens(tokenizer.encode("a cat")) == ["a", "cat"]
+    padded = tokenizer.pad({"input_ids": [[5], [6, 7]]}, return_tensors="pt")
+    assert padded.input_ids.tolist() == [[5, 0], [6, 7]]
+    tokenizer.padding_side = "left"
+    assert wrapped.padding_side == tokenizer.padding_side == "left" and tokenizer("a")[0, -1] != 0
+    tokenizer.own = 3
+    assert tokenizer.own == 3 and not hasattr(wrapped, "own")
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = tokenizer.no_such_name
+    assert copy.deepcopy(tokenizer).own == 3
+
+
+def test_options_of_transformers(separated):
+    tokenizer = ps3c.PS3Tokenizer(separated, context_length=8, clean="lower", strip_sep_token=True)
+    ids = tokenizer(["A Cat", "of"])
+    for options in (dict(return_tensors="pt"), dict(padding="max_length", max_length=8, return_tensors="pt")):
+        encoding = tokenizer(["A Cat", "of"], **options)
+        assert torch.equal(encoding["input_ids"], ids) and encoding["attention_mask"].shape == ids.shape
+    assert tokenizer("A Cat", padding="max_length", max_length=16, return_tensors="pt").input_ids.shape == (1, 16)
+    assert tokenizer(["A Cat", "of"], return_tensors="np")["input_ids"].tolist() == ids.tolist()
+    assert tokenizer(["A Cat", "of"], padding="max_length").input_ids == ids.tolist()
+    assert tokenizer("A Cat", padding="max_length").input_ids == ids[0].tolist()  # one text, not a batch of one
+    ragged = tokenizer(["A Cat", "of"], padding=False)["input_ids"]
+    assert ragged == [row.tolist()[: len(own)] for row, own in zip(ids, ragged)] and len(ragged[1]) < 8
+
+
+def test_auto_class(tmp_path, plain):
+    """By the model's configuration, as AutoModel and AutoImageProcessor."""
+    settings = {"tokenizer_name": plain, "context_length": 16, "clean": "canonicalize"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "ps3", "vision_config": {}, "text_config": {}}))
+    for options in ({}, {"use_fast": False}, {"trust_remote_code": True}):
+        tokenizer = AutoTokenizer.from_pretrained(tmp_path, **options)
+        assert type(tokenizer) is ps3c.PS3Tokenizer and tokenizer("A cat.").shape == (1, 16)
+    assert AutoTokenizer.from_pretrained(tmp_path, context_length=5)("a").shape == (1, 5)
+
+
+def test_threads_with_two_lengths(separated):
+    tokenizer = ps3c.PS3Tokenizer(separated)
+    wanted = {length: tokenizer(TEXTS, context_length=length) for length in (6, 30)}
+
+    def call(number):
+        length = 30 if number % 2 else 6
+        if number % 5 == 0:
+            tokenizer.encode("a cat", padding="max_length", max_length=length)
+        return torch.equal(tokenizer(TEXTS, context_length=length), wanted[length])
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(call, range(400)))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_fork_while_a_thread_uses_it(plain):
+    """The child has no such thread, and must not wait for its lock."""
+    tokenizer = ps3c.PS3Tokenizer(plain, context_length=8)
+    with ThreadPoolExecutor(1) as pool:
+        inside, leave = threading.Event(), threading.Event()
+
+        def hold():
+            with tokenization_ps3._using:
+                inside.set()
+                leave.wait(30)
+
+        waiting = pool.submit(hold)
+        inside.wait(30)
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)
+            os._exit(0 if tokenizer("a cat").shape == (1, 8) else 1)
+        _, status = os.waitpid(child, 0)
+        leave.set()
+        waiting.result()
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_folder_that_moves(tmp_path, plain, monkeypatch):
+    """A tokenizer_name inside the checkpoint's folder does not depend on the working directory."""
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    shutil.copytree(plain, first / "words")
+    settings = {"tokenizer_name": "words", "context_length": 6}
+    (first / "tokenizer_config.json").write_text(json.dumps(settings))
+    wanted = ps3c.PS3Tokenizer(plain, context_length=6)(TEXTS)
+    assert torch.equal(ps3c.PS3Tokenizer.from_pretrained(first)(TEXTS), wanted)
+    first.rename(second)
+    monkeypatch.chdir(second)
+    tokenizer = ps3c.PS3Tokenizer.from_pretrained(".")
+    monkeypatch.chdir(tmp_path)
+    assert torch.equal(tokenizer(TEXTS), wanted)
+    tokenizer.save_pretrained(third)
+    tokenizer.save_pretrained(second)  # over itself
+    shutil.rmtree(second)
+    assert json.loads((third / "tokenizer_config.json").read_text())["tokenizer_name"] == "words"
+    assert torch.equal(ps3c.PS3Tokenizer.from_pretrained(str(third))(TEXTS), wanted)
+
+
+def test_prefix_space_is_the_files(tmp_path):
+    """transformers 4 would replace tokenizer.json's value by False: other ids than with transformers 5."""
+    for name, own, given in (("a", True, None), ("b", False, None), ("c", True, False), ("d", False, True)):
+        words = Tokenizer(models.BPE({"a": 0, "\u0120": 1, "b": 2, "<pad>": 3}, []))
+        words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=own)
+        (tmp_path / name).mkdir()
+        words.save(str(tmp_path / name / "tokenizer.json"))
+        settings = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "<pad>"}
+        if given is not None:
+            settings["add_prefix_space"] = given
+        (tmp_path / name / "tokenizer_config.json").write_text(json.dumps(settings))
+        tokenizer = ps3c.PS3Tokenizer(str(tmp_path / name), context_length=3)
+        wanted = own if given is None else given
+        assert tokenizer("ab").tolist() == [[1, 0, 2] if wanted else [0, 2, 3]], name
+
+
+def test_no_network(tmp_path, monkeypatch):
+    """One request that fails soon, and one sentence."""
+    monkeypatch.setattr(wrapped_tokenizer, "_check_reachable", lambda name: 1 / 0)
+    message = (
+        "tokenizer_name: got 'nobody/none', which is no folder and not in the local cache, and cannot be downloaded; "
+        "where there is a network, type: hf download nobody/none --local-dir FOLDER"
+    )
+    with pytest.raises(OSError, match=message) as caught:
+        ps3c.PS3Tokenizer("nobody/none")
+    assert "\n" not in str(caught.value)
+    monkeypatch.setattr(wrapped_tokenizer, "_check_reachable", lambda name: pytest.fail("a request"))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_name": "nobody/none"}))
+    with pytest.raises(OSError, match="got 'nobody/none', which is no folder"):
+        ps3c.PS3Tokenizer.from_pretrained(tmp_path, local_files_only=True)
+
+
+def test_nobody_answers():
+    """Where connections are refused, the request ends at once and is not repeated."""
+    code = (
+        "import time, ps3c\nbegin = time.monotonic()\n"
+        "try: ps3c.PS3Tokenizer('nobody/none')\n"
+        "except OSError as error: print(error)\n"
+        "print(time.monotonic() - begin < 10)"
+    )
+    environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+    environment.update(HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_OFFLINE="0")
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120)
+    assert run.returncode == 0 and run.stdout.splitlines()[-1] == "True", run.stdout + run.stderr
+    assert "cannot be downloaded" in run.stdout and "Retry" not in run.stderr
+
+
 def test_language_warns(plain):
     with pytest.warns(
         UserWarning,
@@ -176,6 +336,21 @@ def test_bad_settings(plain, tmp_path):
         ps3c.PS3Tokenizer(plain, context_length=None)("a")
     with pytest.raises(ValueError, match="context_length: got -1"):
         ps3c.PS3Tokenizer(plain)("a", context_length=-1)
+    for length in (2**40, 2**70):
+        with pytest.raises(ValueError, match="context_length: got .*, expected a positive integer up to 1048576"):
+            ps3c.PS3Tokenizer(plain, context_length=length)
+        with pytest.raises(ValueError, match="context_length: got "):
+            ps3c.PS3Tokenizer(plain)("a", context_length=length)
+    for length in ("64", 2.5, [3]):
+        with pytest.raises(TypeError, match="context_length: got .*, a (str|float|list), expected"):
+            ps3c.PS3Tokenizer(plain, context_length=length)
+    for content in ("[]", "null", '{"tokenizer_name": 3}'):
+        (tmp_path / "tokenizer_config.json").write_text(content)
+        with pytest.raises(ValueError, match="tokenizer_config.json: has no tokenizer_name"):
+            ps3c.PS3Tokenizer.from_pretrained(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_name": str(tmp_path)}))
+    with pytest.raises(ValueError, match="tokenizer_name: got .*names a tokenizer itself"):
+        ps3c.PS3Tokenizer.from_pretrained(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text("{}")
     with pytest.raises(ValueError, match="tokenizer_config.json: has no tokenizer_name"):
         ps3c.PS3Tokenizer.from_pretrained(tmp_path)

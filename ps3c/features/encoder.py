@@ -2,7 +2,6 @@
 
 import inspect
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,8 +21,6 @@ from .results import ImageFeatures, Look, TextFeatures
 
 Images = ImageSource | Iterable[ImageSource]
 Texts = str | Sequence[str | None] | None
-
-_tokenizing = threading.Lock()  # Hugging Face's fast tokenizers are not thread-safe
 
 TEXTS = 64  # texts per batch
 # Limits of a batch of images, and of the images read in advance: their number, and the bytes of their pixels or tokens.
@@ -81,7 +78,8 @@ class Encoder:
 
     Attributes:
         model: PS3Model, or PS3VisionModel if the checkpoint has no text tower. Its num_hidden_layers_to_return is 1.
-        processor: PS3ImageProcessor. tokenizer: PS3Tokenizer, or None; then text_error gives the reason.
+        processor: PS3ImageProcessor. tokenizer: PS3Tokenizer, or None; then text_error gives the reason. ps3c.load
+            leaves it to the first use of either to load the tokenizer.
         folder: the checkpoint folder. device, dtype: those of the model. scales: image sizes in pixels, ascending.
         logit_scale, logit_bias: float, used by zero_shot; None if the checkpoint does not have them.
     """
@@ -99,11 +97,38 @@ class Encoder:
     ):
         self.model = model
         self.processor = processor
-        self.tokenizer = tokenizer
+        self._tokenizer = tokenizer
+        self._loads_tokenizer: Callable[[], tuple[Any, str | None]] | None = None
         self.folder = Path(folder)
         self.logit_scale = logit_scale
         self.logit_bias = logit_bias
-        self.text_error = text_error
+        self._text_error = text_error
+
+    @property
+    def tokenizer(self) -> Any:
+        self._load_tokenizer()
+        return self._tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: Any) -> None:
+        self._loads_tokenizer, self._tokenizer, self._text_error = None, tokenizer, None
+
+    @property
+    def text_error(self) -> str | None:
+        self._load_tokenizer()
+        return self._text_error
+
+    @text_error.setter
+    def text_error(self, reason: str | None) -> None:
+        self._load_tokenizer()
+        self._text_error = reason
+
+    def _load_tokenizer(self) -> None:
+        load = self._loads_tokenizer
+        if load is not None:  # two threads may both load one; they are equal
+            tokenizer, reason = load()
+            if self._loads_tokenizer is load:
+                self._tokenizer, self._text_error, self._loads_tokenizer = tokenizer, reason, None
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.model, self.processor, self.tokenizer))
@@ -170,8 +195,9 @@ class Encoder:
         """Encodes images to pooled vectors and, with looks or tokens, to the features of the selected patches.
 
         Args:
-            images: one image or several: paths, PIL images, or arrays (H, W) or (H, W, 3 or 4) of uint8, uint16 or
-                floats from 0 to 1; see ps3c.images.open_image.
+            images: one image or several: paths, PIL images, arrays (H, W) or (H, W, 3 or 4) of uint8, uint16 or floats
+                from 0 to 1, or the bytes of image files; see ps3c.images.open_image. They are resized in their own
+                mode, as in ps3-torch: palettes and bilevel images without interpolation.
             text: selects patches that match it: one text for all images, or a list with a text or None per image.
                 None selects salient patches.
             looks: number of looks at high resolution. "all": every patch is encoded. 0: low-res tokens only.
@@ -384,8 +410,7 @@ class Encoder:
             reporter.expect(1)
             for first in range(0, len(texts), size):
                 part = list(texts[first : first + size])
-                with _tokenizing:
-                    ids = self.tokenizer(part)
+                ids = self.tokenizer(part)
                 outputs = self.model.encode_text(ids.to(self.device))
                 pooled.append(outputs.pooled_output)
                 prompt.append(outputs.prompt)

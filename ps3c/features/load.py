@@ -1,6 +1,7 @@
 """load: creates an Encoder from a checkpoint folder, or raises an error whose message is one line."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Union
 
@@ -21,8 +22,8 @@ def load(
 ) -> Encoder:
     """Loads a checkpoint folder: model, image processor and tokenizer in one object.
 
-    The text tower is loaded if the checkpoint has one. If the tokenizer cannot be loaded, for example because its
-    repository cannot be reached, images can still be encoded, and a call with a text raises an error with the reason.
+    The text tower is loaded if the checkpoint has one, the tokenizer when it is needed for the first time. If it cannot
+    be loaded, for example because its repository cannot be reached, a call with a text raises an error with the reason.
 
     Args:
         device: "auto", "cpu", "cuda", "cuda:1", ... "auto" is a GPU if ps3c can use one, otherwise the CPU.
@@ -36,17 +37,20 @@ def load(
     checkpoint = Checkpoint(folder)
     model = _model(checkpoint, wanted)
     processor = _processor(checkpoint.folder)
-    tokenizer, text_error = _tokenizer(checkpoint)
     logits = checkpoint.numbers(("logit_scale", "logit_bias"))
-    return Encoder(
+    encoder = Encoder(
         model.to(place),
         processor,
-        tokenizer,
+        None,
         folder=checkpoint.folder,
-        text_error=text_error,
+        text_error=None if checkpoint.has_text else "has no text tower",
         logit_scale=logits.get("logit_scale"),
         logit_bias=logits.get("logit_bias"),
     )
+    if checkpoint.has_text:
+        # Not now: a tokenizer of the Hugging Face hub may need the network, and images do not need it.
+        encoder._loads_tokenizer = partial(_tokenizer, checkpoint.folder)
+    return encoder
 
 
 def _device(device: str | torch.device) -> torch.device:
@@ -115,11 +119,9 @@ def _processor(folder: Path) -> PS3ImageProcessor:
         raise CheckpointError(folder, f"preprocessor_config.json: {short_reason(error, folder)}") from error
 
 
-def _tokenizer(checkpoint: Checkpoint) -> tuple[PS3Tokenizer | None, str | None]:
+def _tokenizer(folder: Path) -> tuple[PS3Tokenizer | None, str | None]:
     """(tokenizer, None), or (None, the reason)."""
-    if not checkpoint.has_text:
-        return None, "has no text tower"
     try:
-        return PS3Tokenizer.from_pretrained(checkpoint.folder), None
+        return PS3Tokenizer.from_pretrained(folder), None
     except Exception as error:
-        return None, f"its tokenizer cannot be loaded: {short_reason(error, checkpoint.folder)}"
+        return None, f"its tokenizer cannot be loaded: {short_reason(error, folder)}"

@@ -1,10 +1,11 @@
-"""Makes the PS3 classes known to transformers' AutoConfig, AutoModel and AutoImageProcessor."""
+"""Makes the PS3 classes known to transformers' AutoConfig, AutoModel, AutoImageProcessor and AutoTokenizer."""
 
-from transformers import AutoConfig, AutoImageProcessor, AutoModel
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 
 from .configuration_ps3 import PS3Config, PS3TextConfig, PS3VisionConfig
 from .image_processing_ps3 import PS3ImageProcessor
 from .modeling_ps3 import PS3Model, PS3TextModel, PS3VisionModel
+from .tokenization_ps3 import PS3Tokenizer
 
 
 def register() -> None:
@@ -14,3 +15,5 @@ def register() -> None:
         AutoModel.register(config, model, exist_ok=True)
     for config in (PS3Config, PS3VisionConfig):
         AutoImageProcessor.register(config, slow_image_processor_class=PS3ImageProcessor, exist_ok=True)
+    for config in (PS3Config, PS3TextConfig):
+        AutoTokenizer.register(config, slow_tokenizer_class=PS3Tokenizer, exist_ok=True)

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import ps3c
 from ps3c import _core
+from ps3c.torch_api import wrapped_tokenizer
 
 
 @pytest.fixture
@@ -120,6 +121,22 @@ def test_tokenizer_out_of_reach(folder, image_files):
     assert encoder.embed_images(image_files[0], looks=1).tokens.shape == (1, 96, 64)
     with pytest.raises(ValueError, match="its tokenizer cannot be loaded: .*nowhere"):
         encoder.prompt("a ship")
+
+
+def test_tokenizer_of_the_hub_is_not_asked_for_by_images(folder, image_files, monkeypatch):
+    """Without a network, only a text waits for it, and says what to do in one sentence."""
+    edit_config(folder, "tokenizer_config.json", tokenizer_name="nobody/none")
+    asked = []
+    monkeypatch.setattr(wrapped_tokenizer, "_check_reachable", lambda name: asked.append(name) or 1 / 0)
+    encoder = ps3c.load(folder, device="cpu")
+    encoder.embed_images(image_files[0], looks=1)
+    assert asked == [] and repr(encoder)
+    with pytest.raises(ValueError, match="its tokenizer cannot be loaded: tokenizer_name: got 'nobody/none'") as caught:
+        encoder.embed_texts("a ship")
+    assert "hf download nobody/none" in str(caught.value) and "\n" not in str(caught.value)
+    assert encoder.tokenizer is None and "nobody/none" in encoder.text_error and asked == ["nobody/none"]
+    encoder.tokenizer = ps3c.PS3Tokenizer(str(folder / "tokenizer"), context_length=8)
+    assert encoder.text_error is None and len(encoder.embed_texts("a ship")) == 1
 
 
 def test_without_logits(folder, image_files):
