@@ -20,6 +20,11 @@ ImageSource = Union[str, "os.PathLike[str]", Image.Image, np.ndarray, bytes, IO[
 
 THUMBNAIL = 768  # longest side in pixels
 
+# Suffixes of files that Pillow opens and that hold photographs or scans.
+SUFFIXES = tuple(
+    ".avif .bmp .gif .j2k .jfif .jp2 .jpe .jpeg .jpg .jpx .mpo .pbm .pgm .png .pnm .ppm .tga .tif .tiff .webp".split()
+)
+
 # Suffixes of image files that Pillow alone does not open, or of which it opens at most a preview.
 RAW_SUFFIXES = (".arw", ".cr2", ".cr3", ".dng", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".srw")
 FOREIGN_SUFFIXES = (".heic", ".heics", ".heif", ".hif", ".jxl", *RAW_SUFFIXES)

@@ -6,20 +6,20 @@ from collections.abc import Iterable, Iterator
 
 from ._errors import CommandError, UsageError
 
-# Formats that Pillow opens everywhere and that hold photographs or scans.
-SUFFIXES = (".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-
 
 def image_files(arguments: Iterable[str]) -> list[str]:
     """The file names that the arguments stand for.
 
-    A file stands for itself. A folder stands for all files in it that have a suffix of SUFFIXES, at any depth, sorted.
-    "-" stands for the names listed on stdin. Duplicates are removed. Files are not opened here, so a missing file is
-    not noticed.
+    A file stands for itself. A folder stands for all files in it that have a suffix of an image format, at any depth,
+    sorted; also of formats that need a plugin, such as HEIC, so that they are named and not passed over silently. "-"
+    stands for the names listed on stdin. Duplicates are removed. Files are not opened here, so a missing file is not
+    noticed.
 
     Raises:
         CommandError: a folder has no images. UsageError: there are no names.
     """
+    from ..images import SUFFIXES  # here, because it imports NumPy, for which --help need not wait
+
     names: list[str] = []
     for argument in arguments:
         if argument == "-":
@@ -47,10 +47,12 @@ def _listed() -> Iterator[str]:
 
 
 def _inside(folder: str) -> Iterator[str]:
+    from ..images import FOREIGN_SUFFIXES, SUFFIXES
+
     for where, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+            if name.lower().endswith((*SUFFIXES, *FOREIGN_SUFFIXES)) and not name.startswith("."):
                 yield os.path.join(where, name)
 
 

@@ -1,17 +1,19 @@
 """The results of an Encoder's calls: features and their positions in the image, with methods to save and show them."""
 
 import io
+import operator
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Union
 
+import numpy as np
 import torch
 from PIL import Image
 
 from .. import plot
-from ..errors import ImageError, MissingExtraError
+from ..errors import ImageError, MissingExtraError, short_reason
 from . import files
 
 PathLike = Union[str, "os.PathLike[str]"]
@@ -65,11 +67,14 @@ class ImageFeatures:
             parts.append(_count(len(self.errors), "error"))
         return f"<ImageFeatures: {', '.join(parts)}>"
 
-    def __getitem__(self, index: int | slice) -> "ImageFeatures":
-        """The features of one image, as a batch of 1, or of a slice of images. `errors` is empty."""
-        part = _as_slice(index, len(self))
-        lists = {name: getattr(self, name)[part] for name in ("names", "sizes", "texts", "thumbnails")}
-        return replace(self._each_tensor(lambda tensor: tensor[part]), errors=[], **lists)
+    def __getitem__(self, index: Any) -> "ImageFeatures":
+        """The features of one image, as a batch of 1, or of several images. `errors` is empty.
+
+        index: an integer, a slice, a list, array or tensor of integers, or a mask of N booleans.
+        """
+        part = _part(index, len(self))
+        lists = {name: _items(getattr(self, name), part) for name in ("names", "sizes", "texts", "thumbnails")}
+        return replace(self._each_tensor(lambda tensor: _rows(tensor, part)), errors=[], **lists)
 
     def to(self, device: str | torch.device) -> "ImageFeatures":
         """A copy whose tensors are on a device."""
@@ -195,10 +200,10 @@ class TextFeatures:
     def __repr__(self) -> str:
         return f"<TextFeatures: {_count(len(self), 'text')}, pooled {_describe(self.pooled)}>"
 
-    def __getitem__(self, index: int | slice) -> "TextFeatures":
-        """The vectors of one text, as a batch of 1, or of a slice of texts."""
-        part = _as_slice(index, len(self))
-        return TextFeatures(self.texts[part], self.pooled[part], self.prompt[part])
+    def __getitem__(self, index: Any) -> "TextFeatures":
+        """The vectors of one text, as a batch of 1, or of several texts; index as in ImageFeatures."""
+        part = _part(index, len(self))
+        return TextFeatures(_items(self.texts, part), _rows(self.pooled, part), _rows(self.prompt, part))
 
     def save(self, path: PathLike, *, overwrite: bool = False) -> None:
         """Like ImageFeatures.save. A .parquet file has texts and pooled vectors."""
@@ -288,13 +293,50 @@ def _concatenated(name: str, values: list[Any]) -> Any:
     return torch.cat(values)
 
 
-def _as_slice(index: int | slice, length: int) -> slice:
+_INDEX = "an integer, a slice, a list, array or tensor of integers, or a mask of booleans"
+
+
+def _part(index: Any, length: int) -> slice | list[int]:
+    """What an index selects: a slice, or the numbers of the items, from 0 on.
+
+    Raises:
+        TypeError: index has another type. IndexError: it is out of range, or a mask of another length.
+    """
     if isinstance(index, slice):
         return index
-    if not -length <= index < length:
-        raise IndexError(f"index: got {index}, expected {-length} to {length - 1}")
-    index %= length
-    return slice(index, index + 1)
+    if isinstance(index, (torch.Tensor, np.ndarray, np.generic)):
+        is_number, index = index.ndim == 0, index.tolist()
+        index = index if is_number or isinstance(index, list) else [index]
+    if isinstance(index, (list, tuple, range)):
+        items = [one.item() if isinstance(one, (torch.Tensor, np.generic)) and one.ndim == 0 else one for one in index]
+        if items and all(isinstance(one, bool) for one in items):
+            if len(items) != length:
+                raise IndexError(f"index: got a mask of {len(items)} booleans, expected {length}")
+            return [number for number, taken in enumerate(items) if taken]
+        return [_number(one, length) for one in items]
+    number = _number(index, length)
+    return slice(number, number + 1)
+
+
+def _number(index: Any, length: int) -> int:
+    try:
+        if isinstance(index, bool):
+            raise TypeError
+        number = operator.index(index)
+    except TypeError:
+        raise TypeError(f"index: got {short_reason(repr(index))}, expected {_INDEX}") from None
+    if not -length <= number < length:
+        raise IndexError(f"index: got {number}, expected {-length} to {length - 1}")
+    return number % length
+
+
+def _items(values: list[Any], part: slice | list[int]) -> list[Any]:
+    """The selected items; none of a list that was left empty."""
+    return values[part] if isinstance(part, slice) else [values[number] for number in part] if values else []
+
+
+def _rows(tensor: torch.Tensor, part: slice | list[int]) -> torch.Tensor:
+    return tensor[part] if isinstance(part, slice) else tensor[torch.tensor(part, dtype=torch.long).to(tensor.device)]
 
 
 def _describe(tensor: torch.Tensor) -> str:

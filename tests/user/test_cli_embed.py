@@ -5,6 +5,7 @@ import io
 import json
 import os
 import resource
+import shutil
 import sys
 
 import pytest
@@ -152,6 +153,23 @@ def test_only_bad_images(embed, tmp_path):
     code, _, err = embed(tmp_path / "none.jpg", "-o", tmp_path / "out.npz")
     assert code == 3 and "0 of 1 images" in err
     assert [path.name for path in tmp_path.iterdir()] == ["out.npz.errors.jsonl"]
+
+
+def test_formats_of_plugins_are_named(embed, image_files, tmp_path):
+    """A folder's HEIC and raw files are not passed over: they are listed, and the exit code says so."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    shutil.copy(image_files[0], folder / "a.JPG")
+    for name in ("b.HEIC", "c.dng", "d.heif", "e.jxl"):
+        (folder / name).write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    (folder / "notes.txt").write_text("no image")
+    out = tmp_path / "out.npz"
+    code, _, err = embed(folder, "-o", out)
+    assert code == 3 and names_in(out) == [str(folder / "a.JPG")] and "1 of 5 images" in err and "4 failed" in err
+    listed = {os.path.basename(entry["name"]): entry["error"] for entry in errors_of(out)}
+    assert sorted(listed) == ["b.HEIC", "c.dng", "d.heif", "e.jxl"]
+    assert "pillow-heif" in listed["b.HEIC"] and "pillow-jxl-plugin" in listed["e.jxl"]
+    assert "a camera's raw file" in listed["c.dng"]
 
 
 def test_stop_at_a_bad_image(embed, image_files, tmp_path):

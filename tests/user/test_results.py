@@ -8,6 +8,7 @@ import resource
 import signal
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -76,6 +77,70 @@ def test_one_and_some(features):
     with pytest.raises(IndexError, match="index: got 3, expected -3 to 2"):
         features[3]
     assert [part.names[0] for part in features] == features.names  # as a sequence, to its end
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "index, numbers",
+    [
+        ([0, 2], [0, 2]),
+        ((2, -1, 0, 0), [2, 2, 0, 0]),
+        (range(1, 3), [1, 2]),
+        ([], []),
+        (np.array([2, 1]), [2, 1]),
+        (np.int64(1), [1]),
+        (np.array(1), [1]),
+        ([np.int64(1), torch.tensor(0)], [1, 0]),
+        (np.array([True, False, True]), [0, 2]),
+        ([False, True, False], [1]),
+        (torch.tensor([False, False, False]), []),
+        (torch.tensor([2, 0, 1]), [2, 0, 1]),
+        (torch.tensor(-1), [2]),
+        (torch.tensor([1], dtype=torch.uint8), [1]),
+    ],
+)
+def test_several_at_once(features, encoder, index, numbers, dtype):
+    features = replace(features, pooled=features.pooled.to(dtype))
+    part = features[index]
+    assert len(part) == len(numbers) == len(part.pooled) and part.errors == []
+    for row, number in enumerate(numbers):
+        assert (part.names[row], part.sizes[row]) == (features.names[number], features.sizes[number])
+        assert part.texts[row] == features.texts[number]
+        assert part.thumbnails[row] is features.thumbnails[number]
+        for name in ("pooled", "tokens", "positions", "look"):
+            assert torch.equal(getattr(part, name)[row], getattr(features, name)[number])
+        for name in ("selection_maps", "selection_probs"):
+            for one, whole in zip(getattr(part, name), getattr(features, name)):
+                assert torch.equal(one[row], whole[number])
+    texts = encoder.embed_texts(["a", "b", "c"])
+    assert texts[index].texts == [texts.texts[number] for number in numbers]
+    assert torch.equal(texts[index].prompt, texts.prompt[numbers])
+
+
+@pytest.mark.parametrize(
+    "index, exception, message",
+    [
+        (1.5, TypeError, "index: got 1.5, expected an integer, a slice, a list, array or tensor of integers, or a mask"),
+        ("pooled", TypeError, "index: got 'pooled', expected an integer"),
+        (None, TypeError, "index: got None, expected an integer"),
+        (True, TypeError, "index: got True, expected an integer"),
+        ([0, 1.0], TypeError, "index: got 1.0, expected an integer"),
+        ([0, True], TypeError, "index: got True, expected an integer"),
+        (torch.tensor([0.5]), TypeError, "index: got 0.5, expected an integer"),
+        (torch.tensor([[0, 1]]), TypeError, r"index: got \[0, 1\], expected an integer"),
+        (3, IndexError, "index: got 3, expected -3 to 2"),
+        ([0, -4], IndexError, "index: got -4, expected -3 to 2"),
+        ([True, False], IndexError, "index: got a mask of 2 booleans, expected 3"),
+    ],
+)
+def test_no_index(features, index, exception, message):
+    with pytest.raises(exception, match=message):
+        features[index]
+
+
+def test_parts_without_thumbnails(encoder, image_files):
+    features = encoder.embed_images(image_files)
+    assert features[[2, 0]].names == [str(image_files[2]), str(image_files[0])] and features[[2, 0]].thumbnails == []
 
 
 def test_concatenate_refuses_what_does_not_go_together(features, encoder, image_files):
