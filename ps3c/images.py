@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from .errors import ImageError, UnreadableImageError
+from .errors import ImageError, UnreadableImageError, short_reason
 
 ImageSource = Union[str, "os.PathLike[str]", Image.Image, np.ndarray, bytes, IO[bytes], Mapping[str, Any]]
 
@@ -32,6 +32,7 @@ FOREIGN_SUFFIXES = (".heic", ".heics", ".heif", ".hif", ".jxl", *RAW_SUFFIXES)
 _LONGEST_PATH = 4096  # characters; the limit of Linux
 _MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]+=*\s*")
+_ROW_KEYS = ("bytes", "path", "image")
 _BYTES = (bytes, bytearray, memoryview)
 
 _URL_SAFE = str.maketrans("-_", "+/")
@@ -43,7 +44,7 @@ _pillow = threading.RLock()  # protects the global variable Image.MAX_IMAGE_PIXE
 def is_image_source(value: Any) -> bool:
     """True if open_image takes `value` as one image, whether or not the image can be read."""
     if isinstance(value, Mapping):
-        return "bytes" in value or "path" in value
+        return any(key in value for key in _ROW_KEYS)
     return isinstance(value, (str, os.PathLike, Image.Image, np.ndarray, *_BYTES)) or _is_file(value)
 
 
@@ -57,7 +58,7 @@ def open_image(source: ImageSource, *, max_pixels: int | None = None, name: str 
     Args:
         source: a path; a PIL image; an array (H, W) or (H, W, 3 or 4) of uint8, uint16, or floats from 0 to 1; the
             bytes of an image file, as bytes, as a binary file object, as a data: URL or in base64; or a row of a
-            Hugging Face dataset, {"bytes": ..., "path": ...}.
+            Hugging Face dataset, {"bytes": ..., "path": ...} or {"image": ...}.
         max_pixels: the largest accepted number of pixels. None: PIL.Image.MAX_IMAGE_PIXELS, Pillow's protection
             against files that decompress to very large images.
         name: the name of a source that has none.
@@ -165,10 +166,17 @@ def _is_file(source: Any) -> bool:
 
 
 def _row(row: Mapping[str, Any], name: str) -> tuple[Any, str]:
-    """The source and the name in a row of a Hugging Face dataset, {"bytes": content or None, "path": path or None}."""
+    """The source and the name in a row of a Hugging Face dataset.
+
+    The row is {"bytes": content or None, "path": path or None}, or has such a row or an image as "image".
+    """
+    if row.get("image") is not None:
+        inner = row["image"]
+        return _row(inner, name) if isinstance(inner, Mapping) else (inner, name)
     content, path = row.get("bytes"), row.get("path")
     if content is None and path is None:
-        raise TypeError(f"image: got a dict with {', '.join(map(repr, row)) or 'no keys'}, expected 'bytes' or 'path'")
+        keys = short_reason(", ".join(map(repr, row))) if row else "no keys"
+        raise TypeError(f"image: got a dict with {keys}, expected 'bytes', 'path' or 'image'")
     if content is None:
         return path, name
     if not isinstance(content, _BYTES):

@@ -1,13 +1,16 @@
 """The image processor against ps3-torch's, which resizes with torchvision."""
 
+import functools
 import json
 import pickle
 import warnings
 
+import models
 import numpy as np
 import pytest
 import reference
 import torch
+import transformers
 from PIL import Image
 
 import ps3c
@@ -207,6 +210,17 @@ def test_result_is_a_dict_that_pipelines_move():
     moved = result.to(torch.bfloat16)
     assert torch.equal(moved["pixel_values"], result["pixel_values"][0][None].bfloat16())
     assert moved.to("cpu")["pixel_values"].shape == (1, 3, 32, 32)
+
+
+def test_pipeline():
+    """transformers' pipeline prepares the image and moves the pixels; it has no word for the number of looks."""
+    model = ps3c.PS3VisionModel(ps3c.PS3VisionConfig(**models.vision_config("tiny"))).eval()
+    processor = ps3c.PS3ImageProcessor(image_size=256, mean=0.5, std=0.5)
+    image = picture("RGB", 90, 70)
+    expected = model(torch.stack(processor(image)["pixel_values"]), num_look_close=1).last_hidden_state
+    model.forward = functools.partial(model.forward, num_look_close=1)
+    pipeline = transformers.pipeline("image-feature-extraction", model=model, image_processor=processor, device="cpu")
+    assert torch.equal(torch.tensor(pipeline(image)), expected)
 
 
 def test_settings_beside_from_pretrained(tmp_path):

@@ -4,6 +4,7 @@ A version is installed aside, in .cache/transformers, with those of its requirem
 meet; everything else, torch above all, is the environment's. The checks are in transformers_matrix.py.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -96,6 +97,12 @@ def prepare(folder: Path) -> None:
     PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(
         folder / "tokenizer"
     )
+    letters = Tokenizer(tokenizer_models.BPE({"a": 0, "\u0120": 1, "b": 2, "<pad>": 3}, []))
+    letters.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    (folder / "bytes").mkdir()
+    letters.save(str(folder / "bytes" / "tokenizer.json"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "<pad>"}
+    (folder / "bytes" / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -114,5 +121,5 @@ def test_transformers(version, tmp_path):
         text=True,
     )
     assert result.returncode == 0, result.stdout + result.stderr
-    assert result.stdout.rstrip().splitlines()[-1].startswith("8 checks with transformers "), result.stdout
+    assert result.stdout.rstrip().splitlines()[-1].startswith("9 checks with transformers "), result.stdout
     assert result.stdout.split()[-1].startswith(re.search(r"\d", version).group()), result.stdout

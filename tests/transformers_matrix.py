@@ -7,6 +7,7 @@ with another transformers. Every check prints its name; the first that fails end
 import copy
 import json
 import pickle
+import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -150,6 +151,21 @@ def processor_and_tokenizer():
     for one in (tokenizer, ps3c.PS3Tokenizer.from_pretrained(FOLDER / "ps3_tokenizer")):
         assert one(["A photo_of, the dog", "photo"]).tolist() == EXPECTED["tokens"]
         assert repr(one).startswith("PS3Tokenizer(") and len(one) == 5
+        assert (one.pad_token_id, one.vocab_size, one.is_fast) == (0, 5, True)
+        assert one.encode("a photo") == [4, 2] and one.pad({"input_ids": [[4], [4, 2]]})["input_ids"] == [
+            [4, 0],
+            [4, 2],
+        ]
+    (CHECKPOINT / "tokenizer_config.json").write_text(json.dumps({"tokenizer_name": "words", "context_length": 6}))
+    shutil.copytree(FOLDER / "tokenizer", CHECKPOINT / "words")
+    found = transformers.AutoTokenizer.from_pretrained(CHECKPOINT)
+    assert type(found) is ps3c.PS3Tokenizer and found("a photo").tolist() == [[4, 2, 0, 0, 0, 0]]
+
+
+@check
+def ids_are_those_of_the_tokenizers_files():
+    tokenizer = ps3c.PS3Tokenizer(str(FOLDER / "bytes"), context_length=4)
+    assert tokenizer("ab").tolist() == [[1, 0, 2, 3]]  # the space in front is tokenizer.json's
 
 
 if __name__ == "__main__":

@@ -46,6 +46,8 @@ SOURCES = {
     "temporary file": spooled(),
     "row": {"bytes": png(), "path": None},
     "row without a path": {"bytes": png()},
+    "row with an image": {"image": photograph(), "label": 3},
+    "row with a row": {"image": {"bytes": png(), "path": None}},
     "base64": TEXT,
     "base64 in lines": base64.encodebytes(png()).decode(),
     "base64 without padding": TEXT.rstrip("="),
@@ -140,7 +142,8 @@ def test_web_addresses():
 @pytest.mark.parametrize(
     "source, message",
     [
-        ({"image": b""}, "image: got a dict with 'image', expected 'bytes' or 'path'"),
+        ({"pixels": b""}, "image: got a dict with 'pixels', expected 'bytes', 'path' or 'image'"),
+        ({}, "image: got a dict with no keys, expected"),
         ({"bytes": "text"}, r"image\['bytes'\]: got str, expected bytes"),
         ({"bytes": None, "path": None}, "image: got a dict with 'bytes', 'path', expected"),
         (io.StringIO("text"), "image: got a file object that reads str, expected one opened as binary"),
