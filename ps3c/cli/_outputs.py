@@ -6,6 +6,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from .. import _extras
 from .._arguments import Looks
 from . import _console
 from ._errors import CommandError, UsageError, one_line
+from ._lock import locked
 
 SUFFIXES = (".parquet", ".safetensors", ".npz")
 _SHARD = re.compile(r"\d{5,}\.safetensors")
@@ -143,11 +145,16 @@ class Output:
 
 
 class FileOutput(Output):
+    def __init__(self, path: str, replace: bool):
+        super().__init__(path)
+        self._replace = replace  # False until the first write: the file is new then
+
     def _write(self) -> None:
         from ..features.results import ImageFeatures
 
         self.parts = [ImageFeatures.concatenate(self.parts)]
-        self.parts[0].save(self.path, overwrite=True)
+        self.parts[0].save(self.path, overwrite=self._replace)
+        self._replace = True
 
     def resume(self, like: dict, looks: Looks, num_tokens: Looks) -> None:
         if self.path.exists():
@@ -189,12 +196,20 @@ class FolderOutput(Output):
             self._tokens, self._number = _token_count(features), int(shard.stem) + 1
 
 
+@contextmanager
+def exclusive_output(path: str, force: bool, resume: bool) -> Iterator[Output]:
+    """open_output, with the lock of the path held during the block. CommandError if another process holds it."""
+    open_output(path, force, resume)  # these errors come first: without its folder there is no lock
+    with locked(path):
+        yield open_output(path, force, resume)  # again: another process may have just finished
+
+
 def open_output(path: str, force: bool, resume: bool) -> Output:
     """The Output of a path: a file if it has a suffix of SUFFIXES, otherwise a folder. CommandError if it exists."""
     if Path(path).suffix.lower() in SUFFIXES:
         check_suffix(path)
         refuse_existing(path, force or resume, "; --resume adds to it")
-        return FileOutput(path)
+        return FileOutput(path, replace=force or resume)
     if Path(path).suffix and not os.path.isdir(path):
         raise UsageError(
             f"-o: got {path!r}, expected a name that ends in {', '.join(SUFFIXES)}, or a name without a suffix for a "

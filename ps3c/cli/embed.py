@@ -56,7 +56,11 @@ def add_arguments(parser) -> None:
 def run(arguments) -> int:
     _check(arguments)
     files = _inputs.image_files(arguments.images)
-    output = _outputs.open_output(arguments.output, arguments.force, arguments.resume)
+    with _outputs.exclusive_output(arguments.output, arguments.force, arguments.resume) as output:
+        return _run(arguments, files, output)
+
+
+def _run(arguments, files: list[str], output) -> int:
     encoder = _model.load(arguments)
     if arguments.text is not None:
         _model.need_text_tower(encoder)

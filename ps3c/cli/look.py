@@ -63,7 +63,7 @@ def run(arguments) -> int:
     seconds = time.perf_counter() - begin
     from ..features.files import replacing
 
-    with replacing(Path(arguments.output), overwrite=True) as temporary:
+    with replacing(Path(arguments.output), overwrite=arguments.force) as temporary:
         _draw(plot, result, arguments).savefig(temporary)
     report = {
         "output": arguments.output,

@@ -27,7 +27,7 @@ def run(arguments) -> int:
     _model.need_text_tower(encoder)
     features = encoder.embed_texts(texts, normalize=not arguments.no_normalize, batch_size=arguments.batch_size)
     if arguments.output is not None:
-        features.save(arguments.output, overwrite=True)
+        features.save(arguments.output, overwrite=arguments.force)
         _console.say(f"{arguments.output}: {len(texts)} vectors of {features.pooled.shape[1]} channels")
         if arguments.json:
             channels = features.pooled.shape[1]

@@ -88,7 +88,7 @@ def replacing(path: Path, overwrite: bool) -> Iterator[Path]:
             yield temporary
             _check_target(path, overwrite)
             temporary.chmod(mode)  # safetensors creates a new file that only its owner may read
-            os.replace(temporary, path)
+            (os.replace if overwrite else _rename_new)(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -97,6 +97,18 @@ def replacing(path: Path, overwrite: bool) -> Iterator[Path]:
             raise
         # The original error names the temporary file, or no file.
         raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+
+
+def _rename_new(temporary: Path, path: Path) -> None:
+    """Renames, but never over a file that another process created after the last check."""
+    try:
+        os.link(temporary, path, follow_symlinks=False)
+    except FileExistsError:
+        raise FileExistsError(f"{path}: exists; overwrite=True (--force) replaces it") from None
+    except OSError:  # a file system without hard links
+        os.replace(temporary, path)
+    else:
+        temporary.unlink()
 
 
 def _check_target(path: Path, overwrite: bool) -> None:
