@@ -8,6 +8,7 @@ import json
 import os
 import re
 import secrets
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -169,10 +170,17 @@ def _read_npz(path: Path):
             return name, torch.from_numpy(array)
         return name.removesuffix(BFLOAT16), torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
 
+    if not zipfile.is_zipfile(path):  # np.load would take it for a pickle and advise to unpickle it
+        raise _Foreign("is not an .npz file, or is truncated")
     with np.load(path, allow_pickle=False) as file:
         if METADATA_KEY not in file.files:
             return None, dict
-        arrays = {name: file[name] for name in file.files}
+        try:
+            arrays = {name: file[name] for name in file.files}
+        except ValueError as error:
+            if "allow_pickle" in str(error):
+                raise _Foreign("has an array of Python objects, which ps3c does not unpickle") from error
+            raise
     metadata = json.loads(str(arrays.pop(METADATA_KEY)))
     return metadata, lambda: dict(tensor(name, array) for name, array in arrays.items())
 

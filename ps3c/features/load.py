@@ -1,6 +1,7 @@
 """load: creates an Encoder from a checkpoint folder, or raises an error whose message is one line."""
 
 import os
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Union
@@ -14,6 +15,7 @@ from ..torch_api.image_processing_ps3 import PS3ImageProcessor
 from ..torch_api.modeling_ps3 import PS3Model, PS3VisionModel
 from ..torch_api.tokenization_ps3 import PS3Tokenizer
 from .checkpoint import Checkpoint
+from .checkpoint_parts import check_processor, check_tokenizer
 from .encoder import Encoder
 
 
@@ -35,8 +37,10 @@ def load(
     """
     place, wanted = _device(device), _dtype(dtype)
     checkpoint = Checkpoint(folder)
-    model = _model(checkpoint, wanted)
     processor = _processor(checkpoint.folder)
+    if checkpoint.has_text:
+        check_tokenizer(checkpoint)
+    model = _model(checkpoint, wanted)
     logits = checkpoint.numbers(("logit_scale", "logit_bias"))
     encoder = Encoder(
         model.to(place),
@@ -105,17 +109,31 @@ def _model(checkpoint: Checkpoint, dtype: str | torch.dtype) -> PS3Model | PS3Vi
     model.eval().requires_grad_(False)
     # ps3-torch's default, all layers, needs memory for the outputs of every layer.
     model.vision_model.num_hidden_layers_to_return = 1
+    _warn_of_bad_values(checkpoint, model)
     return model
 
 
+def _warn_of_bad_values(checkpoint: Checkpoint, model: torch.nn.Module) -> None:
+    """Warns of weights that are NaN or infinite. One is named: a damaged file may have thousands."""
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and tensor.numel() and not all(map(torch.isfinite, torch.aminmax(tensor))):
+            info = checkpoint.tensors.get(name)
+            where = f"{info.file.name}: " if info else ""
+            warnings.warn(
+                f"{checkpoint.folder}: {where}{name}: got values that are NaN or infinite, expected finite weights; "
+                "results may be NaN",
+                stacklevel=4,  # the caller of ps3c.load
+            )
+            return
+
+
 def _processor(folder: Path) -> PS3ImageProcessor:
+    if not os.path.lexists(folder / "preprocessor_config.json"):
+        raise CheckpointError(folder, "has no preprocessor_config.json, which describes the preprocessing of images")
+    check_processor(folder)
     try:
         return PS3ImageProcessor.from_pretrained(folder)
     except Exception as error:
-        if not (folder / "preprocessor_config.json").exists():
-            raise CheckpointError(
-                folder, "has no preprocessor_config.json, which describes the preprocessing of images"
-            ) from error
         raise CheckpointError(folder, f"preprocessor_config.json: {short_reason(error, folder)}") from error
 
 

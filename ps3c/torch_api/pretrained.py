@@ -10,10 +10,13 @@ from torch import nn
 from transformers.modeling_utils import PreTrainedModel
 
 from .layers import initialise
+from .limits import check_limits
 
 TRANSFORMERS = Version(Version(transformers.__version__).base_version)
 _TAKES_DTYPE = TRANSFORMERS >= Version("4.56")  # from_pretrained's dtype=, before that torch_dtype=
 
+
+_READ = (".json", ".safetensors", ".bin")  # suffixes of files that transformers may open
 
 # Up to 4.46 transformers renames every "gamma" of a checkpoint to "weight"; LayerScale takes it under that name too.
 _RENAMES_GAMMA = TRANSFORMERS < Version("4.48")
@@ -29,6 +32,11 @@ class PretrainedBase(PreTrainedModel):
     _supports_attention_backend = True
 
     _keys_to_ignore_on_load_missing = [r"\.ls_[12]\.gamma$"] if _RENAMES_GAMMA else []
+
+    def __init__(self, config, *arguments, **options):
+        """ValueError: a number of the configuration is too large to build layers of."""
+        check_limits(config)
+        super().__init__(config, *arguments, **options)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
@@ -74,9 +82,16 @@ class PretrainedBase(PreTrainedModel):
 
 
 def check_folder(path) -> None:
-    """OSError for what can only be a folder and is none; transformers takes it for a repository's name."""
+    """OSError for what can only be a folder and is none; transformers takes it for a repository's name.
+
+    Also for a folder with a named pipe or a device in place of a file: opening it could wait for ever.
+    """
     if (isinstance(path, os.PathLike) or os.path.isabs(str(path))) and not os.path.exists(path):
         raise OSError(f"{path}: there is no such folder")
+    if os.path.isdir(path):
+        for entry in os.scandir(path):
+            if entry.name.endswith(_READ) and os.path.exists(entry) and not (entry.is_file() or entry.is_dir()):
+                raise OSError(f"{entry.path}: got a pipe or a device, expected a regular file")
 
 
 def _unreadable(folder) -> str:
