@@ -1,6 +1,7 @@
 """Serve a web page on this machine: it shows where the model looks in an image, for a prompt.
 
-The server listens only on 127.0.0.1. Ctrl-C stops it.
+The server listens only on 127.0.0.1. Ctrl-C stops it. Requests from other web pages are refused, and so are requests
+for another host name than 127.0.0.1 and localhost: --allow-host names a proxy in front of the server.
 Needs gradio: type pip install '.[demo]' in ps3c's source folder."""
 
 import importlib.util
@@ -16,6 +17,13 @@ def add_arguments(parser) -> None:
     _options.add_model(parser)
     parser.add_argument("--port", type=int, default=7860, metavar="N", help="port (default: 7860); 0: any free port")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="also answer requests for this host name; may be given more than once",
+    )
     _options.add_max_pixels(parser)
 
 
@@ -26,8 +34,20 @@ def run(arguments) -> int:
     if importlib.util.find_spec("gradio") is None:
         _extras.require("gradio", "demo", "ps3c demo")
     from ..page import serve
+    from ..page.guard import plain_host
 
-    serve(_model.load(arguments), arguments.port, arguments.open, max_pixels=arguments.max_pixels)
+    for name in arguments.allow_host:
+        try:
+            plain_host(name)
+        except ValueError as error:
+            raise _errors.UsageError(f"--allow-{error}") from None
+    serve(
+        _model.load(arguments),
+        arguments.port,
+        arguments.open,
+        max_pixels=arguments.max_pixels,
+        hosts=arguments.allow_host,
+    )
     return _errors.OK
 
 

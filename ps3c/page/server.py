@@ -1,7 +1,8 @@
 """The web page of `ps3c demo`: shows where the model looks in an image, for a text, look by look.
 
 The server listens only on 127.0.0.1 and contacts no other machine; the page loads no fonts, scripts or statistics from
-the network. Uploads are stored in a temporary folder, which is removed when the server ends. Needs the extra `demo`
+the network. Requests of other web pages, and for other host names, are refused (guard.py). Uploads are stored in a
+temporary folder, which is removed when the server ends (uploads.py). Needs the extra `demo`
 (gradio, matplotlib).
 """
 
@@ -9,14 +10,13 @@ import inspect
 import os
 import socket
 import sys
-import tempfile
 import threading
 import time
 import traceback
 import warnings
 import webbrowser
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,11 @@ from ..errors import ImageError
 from ..features.encoder import Encoder
 from ..images import open_image
 from . import view
+from .guard import Guard, plain_host
+from .uploads import ending_on_signals, upload_folder
 
 HOST = "127.0.0.1"
+MOST_BYTES = 128 << 20  # of an uploaded file, also where max_pixels would allow more
 BROWSERS_SHOW = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".avif"}
 EXAMPLE = ("grace_hopper.jpg", "the medals on her uniform")  # a photograph that matplotlib installs
 CSS = """
@@ -136,39 +139,50 @@ def build(encoder: Encoder, *, max_pixels: int | None = None) -> Any:
     return blocks
 
 
-def serve(encoder: Encoder, port: int = 7860, open_browser: bool = False, *, max_pixels: int | None = None) -> None:
+def serve(
+    encoder: Encoder,
+    port: int = 7860,
+    open_browser: bool = False,
+    *,
+    max_pixels: int | None = None,
+    hosts: Sequence[str] = (),
+) -> None:
     """Serves the page on http://127.0.0.1:port/ until it is interrupted. Prints the address to stderr.
 
     Args:
-        port: 0 selects a free port. open_browser: also opens the page in the browser. max_pixels: as in build.
+        port: 0 selects a free port. open_browser: also opens the page in the browser.
+        max_pixels: as in build. It also limits the bytes of an uploaded file: 8 per pixel, at least 1 MiB, at most
+            128 MiB.
+        hosts: names of this machine, besides 127.0.0.1 and localhost, under which a proxy in front of the server
+            offers the page. Requests for other names are refused.
 
     Raises:
-        OSError: the port is in use or not permitted. MissingExtraError: as in build.
+        OSError: the port is in use or not permitted. MissingExtraError: as in build. ValueError: port or hosts.
         KeyboardInterrupt: the server was interrupted and has been closed.
+        SystemExit: SIGTERM or SIGHUP arrived, and the server has been closed.
     """
+    hosts = [plain_host(name) for name in hosts]
     port = _free_port(port)
-    with (
-        tempfile.TemporaryDirectory(prefix="ps3c-demo-", ignore_cleanup_errors=True) as folder,
-        _environment(folder),
-        warnings.catch_warnings(),
-    ):
+    with ending_on_signals(), upload_folder() as folder, _environment(folder), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="gradio")  # deprecated functions that gradio itself calls
         blocks = build(encoder, max_pixels=max_pixels)
         options = {"footer_links": [], "show_api": False, "mcp_server": False, "pwa": False, **_style(_gradio())}
-        blocks.launch(
-            server_name=HOST,
-            server_port=port,
-            share=False,
-            quiet=True,
-            inbrowser=False,
-            inline=False,
-            prevent_thread_lock=True,
-            enable_monitoring=False,
-            root_path="",
-            ssr_mode=False,
-            **_known(blocks.launch, options),
-        )
         try:
+            blocks.launch(
+                server_name=HOST,
+                server_port=port,
+                share=False,
+                quiet=True,
+                inbrowser=False,
+                inline=False,
+                prevent_thread_lock=True,
+                enable_monitoring=False,
+                root_path="",
+                ssr_mode=False,
+                max_file_size=_most_bytes(max_pixels),
+                app_kwargs=_guarded(hosts, _most_bytes(max_pixels) + (64 << 10)),  # a form's own lines
+                **_known(blocks.launch, options),
+            )
             address = f"http://{HOST}:{port}/"
             print(f"ps3c: {address} serves {encoder.folder}; Ctrl-C stops it", file=sys.stderr, flush=True)
             if open_browser:
@@ -176,6 +190,25 @@ def serve(encoder: Encoder, port: int = 7860, open_browser: bool = False, *, max
             threading.Event().wait()
         finally:
             blocks.close(verbose=False)
+
+
+def _most_bytes(max_pixels: int | None) -> int:
+    """The largest accepted file: 8 bytes per pixel, as an uncompressed 16-bit image with alpha has."""
+    pixels = Image.MAX_IMAGE_PIXELS if max_pixels is None else max_pixels
+    return MOST_BYTES if pixels is None else min(MOST_BYTES, max(8 * pixels, 1 << 20))
+
+
+def _guarded(hosts: Sequence[str], most_bytes: int) -> dict[str, Any]:
+    """Options of gradio's FastAPI application that put a Guard before everything else."""
+    from starlette.middleware import Middleware
+
+    @asynccontextmanager
+    async def outermost(app: Any) -> AsyncIterator[None]:
+        # gradio adds middleware of its own before `middleware`; it would answer some requests of other pages.
+        app.middleware_stack = Guard(app.middleware_stack, hosts, most_bytes)
+        yield
+
+    return {"middleware": [Middleware(Guard, hosts=hosts, most_bytes=most_bytes)], "lifespan": outermost}
 
 
 # ---- event handlers ------------------------------------------------------------------------------------------------
