@@ -59,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command `argv` (sys.argv[1:] when None). Returns its exit code; raises nothing."""
+    _console.open_streams()
     try:
         arguments = build_parser().parse_args(argv)
     except SystemExit as end:  # argparse raises it after --help, --version or a usage error
@@ -66,11 +67,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _console.short_warnings():
             code = arguments.run(arguments)
-            sys.stdout.flush()
+            if sys.stdout is not None:
+                sys.stdout.flush()
         return code
     except BrokenPipeError:  # the process that reads stdout has ended, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes stdout again at exit
-        return _errors.REFUSED
+        return _errors.OK  # it has read what it wanted
     except (Exception, KeyboardInterrupt) as error:
         _drop_unwritten_output()
         if isinstance(error, KeyboardInterrupt) and not arguments.verbose:
@@ -83,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _drop_unwritten_output() -> None:
     # If the disk is full, stdout still holds unwritten data, and Python would report the error again at exit.
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -10,31 +10,67 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+from ._errors import CommandError
+
 _COLOURS = {"bold": "1", "red": "31", "green": "32", "yellow": "33"}
 
 
 def has_colour(stream: TextIO) -> bool:
     """True on a terminal, unless NO_COLOR (https://no-color.org) or TERM=dumb is set."""
-    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and stream.isatty()
+    wanted = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return wanted and stream is not None and stream.isatty()
 
 
 def painted(text: str, colour: str, stream: TextIO) -> str:
     return f"\033[{_COLOURS[colour]}m{text}\033[0m" if has_colour(stream) else text
 
 
+def open_streams() -> None:
+    """Opens stdin, stdout and stderr on /dev/null where the caller closed them, as `>&-` does.
+
+    Otherwise the next file that is opened would get the number of one of them, and messages would be written to it.
+    sys.stdout stays None, so that a result that nobody receives is an error.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")
+
+
+def printable(text: str) -> str:
+    """text with escapes for control characters and bytes that are not UTF-8, which could change a terminal's state."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one in "\n\t" else _escaped(one) for one in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
 def say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
+    _write(printable(message))
+
+
+def _write(message: str) -> None:
+    try:
+        print(message, file=sys.stderr, flush=True)
+    except OSError:  # nobody reads messages any more, for example `2>&1 | head`: that does not end the work
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def warn(message: str) -> None:
-    say(f"ps3c: {painted('warning:', 'yellow', sys.stderr)} {message}")
+    _write(f"ps3c: {painted('warning:', 'yellow', sys.stderr)} {printable(message)}")
 
 
 def fail(message: str, error: BaseException | None = None) -> None:
     """Prints an error message in one line, after the traceback of `error` if it is given."""
     if error is not None:
-        traceback.print_exception(type(error), error, error.__traceback__, file=sys.stderr)
-    say(f"ps3c: {painted('error:', 'red', sys.stderr)} {message}")
+        _write("".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip("\n"))
+    _write(f"ps3c: {painted('error:', 'red', sys.stderr)} {printable(message)}")
 
 
 @contextmanager
@@ -53,12 +89,15 @@ def short_warnings() -> Iterator[None]:
 
 
 def result(text: str = "") -> None:
+    """Prints a line of a result. CommandError: stdout is closed."""
+    if sys.stdout is None:
+        raise CommandError("stdout is closed, so the result cannot be printed")
     print(text, file=sys.stdout)
 
 
 def result_json(value: Any, indent: int | None = 2) -> None:
     """Prints value as JSON. JSON has no NaN and no infinities: they are printed as null."""
-    print(json.dumps(_finite(value), indent=indent, ensure_ascii=False), file=sys.stdout)
+    result(json.dumps(_finite(value), indent=indent, ensure_ascii=False))
 
 
 def _finite(value: Any) -> Any:
@@ -101,7 +140,7 @@ def _shown(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.4g}"
-    return ", ".join(map(_shown, value)) if isinstance(value, (list, tuple)) else str(value)
+    return ", ".join(map(_shown, value)) if isinstance(value, (list, tuple)) else printable(str(value))
 
 
 def _is_number(cell: str) -> bool:

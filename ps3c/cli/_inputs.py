@@ -57,13 +57,25 @@ def _inside(folder: str) -> Iterator[str]:
 
 
 def lines(arguments: Iterable[str], what: str) -> list[str]:
-    """The texts. "-" stands for the lines of stdin that are not empty."""
+    """The texts. "-" stands for the lines of stdin that are not empty. UsageError: no text, or one is not UTF-8."""
     texts: list[str] = []
     for argument in arguments:
-        texts += [line for line in sys.stdin.read().splitlines() if line.strip()] if argument == "-" else [argument]
+        texts += _lines_of_stdin(what) if argument == "-" else [argument]
     if not texts:
         raise UsageError(f"{what}: got no text, expected one or more")
+    if not all(map(has_plain_name, texts)):
+        raise UsageError(f"{what}: got bytes that are not UTF-8, expected text")
     return texts
+
+
+def _lines_of_stdin(what: str) -> list[str]:
+    if sys.stdin is None:
+        raise UsageError(f"{what}: got -, but stdin is closed")
+    try:
+        text = sys.stdin.buffer.read().decode() if hasattr(sys.stdin, "buffer") else sys.stdin.read()
+    except UnicodeDecodeError:
+        raise UsageError(f"{what}: got bytes on stdin that are not UTF-8, expected text") from None
+    return [line for line in text.splitlines() if line.strip()]
 
 
 def has_plain_name(name: str) -> bool:

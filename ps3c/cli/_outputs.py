@@ -104,13 +104,16 @@ class Output:
 
     # Seconds between two writes. It is 20 times the duration of the last write if that is longer.
     EVERY = 60.0
+    # Most bytes of parts that are joined. Thousands of small parts would lie between the freed buffers of the images,
+    # and the heap could not shrink.
+    PART_BYTES = 1 << 24
 
     def __init__(self, path: str):
         self.path = Path(path)
         self.names: set[str] = set()
         self.parts: list[Any] = []
         self._tokens: int | None = None  # per image; None without tokens
-        self._written, self._next = 0, time.monotonic() + self.EVERY
+        self._changed, self._next = False, time.monotonic() + self.EVERY
 
     def add(self, features: Any) -> None:
         """Adds ImageFeatures of one or more images. CommandError if their number of tokens differs from the earlier."""
@@ -122,19 +125,30 @@ class Output:
             )
         self._tokens = tokens
         self.parts.append(features.to("cpu"))
+        self._changed = True
+        self._merge()
         self.names.update(features.names)
         if time.monotonic() >= self._next:
             self.write()
 
     def write(self) -> None:
         """Writes new parts to the disk. OSError if that fails; files that were already written remain."""
-        if self._written == len(self.parts):
+        if not self._changed:
             return
         begin = time.monotonic()
         self._write()
-        self._written = len(self.parts)
+        self._changed = False
         now = time.monotonic()
         self._next = now + max(self.EVERY, 20 * (now - begin))
+
+    def _merge(self) -> None:
+        """Joins the last parts while they are small, each time with one of about its size."""
+        from ..features.results import ImageFeatures
+
+        while len(self.parts) > 1 and len(self.parts[-2]) <= len(self.parts[-1]):
+            if _bytes(self.parts[-2]) + _bytes(self.parts[-1]) > self.PART_BYTES:
+                return
+            self.parts[-2:] = [ImageFeatures.concatenate(self.parts[-2:])]
 
     def _write(self) -> None:
         raise NotImplementedError
@@ -159,7 +173,7 @@ class FileOutput(Output):
     def resume(self, like: dict, looks: Looks, num_tokens: Looks) -> None:
         if self.path.exists():
             features = _read(self.path, like, looks, num_tokens)
-            self.parts, self._written = [features], 1
+            self.parts = [features]
             self.names, self._tokens = set(features.names), _token_count(features)
 
 
@@ -174,7 +188,7 @@ class FolderOutput(Output):
 
     def add(self, features: Any) -> None:
         super().add(features)
-        size = sum(tensor.numel() * tensor.element_size() for part in self.parts for tensor in _tensors(part))
+        size = sum(map(_bytes, self.parts))
         if size >= self.BYTES or sum(map(len, self.parts)) >= self.IMAGES:
             self.write()
 
@@ -268,6 +282,10 @@ def _token_count(features: Any) -> int | None:
     return None if features.tokens is None else features.tokens.shape[1]
 
 
+def _bytes(features: Any) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in _tensors(features))
+
+
 def _tensors(features: Any) -> Iterator[Any]:
     for field in dataclasses.fields(features):
         value = getattr(features, field.name)
@@ -282,6 +300,8 @@ def _tensors(features: Any) -> Iterator[Any]:
 class Failures:
     """OUT.errors.jsonl: one line of JSON for each image that could not be used. No such image: no file."""
 
+    SHOWN = 20  # on the terminal; the file has all of them
+
     def __init__(self, output: str):
         self.path = Path(output.rstrip("/") + ".errors.jsonl")
         self.count = 0
@@ -291,4 +311,7 @@ class Failures:
         with open(self.path, "a", encoding="utf-8") as file:  # written at once: the run may be interrupted
             file.write(json.dumps({"name": name, "error": reason}) + "\n")
         self.count += 1
-        _console.warn(f"{name}: {reason}")
+        if self.count <= self.SHOWN:
+            _console.warn(f"{name if len(name) <= 300 else name[:300] + '...'}: {reason}")
+        if self.count == self.SHOWN:
+            _console.warn(f"more images that fail are only listed in {self.path}")

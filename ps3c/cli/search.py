@@ -48,7 +48,7 @@ def run(arguments) -> int:
         return _errors.OK
     for entry in found:
         if len(found) > 1:
-            _console.result(f"# {entry['text']}")
+            _console.result(f"# {_console.printable(entry['text'])}")
         for hit in entry["images"]:
-            _console.result(f"{hit['cosine']:7.4f}  {hit['name']}")
+            _console.result(f"{hit['cosine']:7.4f}  {_console.printable(hit['name'])}")
     return _errors.OK

@@ -11,6 +11,7 @@ from PIL import Image
 
 from ..errors import ImageError
 from ..images import is_image_source, open_upright, thumbnail, to_rgb, without_hidden_colours
+from .memory import Trimmer
 
 
 @dataclass
@@ -41,6 +42,7 @@ class Reader:
         self._small = small
         self._max_pixels = max_pixels
         self._ahead = ahead
+        self._trim = Trimmer()
 
     def prepare(self, source: Any, name: str, text: str | None) -> Prepared:
         """Opens and preprocesses one image. `name` is used for a source without a name. Raises as open_image."""
@@ -59,6 +61,7 @@ class Reader:
 
         def one(numbered) -> Prepared | ImageError:
             number, (source, text) = numbered
+            self._trim()
             try:
                 return self.prepare(source, f"image {number}", text)
             except ImageError as error:
