@@ -491,6 +491,44 @@ INTERRUPT = """
 """
 
 
+LARGE_MAP = """
+    import os, signal, sys, threading, time
+    sys.path.insert(0, {tests!r})
+    import conftest, torch, models
+    model = models.build_ours("vision", "tiny")
+    maps = torch.ones(1, 1, 1).expand({shape})
+    pixels = models.image({shape}[0], 64, 64)
+    sent = []
+    def interrupt():
+        time.sleep(1)
+        sent.append(time.perf_counter())
+        os.kill(os.getpid(), signal.SIGINT)
+    arguments = {arguments}
+    with torch.no_grad():
+        model(pixels, **arguments, gt_selection_maps=torch.ones(1, 8, 8))
+        threading.Thread(target=interrupt).start()
+        try:
+            model(pixels, gt_selection_maps=maps, **arguments)
+            print("not interrupted")
+        except KeyboardInterrupt:
+            print("interrupted", time.perf_counter() - sent[0])
+        print("next", bool(model(pixels, **arguments, gt_selection_maps=torch.ones(1, 8, 8))[0].isfinite().all()))
+"""
+
+
+@pytest.mark.parametrize("shape", [(4, 1, 2**31), (1, 2**32, 1), (1, 2**16, 2**16)], ids=str)
+@pytest.mark.parametrize("arguments", [{"num_look_close": 1}], ids=["features"])
+def test_keyboard_interrupt_in_a_large_map(shape, arguments):
+    """A view with stride 0 makes a map of any size without memory: reading it can be stopped."""
+    tests = os.path.dirname(os.path.abspath(__file__))
+    program = textwrap.dedent(LARGE_MAP.format(tests=tests, shape=shape, arguments=arguments))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    words = done.stdout.split()
+    assert words[0] == "interrupted", done.stdout
+    assert float(words[1]) < 0.5 and words[2:] == ["next", "True"], done.stdout
+
+
 def test_keyboard_interrupt():
     """Ctrl-C during a long "all" stops it soon and leaves the model as it was."""
     tests = os.path.dirname(os.path.abspath(__file__))

@@ -165,8 +165,8 @@ typedef struct ps3c_probability_args {
 } ps3c_probability_args;
 
 /* Low-res probabilities on the grid of one scale, in three steps. 1. Nearest-neighbour resizing. 2. gt: the ground
- * truth is area-resized (adaptive average) to the first high-res grid in float32, cast to its own dtype (integers
- * truncate, bool: not 0), and resized to this grid by nearest neighbour; where it is > 0, the probability becomes 1.
+ * truth is area-resized (adaptive average) to the first high-res grid in float32, rounded to its own dtype if that is
+ * float16 or bfloat16, and resized to this grid by nearest neighbour; where it is > 0, the probability becomes 1.
  * 3. smooth: area-resized to 6 x 6, rounded to the run's dtype, and resized back by nearest neighbour. */
 typedef struct ps3c_expand_args {
     const float *probs; /* [batch][in_rows][in_cols], values of the run's dtype */
@@ -259,7 +259,7 @@ typedef struct ps3c_class_mask_args {
 } ps3c_class_mask_args;
 
 /* The tokens of the only look that lie inside the ground truth. The ground truth is area-resized to the token's own
- * scale and cast to gt's dtype as in expand; a token is inside if its value is not 0. If an image has no token inside,
+ * scale and rounded as in expand; a token is inside if its value is not 0. If an image has no token inside,
  * all its tokens are marked. */
 typedef struct ps3c_gt_mask_args {
     const ps3c_tensor *gt; /* (B, any, any), any dtype and strides */

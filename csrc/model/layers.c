@@ -75,6 +75,7 @@ static ps3c_status attend(const ps3c_pass *pass, const ps3c_block_args *a, const
     } else {
         PS3C_TRY(project(pass, qkv, 0, 3 * width, 2 * width, normed, &wide));
     }
+    PS3C_TRY(ps3c_context_poll(pass->run.context));
     return pass->backend->attention(&pass->run, &args);
 }
 
@@ -88,8 +89,10 @@ ps3c_status ps3c_block(const ps3c_pass *pass, const ps3c_block_args *a)
     PS3C_TRY(ps3c_norm(pass, w + PS3C_NORM1_WEIGHT, a->eps, PS3C_ACT_NONE, a->x, &normed));
     /* The normed tokens are not needed after their projection, so attention writes its result over them. */
     PS3C_TRY(attend(pass, a, &normed, &normed));
+    PS3C_TRY(ps3c_context_poll(pass->run.context));
     PS3C_TRY(ps3c_linear_residual(pass, w + PS3C_PROJ_WEIGHT, width, scale1, &normed, a->x, a->x));
     PS3C_TRY(ps3c_norm(pass, w + PS3C_NORM2_WEIGHT, a->eps, PS3C_ACT_NONE, a->x, &normed));
     PS3C_TRY(ps3c_linear(pass, w + PS3C_FC1_WEIGHT, a->hidden, a->act, &normed, &hidden));
+    PS3C_TRY(ps3c_context_poll(pass->run.context));
     return ps3c_linear_residual(pass, w + PS3C_FC2_WEIGHT, width, scale2, &hidden, a->x, a->x);
 }

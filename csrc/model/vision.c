@@ -249,6 +249,7 @@ static ps3c_status convolve(const vision_chunk *chunk, int64_t image, const ps3c
                                                .cols = p->conv.cols,
                                                .x = &x,
                                                .y = &y};
+        PS3C_TRY(ps3c_context_poll(pass->run.context));
         PS3C_TRY(pass->backend->depthwise(&pass->run, &depthwise));
         PS3C_TRY(ps3c_norm(pass, w + PS3C_CONV_NORM, CONV_NORM_EPS, PS3C_ACT_NONE, &y, &y));
         PS3C_TRY(ps3c_linear(pass, w + PS3C_CONV_FC1, 4 * width, PS3C_ACT_GELU_ERF, &y, &hidden));

@@ -30,7 +30,5 @@ int ps3c_context_threads(const ps3c_context *context, int limit);
 /* Sets *backend (static memory) for a device. ERROR_RUNTIME if there is none; ERROR_VALUE for an unknown
  * PS3C_CPU_LEVEL. */
 ps3c_status ps3c_context_backend(ps3c_context *context, ps3c_device device, const ps3c_backend **backend);
-/* Calls the interrupt function, if there is one. ERROR_INTERRUPTED if it returns non-zero. */
-ps3c_status ps3c_context_poll(ps3c_context *context);
 
 #endif

@@ -39,29 +39,41 @@ typedef struct image {
     const ps3c_run *run;
     const ps3c_expand_args *args;
     int64_t b;
-    void *map; /* of image b */
+    void *map;            /* of image b */
+    ps3c_context *polled; /* on the calling thread alone; NULL: do not poll */
 } image;
 
 /* Applies row gt_row of the ground truth, on the first high-res grid, to the image's map. Each cell of the row is
- * resized once, however many patches it covers. */
-static void apply_ground_truth(void *data, int64_t gt_row, int thread)
+ * resized once, however many patches it covers. An error can only come from polling. */
+static ps3c_status apply_row(const image *o, int64_t gt_row)
 {
-    const image *o = data;
     const ps3c_run *run = o->run;
     const ps3c_expand_args *args = o->args;
     void *map = o->map;
-    (void)thread;
+    ps3c_status status = PS3C_OK;
     const int64_t rows = args->out->shape[1], cols = args->out->shape[2];
     int64_t y0, y1, x0, x1;
     nearest_range(args->gt_rows, rows, gt_row, &y0, &y1);
     for (int64_t gt_col = 0; y0 < y1 && gt_col < args->gt_cols; gt_col++) {
         nearest_range(args->gt_cols, cols, gt_col, &x0, &x1);
-        float gt = x0 < x1 ? ps3c_ground_truth(args->gt, o->b, args->gt_rows, args->gt_cols, gt_row, gt_col) : 0.0f;
+        float gt = 0.0f;
+        if (x0 < x1)
+            gt = ps3c_ground_truth(o->polled, args->gt, o->b, args->gt_rows, args->gt_cols, gt_row, gt_col, &status);
+        if (status == PS3C_OK && o->polled)
+            status = ps3c_context_poll(o->polled);
+        PS3C_TRY(status);
         for (int64_t y = y0; y < y1; y++)
             for (int64_t x = x0; x < x1; x++)
                 ps3c_store(run->dtype, map, y * cols + x,
                            with_ground_truth(gt, ps3c_load(run->dtype, map, y * cols + x)));
     }
+    return PS3C_OK;
+}
+
+static void apply_ground_truth(void *data, int64_t gt_row, int thread)
+{
+    (void)thread;
+    (void)apply_row(data, gt_row);
 }
 
 ps3c_status ps3c_expand(const ps3c_run *run, const ps3c_expand_args *args)
@@ -76,8 +88,12 @@ ps3c_status ps3c_expand(const ps3c_run *run, const ps3c_expand_args *args)
             for (int64_t x = 0; x < cols; x++)
                 ps3c_store(run->dtype, map, y * cols + x, probs[ps3c_nearest(args->in_cols, cols, x)]);
         }
-        if (args->gt) {
-            image o = {run, args, b, map};
+        image o = {run, args, b, map, NULL};
+        if (args->gt && ps3c_ground_truth_is_large(args->gt)) {
+            o.polled = run->context;
+            for (int64_t i = 0; i < args->gt_rows; i++)
+                PS3C_TRY(apply_row(&o, i));
+        } else if (args->gt) {
             ps3c_parallel_ranges(run, args->gt_rows, apply_ground_truth, &o);
         }
         if (args->smooth)

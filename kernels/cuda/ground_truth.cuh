@@ -1,5 +1,5 @@
 /* Windows of adaptive pooling, sources of nearest upsampling, and ground-truth selection maps: the same arithmetic as
- * kernels/cpu/resample.h and ground_truth.h, bit for bit, because casts, comparisons with 0 and ties depend on it. */
+ * kernels/cpu/resample.h and ground_truth.h, bit for bit, because rounding, comparisons with 0 and ties depend on it. */
 #ifndef PS3C_CUDA_GROUND_TRUTH_CUH
 #define PS3C_CUDA_GROUND_TRUTH_CUH
 
@@ -107,25 +107,8 @@ __device__ __forceinline__ float ps3c_any_float(const void *data, ps3c_dtype dty
     }
 }
 
-/* A float32 value cast to a dtype: integers are truncated, bool is 1 if not 0. */
-__device__ __forceinline__ float ps3c_any_cast(ps3c_dtype dtype, float x)
-{
-    switch (dtype) {
-    case PS3C_FLOAT16:
-        return ps3c_to_float(ps3c_from_float<ps3c_half>(x));
-    case PS3C_BFLOAT16:
-        return ps3c_to_float(ps3c_from_float<ps3c_bf16>(x));
-    case PS3C_FLOAT32:
-    case PS3C_FLOAT64:
-        return x;
-    case PS3C_BOOL:
-        return x != 0.0f ? 1.0f : 0.0f;
-    default:
-        return truncf(x);
-    }
-}
-
-/* One cell of map b of gt (B, any, any), area-resized to rows x cols; computed by all lanes of a warp. */
+/* One cell of map b of gt (B, any, any), area-resized to rows x cols; computed by all lanes of a warp. Rounded to a
+ * half-precision gt; the mean of integers and bool is not truncated. */
 __device__ __forceinline__ float ps3c_ground_truth(const ps3c_tensor &gt, int64_t b, int64_t rows, int64_t cols,
                                                    int64_t row, int64_t col, float *buffer)
 {
@@ -133,7 +116,9 @@ __device__ __forceinline__ float ps3c_ground_truth(const ps3c_tensor &gt, int64_
     const float mean = ps3c_area_mean(
         ps3c_adaptive_window(gt.shape[1], rows, row), ps3c_adaptive_window(gt.shape[2], cols, col), buffer,
         [&](int64_t y, int64_t x) { return ps3c_any_float(gt.data, gt.dtype, image + y * row_step + x * col_step); });
-    return ps3c_any_cast(gt.dtype, mean);
+    return gt.dtype == PS3C_FLOAT16    ? ps3c_to_float(ps3c_from_float<ps3c_half>(mean))
+           : gt.dtype == PS3C_BFLOAT16 ? ps3c_to_float(ps3c_from_float<ps3c_bf16>(mean))
+                                       : mean;
 }
 
 #endif

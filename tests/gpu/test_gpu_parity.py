@@ -25,12 +25,13 @@ def _true_float32():
     torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = saved
 
 
-def forward(model, entry, dtype, arithmetic=None):
+def forward(model, entry, dtype, arithmetic=None, reference=False):
     """The case's output on the model's device. arithmetic: inputs of `dtype`, computed with in this one."""
     encoder = model.vision_model
     device = next(model.parameters()).device
     encoder.num_hidden_layers_to_return = entry.args.get("layers", encoder.layers)
     pixels, args = entry.inputs(dtype, encoder.width)
+    args = vision.float_maps(args) if reference else args
     if arithmetic is not None:
         pixels = pixels.to(arithmetic)
         args.update({"prompt": args["prompt"].to(arithmetic)} if "prompt" in args else {})
@@ -44,7 +45,7 @@ def forced(model, entry, dtype, arithmetic, probs):
     """The reference on ps3c's probabilities."""
     model.vision_model.forced_probs = probs
     try:
-        return forward(model, entry, dtype, arithmetic)
+        return forward(model, entry, dtype, arithmetic, reference=True)
     finally:
         model.vision_model.forced_probs = None
 
@@ -63,7 +64,8 @@ def on_cpu(output):
 def test_vision_float32(entry):
     output = forward(ours("vision", entry.model), entry, torch.float32)
     assert all(tensor.device == DEVICE for tensor in vision.tensors(output).values())
-    mine, other = on_cpu(output), forward(models.theirs("vision", entry.model), entry, torch.float32)
+    reference = models.theirs("vision", entry.model)
+    mine, other = on_cpu(output), forward(reference, entry, torch.float32, reference=True)
     vision.assert_same_form(mine, other)
     vision.assert_same_maps(mine, other)
     truth = vision.tensors(other)

@@ -24,7 +24,9 @@ def nearest(x, size):
 
 
 def area(x, size):
-    return F.interpolate(x.unsqueeze(1).float(), size=size, mode="area").squeeze(1).to(x.dtype)
+    """The mean in float32, rounded to a floating dtype; the mean of integers and bool stays float32."""
+    mean = F.interpolate(x.unsqueeze(1).float(), size=size, mode="area").squeeze(1)
+    return mean.to(x.dtype) if x.is_floating_point() else mean
 
 
 def ground_truth(kind, shape):
