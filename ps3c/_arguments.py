@@ -3,6 +3,9 @@
 import operator
 from typing import Any
 
+_MOST_BITS = 4096  # of an integer that a message can print
+_NO_VALUE = (TypeError, ValueError, RuntimeError, NotImplementedError)  # of tensors that cannot become a number
+
 Looks = int | str | None  # a number, "all", or None
 
 
@@ -11,10 +14,35 @@ def index(name: str, value: Any, expected: str) -> int:
     is_bool = isinstance(value, bool) or str(getattr(value, "dtype", "")) in ("bool", "torch.bool")
     try:
         if not is_bool:
-            return operator.index(value)
-    except TypeError:
+            number = operator.index(value)
+            if number.bit_length() > _MOST_BITS:
+                raise OverflowError
+            return number
+    except OverflowError:
+        raise ValueError(f"{name}: got {shown(value)}, expected an integer of 64 bits") from None
+    except _NO_VALUE:
         pass
-    raise TypeError(f"{name}: got {value!r}, a {type(value).__name__}, expected {expected}")
+    raise TypeError(f"{name}: got {shown(value)}, a {type(value).__name__}, expected {expected}")
+
+
+def flag(name: str, value: Any) -> bool:
+    """value's truth. TypeError: it has none, such as a tensor of two elements."""
+    if isinstance(value, bool):
+        return value
+    try:
+        return bool(value)
+    except _NO_VALUE:
+        pass
+    raise TypeError(f"{name}: got {shown(value)}, a {type(value).__name__}, expected True or False")
+
+
+def shown(value: Any) -> str:
+    """value for a message: one line of at most 100 characters."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # such as an int with more digits than Python prints
+        text = f"a {type(value).__name__} that cannot be printed"
+    return text if len(text) <= 100 else text[:97] + "..."
 
 
 def positive(name: str, value: Any, least: int = 1) -> int:
@@ -31,7 +59,7 @@ def looks(name: str, value: Any) -> Looks:
         return None
     if isinstance(value, str):
         if value != "all":
-            raise ValueError(f"{name}: got {value!r}, expected a number, 'all' or None")
+            raise ValueError(f"{name}: got {shown(value)}, expected a number, 'all' or None")
         return value
     number = index(name, value, "an integer, 'all' or None")
     if number < 0:

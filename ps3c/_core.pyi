@@ -103,8 +103,9 @@ class TextPlan:
 class Parameters:
     """Finds a torch.nn.Module's current Parameters by state_dict name, also after some were replaced.
 
-    check(path, module) is called for each module on the way, when it is first met or has been replaced; what it
-    raises is passed on.
+    A name that is no Parameter is read as the module's attribute. check(path, module) is called for each module on the
+    way, when it is first met or has been replaced; what it raises is passed on. It may return pairs (holder, key),
+    items of dicts or attributes of other objects: when one changes, check is called for every module again.
     """
 
     def __new__(

@@ -170,7 +170,7 @@ static int ps3c_refuse_kind(const ps3c_label *label, PyObject *object)
     else if (ps3c_tensor_flag(object, "is_quantized"))
         ps3c_refuse(label, object, "a quantised tensor", "dtype");
     else
-        PyErr_Format(PyExc_TypeError, "%s: got a %.100s without memory (%S), expected a dense tensor",
+        PyErr_Format(PyExc_TypeError, "%s: got a %.100s without memory (%.80S), expected a dense tensor",
                      ps3c_label_text(label, name, sizeof name), ps3c_type_name(object),
                      value != NULL ? value : Py_None);
     Py_XDECREF(type);

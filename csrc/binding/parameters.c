@@ -4,8 +4,9 @@
  * The object does not keep Parameters. It keeps the `_parameters` dict of each owning module and the key in it, so
  * collect() finds Parameters that were assigned, replaced or cast since the last call. An owning module is found
  * through a chain of `_modules` dicts. collect() compares every module of the chains with the one found before; if one
- * has changed, it resolves all names again. A parametrised weight (torch.nn.utils.parametrize) is read as an
- * attribute, which computes it. */
+ * has changed, it resolves all names again. It does so too if something that the check asked to watch has changed: an
+ * attribute of a layer, the number of its hooks. A weight that is no Parameter is read as the module's attribute:
+ * parametrised, pruned, normalised, or of a replica. */
 #include "binding.h"
 
 typedef struct ps3c_module_node {
@@ -21,12 +22,20 @@ typedef struct ps3c_parameter_entry {
     PyObject *key; /* in the node's _parameters */
 } ps3c_parameter_entry;
 
+/* An item of a dict, or an attribute of another object, whose value the map depends on. */
+typedef struct ps3c_watch {
+    PyObject *holder, *key;
+    PyObject *value; /* strong; NULL: absent */
+    Py_ssize_t size; /* of a value that is a dict; else 0 */
+} ps3c_watch;
+
 /* The result of resolving all names. It is immutable. It has a reference count, because reading a parametrised weight
  * runs Python code, which may replace the map of the object. */
 typedef struct ps3c_parameter_map {
-    Py_ssize_t references, node_count, entry_count;
+    Py_ssize_t references, node_count, entry_count, watch_count, watch_room;
     ps3c_module_node *nodes;
     ps3c_parameter_entry *entries;
+    ps3c_watch *watches;
 } ps3c_parameter_map;
 
 typedef struct ps3c_parameters {
@@ -49,6 +58,12 @@ static void ps3c_map_release(ps3c_parameter_map *map)
     }
     for (Py_ssize_t i = 0; i < map->entry_count; i++)
         Py_XDECREF(map->entries[i].key);
+    for (Py_ssize_t i = 0; i < map->watch_count; i++) {
+        Py_XDECREF(map->watches[i].holder);
+        Py_XDECREF(map->watches[i].key);
+        Py_XDECREF(map->watches[i].value);
+    }
+    PyMem_Free(map->watches);
     PyMem_Free(map->nodes);
     PyMem_Free(map->entries);
     PyMem_Free(map);
@@ -86,8 +101,84 @@ static Py_ssize_t ps3c_map_add(ps3c_parameter_map *map, Py_ssize_t parent, PyObj
     return map->node_count++;
 }
 
-/* Calls the check for a module, which may raise. The module's path is the first `count` parts. */
-static int ps3c_check_module(const ps3c_parameters *self, PyObject *parts, Py_ssize_t count, PyObject *module)
+/* ---- what the check watches -------------------------------------------------------------------------------------- */
+
+/* The value of key in holder: strong, NULL without an exception if there is none. */
+static PyObject *ps3c_watched_value(PyObject *holder, PyObject *key)
+{
+    if (PyDict_Check(holder))
+        return Py_XNewRef(PyDict_GetItemWithError(holder, key));
+    PyObject *value = PyObject_GetAttr(holder, key);
+    if (value == NULL && PyErr_ExceptionMatches(PyExc_AttributeError))
+        PyErr_Clear();
+    return value;
+}
+
+static Py_ssize_t ps3c_watched_size(PyObject *value)
+{
+    return value != NULL && PyDict_Check(value) ? PyDict_Size(value) : 0;
+}
+
+static int ps3c_map_watch(ps3c_parameter_map *map, PyObject *holder, PyObject *key)
+{
+    if (map->watch_count == map->watch_room) {
+        const Py_ssize_t room = 2 * map->watch_room + 64;
+        ps3c_watch *watches = PyMem_Resize(map->watches, ps3c_watch, room);
+        if (watches == NULL) {
+            PyErr_NoMemory();
+            return -1;
+        }
+        map->watches = watches;
+        map->watch_room = room;
+    }
+    PyObject *value = ps3c_watched_value(holder, key);
+    if (value == NULL && PyErr_Occurred())
+        return -1;
+    map->watches[map->watch_count++] = (ps3c_watch){Py_NewRef(holder), Py_NewRef(key), value, ps3c_watched_size(value)};
+    return 0;
+}
+
+/* Adds the (holder, key) pairs that a check returned; None: nothing to watch. */
+static int ps3c_map_watch_all(ps3c_parameter_map *map, PyObject *pairs)
+{
+    if (pairs == Py_None)
+        return 0;
+    PyObject *tuple = ps3c_sequence("check", pairs, "None or a sequence of (holder, key)");
+    int failed = tuple == NULL;
+    for (Py_ssize_t i = 0; !failed && i < PyTuple_Size(tuple); i++) {
+        PyObject *pair = PyTuple_GetItem(tuple, i);
+        failed = !PyTuple_Check(pair) || PyTuple_Size(pair) != 2 || !PyUnicode_Check(PyTuple_GetItem(pair, 1));
+        if (failed)
+            PyErr_Format(PyExc_TypeError, "check: got %R, expected (holder, key)", pair);
+        else
+            failed = ps3c_map_watch(map, PyTuple_GetItem(pair, 0), PyTuple_GetItem(pair, 1)) < 0;
+    }
+    Py_XDECREF(tuple);
+    return failed ? -1 : 0;
+}
+
+/* Returns 1 if nothing that is watched has changed, 0 if something has, -1 with an exception on an error. */
+static int ps3c_map_is_unchanged(const ps3c_parameter_map *map)
+{
+    for (Py_ssize_t i = 0; i < map->watch_count; i++) {
+        const ps3c_watch *watch = &map->watches[i];
+        PyObject *value = ps3c_watched_value(watch->holder, watch->key);
+        if (value == NULL && PyErr_Occurred())
+            return -1;
+        const bool same = value == watch->value && ps3c_watched_size(value) == watch->size;
+        Py_XDECREF(value);
+        if (!same)
+            return 0;
+    }
+    return 1;
+}
+
+/* ---- nodes ------------------------------------------------------------------------------------------------------- */
+
+/* Calls the check for a module, which may raise, and watches what it returns. The module's path is the first `count`
+ * parts. */
+static int ps3c_check_module(const ps3c_parameters *self, ps3c_parameter_map *map, PyObject *parts, Py_ssize_t count,
+                             PyObject *module)
 {
     if (self->check == NULL)
         return 0;
@@ -95,11 +186,12 @@ static int ps3c_check_module(const ps3c_parameters *self, PyObject *parts, Py_ss
     PyObject *head = dot == NULL ? NULL : PyList_GetSlice(parts, 0, count);
     PyObject *path = head == NULL ? NULL : PyUnicode_Join(dot, head);
     PyObject *result = path == NULL ? NULL : PyObject_CallFunctionObjArgs(self->check, path, module, NULL);
+    int failed = result == NULL || ps3c_map_watch_all(map, result) < 0;
     Py_XDECREF(dot);
     Py_XDECREF(head);
     Py_XDECREF(path);
     Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
+    return failed ? -1 : 0;
 }
 
 /* The index of the child of node `parent` with the key parts[at]; adds it to the map if it is new. -1 with an exception
@@ -118,7 +210,7 @@ static Py_ssize_t ps3c_map_child(const ps3c_parameters *self, ps3c_parameter_map
         return -1;
     }
     Py_INCREF(child);
-    if (ps3c_check_module(self, parts, at + 1, child) < 0) {
+    if (ps3c_check_module(self, map, parts, at + 1, child) < 0) {
         Py_DECREF(child);
         return -1;
     }
@@ -182,7 +274,7 @@ fail:
     return NULL;
 }
 
-/* Returns 1 if every module is still at its place, 0 if not, -1 with an exception on an error. */
+/* Returns 1 if every module is still at its place and nothing watched has changed, 0 if not, -1 with an exception on an error. */
 static int ps3c_map_is_current(const ps3c_parameter_map *map)
 {
     for (Py_ssize_t i = 1; i < map->node_count; i++) {
@@ -191,13 +283,20 @@ static int ps3c_map_is_current(const ps3c_parameter_map *map)
         if (child != node->module)
             return PyErr_Occurred() ? -1 : 0;
     }
-    return 1;
+    return ps3c_map_is_unchanged(map);
 }
 
 /* The current map: the kept one, or a new one that replaces it. Adds a reference for the caller. */
 static ps3c_parameter_map *ps3c_parameters_map(ps3c_parameters *self)
 {
-    int current = self->map == NULL ? 0 : ps3c_map_is_current(self->map);
+    ps3c_parameter_map *kept = self->map;
+    int current = 0;
+    if (kept != NULL) {
+        kept->references++; /* reading an attribute may run Python code, which may replace the map */
+        current = ps3c_map_is_current(kept);
+        ps3c_map_release(kept);
+        current = current > 0 ? kept == self->map : current;
+    }
     if (current < 0)
         return NULL;
     if (self->module == NULL) {
@@ -217,20 +316,27 @@ static ps3c_parameter_map *ps3c_parameters_map(ps3c_parameters *self)
 
 /* ---- collect ----------------------------------------------------------------------------------------------------- */
 
-/* Reads a parametrised weight, whose key is not in _parameters. Strong reference; NULL with an exception on an error.
- */
-static PyObject *ps3c_parametrized(const ps3c_parameters *self, const ps3c_module_node *node, PyObject *key,
-                                   PyObject *name)
+/* Reads a weight whose key is not in _parameters: an attribute of the module. Strong reference; NULL with an exception
+ * on an error. An error inside a parametrization stays as it is. */
+static PyObject *ps3c_computed(const ps3c_parameters *self, const ps3c_module_node *node, PyObject *key, PyObject *name)
 {
     PyObject *parametrizations = PyDict_GetItemString(node->children, "parametrizations");
     PyObject *list = parametrizations == NULL ? NULL : ps3c_module_dict(parametrizations, "_modules");
     bool found = list != NULL && PyDict_Contains(list, key) > 0;
     Py_XDECREF(list);
-    if (found)
-        return PyObject_GetAttr(node->module, key);
     PyErr_Clear();
-    ps3c_no_parameter(self, name);
-    return NULL;
+    PyObject *value = PyObject_GetAttr(node->module, key);
+    if (found)
+        return value;
+    if (value == NULL && PyErr_ExceptionMatches(PyExc_AttributeError)) {
+        PyErr_Clear();
+        ps3c_no_parameter(self, name);
+    } else if (value != NULL && value != Py_None && !PyObject_HasAttrString(value, "is_contiguous")) {
+        PyErr_Format(PyExc_TypeError, "parameter '%U' of %.200s: got %.200s, expected a tensor", name,
+                     ps3c_type_name(self->module), ps3c_type_name(value));
+        Py_CLEAR(value);
+    }
+    return value;
 }
 
 static PyObject *ps3c_parameters_collect(PyObject *object, PyObject *unused)
@@ -244,7 +350,7 @@ static PyObject *ps3c_parameters_collect(PyObject *object, PyObject *unused)
         PyObject *key = map->entries[i].key;
         PyObject *value = Py_XNewRef(PyDict_GetItemWithError(node->parameters, key));
         if (value == NULL && !PyErr_Occurred())
-            value = ps3c_parametrized(self, node, key, PyTuple_GetItem(self->names, i));
+            value = ps3c_computed(self, node, key, PyTuple_GetItem(self->names, i));
         if (value == Py_None) {
             PyErr_Format(PyExc_TypeError, "parameter '%U' of %.200s: got None, expected a tensor",
                          PyTuple_GetItem(self->names, i), ps3c_type_name(self->module));
@@ -302,6 +408,11 @@ static int ps3c_parameters_traverse(PyObject *object, visitproc visit, void *arg
             Py_VISIT(self->map->nodes[i].children);
             Py_VISIT(self->map->nodes[i].parameters);
         }
+    if (self->map != NULL && self->map->references == 1)
+        for (Py_ssize_t i = 0; i < self->map->watch_count; i++) {
+            Py_VISIT(self->map->watches[i].holder);
+            Py_VISIT(self->map->watches[i].value);
+        }
     return 0;
 }
 
@@ -356,7 +467,9 @@ static PyType_Slot ps3c_parameters_slots[] = {
     {Py_tp_doc,
      "Parameters(module, names, check=None)\n--\n\n"
      "Finds the Parameters of a torch.nn.Module by state_dict name. check(path, module) is called for each module\n"
-     "that is new or was replaced; it may raise."},
+     "that is new or was replaced; it may raise. It returns None or pairs (holder, key): items of dicts, or "
+     "attributes\n"
+     "of other objects. If one of them changes, check is called for every module again."},
     {Py_tp_new, ps3c_parameters_new},
     {Py_tp_dealloc, ps3c_parameters_dealloc},
     {Py_tp_traverse, ps3c_parameters_traverse},

@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from . import core
+from .layers import LayerCheck
 
 _PLANS = 16  # plans kept for each configuration of a model
 _CONFIGURATIONS = 4
@@ -39,32 +40,23 @@ class Cache:
 class ModuleWeights:
     """A module's parameters in the engine's order, looked up anew at each call.
 
-    Weights that were replaced, cast, moved or edited are honoured, and a replaced module is noticed.
+    Weights that were replaced, cast, moved, edited or reparametrised are honoured. Replaced and changed layers are
+    refused: see LayerCheck.
     """
 
     def __init__(self, root: Any, names: Sequence[str]):
-        self._parameters = core.Parameters(root, names, _check_module)
+        self._check = LayerCheck(root)
+        self._parameters = core.Parameters(root, names, self._check)
 
     def collect(self) -> list[Any]:
         """The tensors, contiguous (and on a GPU on multiples of 16 bytes), in order."""
         tensors = self._parameters.collect()
+        if self._check.compute():
+            tensors = self._parameters.collect()
+        self._check.warn()
         if tensors and tensors[0].is_cuda:
             tensors = [tensor if tensor.data_ptr() % 16 == 0 else tensor.clone() for tensor in tensors]
         return [tensor if tensor.is_contiguous() else tensor.contiguous() for tensor in tensors]
-
-
-def _check_module(path: str, module: Any) -> None:
-    # A layer that computes something else (an adapter, a quantised layer) has a `weight` too. Using that weight alone
-    # would give wrong numbers without an error.
-    home = type(module).__module__
-    if home.startswith(("torch.nn.modules.", "ps3c.", "torch.nn.utils.parametrize")) or hasattr(
-        module, "parametrizations"
-    ):
-        return
-    raise TypeError(
-        f"{path}: got a {home}.{type(module).__qualname__} in place of the layer that was constructed, which ps3c "
-        "cannot compute; merge it into a plain layer (for LoRA: merge_and_unload) first"
-    )
 
 
 class Engine:
@@ -89,20 +81,33 @@ class Engine:
             ValueError: sizes that do not go together; the message names the field.
         """
         # id: a shallow copy of a model shares this object. What is cached keeps root alive, so ids stay apart.
+        replica = getattr(root, "_is_replica", False)
         key = (
-            id(root),
+            0 if replica else id(root),
             *((name, tuple(value) if isinstance(value, list) else value) for name, value in config.items()),
         )
-        return self._models.get(key, lambda: EngineModel(root, kind(config)))
+        if not replica:
+            return self._models.get(key, lambda: EngineModel(root, kind(config)))
+        # torch.nn.DataParallel makes new replicas at each call: only what has no weights is kept of them.
+        planned = self._models.get(key, lambda: Planned(kind(config)))
+        return EngineModel(root, planned.model, planned.plans)
+
+
+class Planned:
+    """A configuration and its plans, without weights."""
+
+    def __init__(self, model: core.Model):
+        self.model = model
+        self.plans = Cache(_PLANS)
 
 
 class EngineModel:
-    """One configuration of a module: its plans and its weights."""
+    """One configuration of a module: its plans and its weights. plans: those of another of the same model."""
 
-    def __init__(self, root: Any, model: core.Model):
+    def __init__(self, root: Any, model: core.Model, plans: Cache | None = None):
         self.parameters = ModuleWeights(root, [name for name, _ in model.weights])
         self._model = model
-        self._plans = Cache(_PLANS)
+        self._plans = Cache(_PLANS) if plans is None else plans
 
     def plan(self, *sizes: int, **request: Any) -> core.Plan:
         """The plan for the sizes and the request, from the cache when it was made before."""

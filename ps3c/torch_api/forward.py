@@ -25,6 +25,7 @@ class Forward:
     """
 
     def __init__(self, tower):
+        tensors.check_recording()
         self._tower = tower
         self._model = tower._engine_model()
         self._weights = self._model.parameters.collect()
@@ -57,15 +58,24 @@ class VisionForward(Forward):
     """A pass of a PS3VisionEncoder over pixel_values (B, 3, H, W). `add` takes its other tensors."""
 
     def __init__(self, encoder, pixel_values):
+        pixels = self._check_pixels(pixel_values)
         super().__init__(encoder)
         self._encoder = encoder
-        self._pixels = self._check_pixels(pixel_values)
+        self._pixels = self._autocast(pixels)
         self.batch = self._pixels.shape[0]
         self._inputs: dict[str, torch.Tensor] = {}
         self.check_grad({"pixel_values": self._pixels})
 
-    def _check_pixels(self, pixels) -> torch.Tensor:
+    def _autocast(self, value: torch.Tensor) -> torch.Tensor:
+        """Inside torch.autocast: a floating input in the weights' dtype, which a pass computes in."""
+        if value.dtype == self.dtype or value.dtype not in tensors.DTYPES or not tensors.autocast_is_on(self.device):
+            return value
+        return value.to(self.dtype)
+
+    @staticmethod
+    def _check_pixels(pixels) -> torch.Tensor:
         tensors.check_tensor("pixel_values", pixels)
+        tensors.check_tangents([("pixel_values", pixels)])
         if pixels.dim() != 4:
             raise ValueError(f"pixel_values: got shape {tuple(pixels.shape)}, expected (batch, 3, height, width)")
         if pixels.numel() == 0:
@@ -83,25 +93,43 @@ class VisionForward(Forward):
         field: str,
         broadcast: bool = False,
         contiguous: bool = False,
-        cast: torch.dtype | None = None,
+        autocast: bool = False,
     ) -> None:
         """Hands an input to the engine; None: there is none.
 
         Args:
             name: Python's name, for messages. field: the engine's, of the request's flag and of the run's tensor.
             broadcast: a batch of 1 stands for every image.
-            contiguous: the engine reads no strides of this input.
-            cast: the dtype to convert to; None: none.
+            contiguous: the engine reads no strides of this input; its shape is (B, width).
+            autocast: inside torch.autocast, convert to the weights' dtype.
         """
         if value is None:
             return
         tensors.check_tensor(name, value)
+        tensors.check_tangents([(name, value)])
         tensors.check_grad({name: value}, False, ())
         if broadcast and value.dim() > 0 and value.shape[0] == 1:
             value = value.expand(self.batch, *value.shape[1:])
-        if cast is not None:
-            value = value.to(cast)
-        self._inputs[field] = value.contiguous() if contiguous else value
+        if autocast:
+            value = self._autocast(value)
+        if contiguous and tuple(value.shape) == (self.batch, self._encoder.width):  # else the engine refuses it
+            value = value.contiguous()
+        self._inputs[field] = value
+
+    def add_global_text(self, value: torch.Tensor) -> torch.dtype:
+        """Hands is_global_text (B, 1) to the engine. Returns the common dtype of it and the weights."""
+        name = "is_global_text"
+        tensors.check_tensor(name, value)
+        try:
+            common = torch.promote_types(self.dtype, value.dtype)
+        except RuntimeError:
+            raise TypeError(
+                f"{name}: got {value.dtype}, expected bool, integers, or floats of 16 bits or more"
+            ) from None
+        if tuple(value.shape) != (self.batch, 1):
+            raise ValueError(f"{name}: got shape {tuple(value.shape)}, expected {(self.batch, 1)}")
+        self.add(name, value.to(torch.float32), field="global_text")
+        return common
 
     # ---- the forms of a pass -----------------------------------------------------------------------------------
 
@@ -191,10 +219,11 @@ def first_n_scales(value: Any, batch: int, most: int) -> tuple[int, ...] | None:
     """only_select_first_n_scale as one number an image. most: the number of high-res scales."""
     if value is None:
         return None
-    name, several = "only_select_first_n_scale", isinstance(value, (list, tuple, torch.Tensor))
+    name = "only_select_first_n_scale"
+    several = isinstance(value, (list, tuple)) or (isinstance(value, torch.Tensor) and value.dim() > 0)
     values = value if several else [value]
     numbers = [_arguments.index(name, one, f"an integer from 1 to {most}, or one for each image") for one in values]
-    if not several or getattr(value, "ndim", 1) == 0:
+    if not several:
         numbers = numbers * batch
     return tuple(numbers)
 

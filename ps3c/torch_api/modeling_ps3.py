@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithNoAttention
 
+from .. import _arguments
 from .._arguments import Looks
 from ..engine.core import VisionModel
+from ..engine.layers import BuiltLayers
 from ..engine.models import Engine, EngineModel
 from . import vision_config
 from .configuration_ps3 import PS3Config, PS3TextConfig, PS3VisionConfig
@@ -117,6 +119,7 @@ class PS3VisionEncoder(ParameterHolder):
                 config.highres_selection_module_kernel_size,
             )
             self.prompt_proj_for_highres = nn.Linear(self.width, out * high_scales)
+        self._built = BuiltLayers(self)
         self._engine = Engine()
         self._engine_model()  # checks that the sizes go together
 
@@ -225,12 +228,13 @@ class PS3VisionEncoder(ParameterHolder):
         Returns:
             {"x": pooled (B, C), "hidden_states": list or None, "output_kv_cache": None}
         """
-        if return_kv_cache:
+        if _arguments.flag("return_kv_cache", return_kv_cache):
             raise NotImplementedError(
                 "return_kv_cache: got True, but ps3c keeps keys and values in the engine's memory, in its own layout; "
                 "forward uses them there for every look"
             )
-        outputs = VisionForward(self, x).low_res(self.layers if output_hidden_states else 0)
+        layers = self.layers if _arguments.flag("output_hidden_states", output_hidden_states) else 0
+        outputs = VisionForward(self, x).low_res(layers)
         return {"x": outputs["pooled"], "hidden_states": outputs["hidden_states"] or None, "output_kv_cache": None}
 
     def forward(
@@ -248,7 +252,7 @@ class PS3VisionEncoder(ParameterHolder):
     ) -> PS3VisionModelOutput:
         """Encodes images; arguments as in PS3VisionModel.forward, output_hidden_states=False by default."""
         call = self._call(x, prompt, gt_selection_maps)
-        if output_hidden_states:
+        if _arguments.flag("output_hidden_states", output_hidden_states):
             request = self._features_request(
                 call.batch, num_look_close, num_token_look_close, smooth_selection_prob, only_select_first_n_scale
             )
@@ -263,12 +267,13 @@ class PS3VisionEncoder(ParameterHolder):
                     f"{name}: got {value!r}, expected None with output_hidden_states=False, which always "
                     "takes one look at all scales"
                 )
-        call.add("is_global_text", is_global_text, field="global_text", cast=torch.float32)
-        request = {"smooth": bool(smooth_selection_prob), "pool_gt_only": bool(pool_gt_token_only)}
+        pooled_dtype = call.dtype if is_global_text is None else call.add_global_text(is_global_text)
+        request = {
+            "smooth": _arguments.flag("smooth_selection_prob", smooth_selection_prob),
+            "pool_gt_only": _arguments.flag("pool_gt_token_only", pool_gt_token_only),
+        }
         outputs = call.pretrain(request)
-        if is_global_text is not None:
-            pooled = outputs["pooled_output"]
-            outputs["pooled_output"] = pooled.to(torch.promote_types(pooled.dtype, is_global_text.dtype))
+        outputs["pooled_output"] = outputs["pooled_output"].to(pooled_dtype)
         return PS3VisionModelOutput(**outputs)
 
     def steps(
@@ -301,11 +306,11 @@ class PS3VisionEncoder(ParameterHolder):
         request = self._features_request(
             call.batch, num_look_close, num_token_look_close, smooth_selection_prob, only_select_first_n_scale
         )
-        return call.steps(request, pooled=bool(pooled), looks_per_step=looks_per_step)
+        return call.steps(request, pooled=_arguments.flag("pooled", pooled), looks_per_step=looks_per_step)
 
     def _call(self, x, prompt, gt_selection_maps) -> VisionForward:
         call = VisionForward(self, x)
-        call.add("prompt", prompt, field="prompt", broadcast=True, contiguous=True)
+        call.add("prompt", prompt, field="prompt", broadcast=True, contiguous=True, autocast=True)
         call.add("gt_selection_maps", gt_selection_maps, field="gt_maps", broadcast=True)
         return call
 
@@ -316,7 +321,7 @@ class PS3VisionEncoder(ParameterHolder):
         return {
             **looks_request(num_look_close, num_token_look_close),
             "first_n_scales": first_n_scales(only_select_first_n_scale, batch, len(self.ps3_scales) - 1),
-            "smooth": bool(smooth_selection_prob),
+            "smooth": _arguments.flag("smooth_selection_prob", smooth_selection_prob),
             "hidden_states": layers_to_return(self.num_hidden_layers_to_return, self.layers),
         }
 
@@ -361,6 +366,7 @@ class _EncodesImages:
             NotImplementedError: gradients are requested. MemoryError: there is not enough memory.
             RuntimeError: ps3c has no backend for the device of the tensors.
         """
+        output_hidden_states = _arguments.flag("output_hidden_states", output_hidden_states)
         if not output_hidden_states:
             warnings.warn(
                 "output_hidden_states=False is the form of pre-training: one look, pooled vectors only.", stacklevel=2

@@ -8,8 +8,9 @@ from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithNoAttention
 
 from ..engine.core import TextModel
+from ..engine.layers import BuiltLayers
 from ..engine.models import Engine, EngineModel
-from ..engine.tensors import check_tensor
+from ..engine.tensors import check_tensor, converted
 from .configuration_ps3 import PS3TextConfig
 from .forward import Forward
 from .layers import Mlp, ParameterHolder, TextBlocks, Wanted
@@ -66,6 +67,7 @@ class TextTransformer(ParameterHolder):
             self.text_projection = nn.Parameter(torch.empty(config.width, config.output_dim))
         self.prompt_proj = Mlp(config.output_dim, config.prompt_proj_dim, config.prompt_proj_dim, norm=True)
         self._draw()
+        self._built = BuiltLayers(self)
         self._engine = Engine()
         self._engine_model()  # checks that the sizes go together
 
@@ -153,11 +155,11 @@ class TextTransformer(ParameterHolder):
 
     def _check_ids(self, text: torch.Tensor) -> torch.Tensor:
         ids = check_tensor("text", text)
-        if ids.dtype == torch.bool or ids.is_floating_point():
+        if ids.dtype == torch.bool or ids.is_floating_point() or "bits" in str(ids.dtype):
             raise TypeError(f"text: got {ids.dtype}, expected integer token ids such as torch.int64")
         if ids.dim() != 2:
             raise ValueError(f"text: got shape {tuple(ids.shape)}, expected (batch, length)")
-        return ids.to(torch.int64).contiguous()
+        return converted("text", ids, torch.int64)
 
 
 def _check_config(config: PS3TextConfig) -> None:

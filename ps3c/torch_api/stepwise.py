@@ -59,6 +59,7 @@ class Steps:
     def __next__(self) -> Step:
         if self._next == self.count:
             raise StopIteration
+        tensors.check_recording()
         if self._workspace is None:
             self._workspace = tensors.workspace(self.plan, self._device)
         first_image, images, first_look, looks = self._entries[self._next]

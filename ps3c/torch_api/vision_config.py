@@ -115,6 +115,11 @@ def engine_config(encoder) -> dict[str, Any]:
     """The engine's configuration of a PS3VisionEncoder as it is now (ps3c_vision_config in ps3c.h)."""
     c, a, pool = encoder.config, encoder.architecture, encoder.trunk.attn_pool
     high_scales = len(encoder.ps3_scales) - 1
+    if pool.latent.numel() == 0:
+        raise TypeError(
+            f"trunk.attn_pool.latent: got an empty tensor of shape {tuple(pool.latent.shape)}, expected (1, 1, channels): "
+            "gather partitioned weights (DeepSpeed ZeRO-3) first, such as in deepspeed.zero.GatheredParameters"
+        )
     config = {
         "width": a.width,
         "depth": a.depth,
