@@ -1,4 +1,4 @@
-"""Layers that were changed after construction: computed where only weights differ, else refused or warned of by name."""
+"""Layers that were changed after construction: computed if only weights differ, else refused or warned of by name."""
 
 import copy
 import gc

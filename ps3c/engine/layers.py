@@ -124,8 +124,8 @@ class LayerCheck:
             lines, self._unheard = self._unheard, []
             more = f" (and {len(lines) - 12} more)" if len(lines) > 12 else ""
             warnings.warn(
-                f"{'; '.join(lines[:12])}{more}, expected none inside the model: ps3c computes a whole pass at once and "
-                "does not call it",
+                f"{'; '.join(lines[:12])}{more}, expected none inside the model: ps3c computes a whole pass at once "
+                "and does not call it",
                 stacklevel=2,
             )
 
@@ -185,6 +185,6 @@ def _check_settings(path: str, own: dict[str, Any], settings: dict[str, Any]) ->
         value = own.get(name, own["_modules"].get(name, _ABSENT))
         if value is not expected and (type(value) is not type(expected) or value != expected):
             raise TypeError(
-                f"{path}.{name}: got {value!r:.80}, expected {'none' if expected is _ABSENT else repr(expected)}, as it "
-                "was constructed: ps3c computes the layer with that"
+                f"{path}.{name}: got {value!r:.80}, expected {'none' if expected is _ABSENT else repr(expected)}, as "
+                "it was constructed: ps3c computes the layer with that"
             )

@@ -117,7 +117,7 @@ def engine_config(encoder) -> dict[str, Any]:
     high_scales = len(encoder.ps3_scales) - 1
     if pool.latent.numel() == 0:
         raise TypeError(
-            f"trunk.attn_pool.latent: got an empty tensor of shape {tuple(pool.latent.shape)}, expected (1, 1, channels): "
+            f"trunk.attn_pool.latent: got an empty tensor of shape {tuple(pool.latent.shape)}, expected (1, 1, width): "
             "gather partitioned weights (DeepSpeed ZeRO-3) first, such as in deepspeed.zero.GatheredParameters"
         )
     config = {
