@@ -22,7 +22,7 @@ PRETRAIN_IDS = {id(entry) for entry in PRETRAIN}
 
 
 def float_maps(args: dict) -> dict:
-    """Arguments for the reference, which truncates the area means of integer and bool maps: ps3c reads them as float."""
+    """Arguments for the reference, which truncates area means of integer and bool maps; ps3c reads them as float."""
     maps = args.get("gt_selection_maps")
     return args if maps is None or maps.is_floating_point() else {**args, "gt_selection_maps": maps.float()}
 
