@@ -41,13 +41,8 @@ def run(arguments) -> int:
             plain_host(name)
         except ValueError as error:
             raise _errors.UsageError(f"--allow-{error}") from None
-    serve(
-        _model.load(arguments),
-        arguments.port,
-        arguments.open,
-        max_pixels=arguments.max_pixels,
-        hosts=arguments.allow_host,
-    )
+    options = {"hosts": arguments.allow_host} if arguments.allow_host else {}
+    serve(_model.load(arguments), arguments.port, arguments.open, max_pixels=arguments.max_pixels, **options)
     return _errors.OK
 
 

@@ -171,7 +171,7 @@ def _read_npz(path: Path):
         return name.removesuffix(BFLOAT16), torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
 
     if not zipfile.is_zipfile(path):  # np.load would take it for a pickle and advise to unpickle it
-        raise _Foreign("is not an .npz file, or is truncated")
+        raise _Foreign("cannot be read: it is not an .npz file, or is truncated")
     with np.load(path, allow_pickle=False) as file:
         if METADATA_KEY not in file.files:
             return None, dict

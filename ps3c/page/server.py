@@ -166,6 +166,7 @@ def serve(
     with ending_on_signals(), upload_folder() as folder, _environment(folder), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="gradio")  # deprecated functions that gradio itself calls
         blocks = build(encoder, max_pixels=max_pixels)
+        example = _example()
         options = {"footer_links": [], "show_api": False, "mcp_server": False, "pwa": False, **_style(_gradio())}
         try:
             blocks.launch(
@@ -179,6 +180,7 @@ def serve(
                 enable_monitoring=False,
                 root_path="",
                 ssr_mode=False,
+                allowed_paths=[example] if example else [],  # it is outside the folder of uploads
                 max_file_size=_most_bytes(max_pixels),
                 app_kwargs=_guarded(hosts, _most_bytes(max_pixels) + (64 << 10)),  # a form's own lines
                 **_known(blocks.launch, options),

@@ -6,8 +6,8 @@ import sys
 import pytest
 from cli_support import environment
 
-# The model's own work is left out, which is most of the time and allocates nothing that stays. Everything else is as
-# in `ps3c embed`: images are opened and prepared, in reading threads too, and the output collects features.
+# The model's own work is left out, which is most of the time. Images are prepared, in reading threads too, and the
+# output collects features, as in `ps3c embed`.
 EMBED = """
 import sys
 import numpy as np
