@@ -1,5 +1,6 @@
 """From an image to pixel values: resize, RGB, [0, 1], normalise."""
 
+import importlib
 import math
 import warnings
 from collections.abc import Sequence
@@ -152,10 +153,8 @@ def _scaled(value: Any, size: list[int]) -> Any:
     if isinstance(value, torch.Tensor):
         if not any(kind.__name__ == "TVTensor" for kind in type(value).__mro__):
             return value
-        # Such a tensor exists only where torchvision is installed.
-        from torchvision.transforms.v2.functional import resize
-
-        return resize(value, size)
+        # Such a tensor exists only where torchvision is installed; ps3c does not depend on it.
+        return importlib.import_module("torchvision.transforms.v2.functional").resize(value, size)
     if isinstance(value, dict):
         return {key: _scaled(other, size) for key, other in value.items()}
     if type(value) in (list, tuple):

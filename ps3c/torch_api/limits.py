@@ -11,7 +11,7 @@ _WIDTH, _SIDE = 1 << 16, 1 << 14
 
 VISION = {
     "img_size": _SIDE,
-    "ps3_scales": _SIDE,
+    "ps3_scales": 1 << 16,  # of the engine
     "select_based_on_layer": 1 << 10,
     "max_select_num": (1 << 31) - 1,
     "max_select_num_each_scale": (1 << 31) - 1,

@@ -191,7 +191,8 @@ def test_pipes_in_ps3_torchs_way(folder):
 
 
 def test_pipe_in_the_tokenizers_folder(folder):
-    shutil.copytree(json.loads((folder / "tokenizer_config.json").read_text())["tokenizer_name"], folder / "own")
+    name = json.loads((folder / "tokenizer_config.json").read_text())["tokenizer_name"]
+    shutil.copytree(folder / name, folder / "own")
     edit(folder, "tokenizer_config.json", tokenizer_name=str(folder / "own"))
     assert ps3c.load(folder, device="cpu").text_error is None
     (folder / "own" / "tokenizer.json").unlink()
@@ -208,6 +209,7 @@ def test_links_of_the_hub_cache(folder, tmp_path):
     for name in FILES:
         shutil.move(folder / name, blobs / f"hash-{name}")
         os.symlink(f"../../blobs/hash-{name}", snapshot / name)
+    shutil.move(folder / "tokenizer", snapshot / "tokenizer")
     assert ps3c.load(snapshot, device="cpu").text_error is None
     (tmp_path / "short").symlink_to(snapshot)
     assert ps3c.load(tmp_path / "short", device="cpu").text_error is None
