@@ -274,7 +274,8 @@ fail:
     return NULL;
 }
 
-/* Returns 1 if every module is still at its place and nothing watched has changed, 0 if not, -1 with an exception on an error. */
+/* Returns 1 if every module is still at its place and nothing watched has changed, 0 if not, -1 with an exception on an
+ * error. */
 static int ps3c_map_is_current(const ps3c_parameter_map *map)
 {
     for (Py_ssize_t i = 1; i < map->node_count; i++) {

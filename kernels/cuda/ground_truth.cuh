@@ -1,5 +1,6 @@
 /* Windows of adaptive pooling, sources of nearest upsampling, and ground-truth selection maps: the same arithmetic as
- * kernels/cpu/resample.h and ground_truth.h, bit for bit, because rounding, comparisons with 0 and ties depend on it. */
+ * kernels/cpu/resample.h and ground_truth.h, bit for bit, because rounding, comparisons with 0 and ties depend on it.
+ */
 #ifndef PS3C_CUDA_GROUND_TRUTH_CUH
 #define PS3C_CUDA_GROUND_TRUTH_CUH
 

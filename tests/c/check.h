@@ -1,5 +1,5 @@
-/* Helpers of the C tests of CPU operations: random data, guarded buffers, a second implementation of the activation layout
- * (described in kernels/cpu/cpu.h), the levels to test, and the count of failures. */
+/* Helpers of the C tests of CPU operations: random data, guarded buffers, a second implementation of the activation
+ * layout (described in kernels/cpu/cpu.h), the levels to test, and the count of failures. */
 #ifndef PS3C_CHECK_H
 #define PS3C_CHECK_H
 

@@ -18,12 +18,12 @@
  *     }
  *
  * Both sides get the same numbers: NAIVE is the naive CPU backend, CUDA the emulated library's, called as the engine
- * calls it. Memory is of exact size, 256-byte aligned, filled with NaN, with guards behind it (under AddressSanitizer: its
- * own); scratch is what scratch_bytes promises, filled with NaN anew for each call. A CUDA operation that allocates or
- * waits ends the program. Nothing here depends on from_rows or to_rows of the CUDA side: the layout is stated again.
+ * calls it. Memory is of exact size, 256-byte aligned, filled with NaN, with guards behind it (under AddressSanitizer:
+ * its own); scratch is what scratch_bytes promises, filled with NaN anew for each call. A CUDA operation that allocates
+ * or waits ends the program. Nothing here depends on from_rows or to_rows of the CUDA side: the layout is stated again.
  *
- * The program's arguments name tests: those whose name has one of them in it run. SMALL() says that the configuration is
- * slow (sanitizers): leave out large shapes.
+ * The program's arguments name tests: those whose name has one of them in it run. SMALL() says that the configuration
+ * is slow (sanitizers): leave out large shapes.
  */
 #ifndef CHECK_H
 #define CHECK_H
@@ -113,7 +113,7 @@ inline bool SMALL()
     return configuration && strcmp(configuration, "plain") != 0;
 }
 
-/* ---- random numbers: xorshift64, begun anew for each test ----------------------------------------------------------- */
+/* ---- random numbers: xorshift64, begun anew for each test -------------------------------------------------------- */
 
 uint64_t random_state;
 inline uint64_t random_bits()
@@ -132,7 +132,7 @@ inline int64_t random_int(int64_t low, int64_t high)
 }
 inline bool random_bool() { return random_bits() >> 40 & 1; }
 
-/* ---- dtypes ------------------------------------------------------------------------------------------------------- */
+/* ---- dtypes ------------------------------------------------------------------------------------------------------ */
 
 const ps3c_dtype DTYPES[] = {PS3C_FLOAT32, PS3C_FLOAT16, PS3C_BFLOAT16};
 
@@ -156,7 +156,7 @@ inline double unit(ps3c_dtype dtype, double x)
     return dtype == PS3C_FLOAT32 ? a * 0x1p-23 : dtype == PS3C_BFLOAT16 ? a * 0x1p-7 : a * 0x1p-10 + 0x1p-24;
 }
 
-/* ---- memory ------------------------------------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------------------------------------------------ */
 
 class memory
 {
@@ -195,7 +195,7 @@ class memory
     void *block = nullptr;
 };
 
-/* ---- the two backends ----------------------------------------------------------------------------------------------- */
+/* ---- the two backends -------------------------------------------------------------------------------------------- */
 
 enum side { NAIVE, CUDA };
 const side SIDES[] = {NAIVE, CUDA};
@@ -219,8 +219,8 @@ inline const ps3c_backend *backend_of(side s)
     return backend;
 }
 
-/* A run on each backend: activations of up to `tokens` tokens in all, of up to `channels` channels, and rank calls of up
- * to `positions` patches. */
+/* A run on each backend: activations of up to `tokens` tokens in all, of up to `channels` channels, and rank calls of
+ * up to `positions` patches. */
 class both
 {
   public:
@@ -285,7 +285,7 @@ inline std::vector<float> random_values(const both &run, int64_t count, double s
     return values;
 }
 
-/* ---- comparison ------------------------------------------------------------------------------------------------------ */
+/* ---- comparison -------------------------------------------------------------------------------------------------- */
 
 /* got within arithmetic * (|want| + magnitude), and a unit in the last place of dtype; NaN and Inf are equal to
  * themselves. exact: the same value. */
@@ -322,7 +322,7 @@ struct comparison {
     }
 };
 
-/* ---- what operations work on ------------------------------------------------------------------------------------------- */
+/* ---- what operations work on ------------------------------------------------------------------------------------- */
 
 /* An activation on both backends: with the same rows ([segment][token][channel], values of the dtype), or NaN. */
 class twin

@@ -1,10 +1,10 @@
 /* A library that does what the CUDA backend wants of cuBLASLt, on the CPU: exports the functions of ps3c_lt_api by
  * cuBLASLt's names. PS3C_CUBLASLT=<this file> makes the emulated backend use it.
  *
- * It computes D = alpha op(A) op(B) + beta C, then the epilogue, in float32, one sum over k in order, so that an element's
- * bits depend neither on the other rows nor on their number. It looks at what it is given as the real library does:
- * sizes that do not fit each other, leading dimensions that are too small, types that do not go together, pointers less
- * aligned than the algorithm was asked for.
+ * It computes D = alpha op(A) op(B) + beta C, then the epilogue, in float32, one sum over k in order, so that an
+ * element's bits depend neither on the other rows nor on their number. It looks at what it is given as the real library
+ * does: sizes that do not fit each other, leading dimensions that are too small, types that do not go together,
+ * pointers less aligned than the algorithm was asked for.
  *
  * STAND_IN_LT_REFUSE, read at each call: "heuristic" has no algorithm for anything, "align16" none where a pointer or a
  * column is not on 16 bytes, "matmul" returns NOT_SUPPORTED for products whose algorithm it gave before.
@@ -209,7 +209,7 @@ void multiply(const problem &p, const void *a, const void *b, const scalars &s, 
 
 } // namespace
 
-/* ---- the library's functions --------------------------------------------------------------------------------------- */
+/* ---- the library's functions ------------------------------------------------------------------------------------- */
 
 EXPORT size_t cublasLtGetVersion() { return 130000; }
 

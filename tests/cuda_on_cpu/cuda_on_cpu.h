@@ -2,13 +2,12 @@
  * this header before everything else (-x c++ -include cuda_on_cpu.h) and linked with cuda_on_cpu.cpp, warp.cpp and
  * runtime.cpp.
  *
- * Each CUDA thread is a fiber with a stack of its own. A block runs on one OS thread, blocks are spread over OS threads.
- * Misuse that can be seen (divergent barrier, wrong mask, deadlock, misalignment, ...) ends the process with a sentence.
- * Environment, read at each launch:
- *   EMU_SEED      order of threads and blocks: 0 ascending (default), -1 descending, n > 0 random, reproducibly
- *   EMU_THREADS   OS threads of a launch (default: the processors)
- *   EMU_ARCH      80, 86, 89, 90, 100, 120: whose shared memory limit holds, and what the device says it is (default 80)
- *   EMU_FAIL      launches of kernels whose name has this in it fail, as if the device were out of resources
+ * Each CUDA thread is a fiber with a stack of its own. A block runs on one OS thread, blocks are spread over OS
+ * threads. Misuse that can be seen (divergent barrier, wrong mask, deadlock, misalignment, ...) ends the process with a
+ * sentence. Environment, read at each launch: EMU_SEED      order of threads and blocks: 0 ascending (default), -1
+ * descending, n > 0 random, reproducibly EMU_THREADS   OS threads of a launch (default: the processors) EMU_ARCH 80,
+ * 86, 89, 90, 100, 120: whose shared memory limit holds, and what the device says it is (default 80) EMU_FAIL launches
+ * of kernels whose name has this in it fail, as if the device were out of resources
  */
 #ifndef CUDA_ON_CPU_H
 #define CUDA_ON_CPU_H
@@ -222,7 +221,7 @@ template <class...> constexpr bool never = false;
 
 } // namespace emu
 
-/* ---- barriers and warp functions ---------------------------------------------------------------------------------- */
+/* ---- barriers and warp functions --------------------------------------------------------------------------------- */
 
 inline void __syncthreads(EMU_SITE) { emu::block_barrier("__syncthreads", emu::vote::any, 0, site); }
 inline int __syncthreads_count(int p, EMU_SITE)
@@ -282,7 +281,7 @@ EMU_SHUFFLE(__shfl_down_sync, down, unsigned)
 EMU_SHUFFLE(__shfl_xor_sync, exclusive_or, int)
 #undef EMU_SHUFFLE
 
-/* ---- memory -------------------------------------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------------------------------------------------ */
 
 inline void __threadfence() { emu::fence(); }
 inline void __threadfence_block() { emu::fence(); }
@@ -335,7 +334,7 @@ template <class T> T atomicCAS(T *p, emu::same<T> expected, emu::same<T> v)
     return emu::atomic_update(p, [=](T old) { return old == expected ? v : old; });
 }
 
-/* ---- arithmetic ---------------------------------------------------------------------------------------------------- */
+/* ---- arithmetic -------------------------------------------------------------------------------------------------- */
 
 inline unsigned __float_as_uint(float x) { return emu::bits<unsigned>(x); }
 inline int __float_as_int(float x) { return emu::bits<int>(x); }

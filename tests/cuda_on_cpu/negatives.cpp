@@ -18,7 +18,7 @@ namespace
 
 constexpr int N = 96; /* threads of a block, where nothing else is said */
 
-/* ---- memory and barriers ------------------------------------------------------------------------------------------ */
+/* ---- memory and barriers ----------------------------------------------------------------------------------------- */
 
 __global__ void barrier_before_use(bool bug, const float *in, float *out)
 {
@@ -145,7 +145,7 @@ __global__ void much_static_memory(bool bug, const float *in, float *out)
     }
 }
 
-/* ---- warps ---------------------------------------------------------------------------------------------------------- */
+/* ---- warps ------------------------------------------------------------------------------------------------------- */
 
 __global__ void shuffle_lane(bool bug, const float *in, float *out)
 {
@@ -193,7 +193,7 @@ __global__ void differing_masks(bool bug, const float *in, float *out)
         out[i] = 0;
 }
 
-/* ---- instructions ----------------------------------------------------------------------------------------------------- */
+/* ---- instructions ------------------------------------------------------------------------------------------------ */
 
 __global__ void pending_copies(bool bug, const float *in, float *out)
 {
@@ -271,7 +271,7 @@ __global__ void stack_overflow(bool bug, const float *in, float *out)
     out[threadIdx.x] = deep::down(bug ? 1000 : 3, in[threadIdx.x]);
 }
 
-/* ---- running one ------------------------------------------------------------------------------------------------------ */
+/* ---- running one ------------------------------------------------------------------------------------------------- */
 
 using kernel = void (*)(bool, const float *, float *);
 struct negative {

@@ -1,5 +1,5 @@
-/* The CUDA runtime calls that the backend's host code and the tests make. Device memory is host memory, filled with NaN;
- * streams run everything at once; the last error is each OS thread's own. */
+/* The CUDA runtime calls that the backend's host code and the tests make. Device memory is host memory, filled with
+ * NaN; streams run everything at once; the last error is each OS thread's own. */
 #include "scheduler.h"
 
 #include <cstdio>

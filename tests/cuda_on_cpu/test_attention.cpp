@@ -1,5 +1,5 @@
-/* Attention and attention pooling against float64: all shapes of tiles, cached and own tokens, masks, NaN, and results that
- * do not depend on how many segments there are. */
+/* Attention and attention pooling against float64: all shapes of tiles, cached and own tokens, masks, NaN, and results
+ * that do not depend on how many segments there are. */
 #include "check.h"
 
 #include <algorithm>
@@ -312,7 +312,7 @@ TEST(no_segments)
     }
 }
 
-/* ---- attention pooling --------------------------------------------------------------------------------------------- */
+/* ---- attention pooling ------------------------------------------------------------------------------------------- */
 
 struct pool {
     both run;

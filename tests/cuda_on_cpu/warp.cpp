@@ -70,7 +70,7 @@ float half_value(unsigned h)
     return values->at[h];
 }
 
-/* ---- products ----------------------------------------------------------------------------------------------------- */
+/* ---- products ---------------------------------------------------------------------------------------------------- */
 
 struct mma_operands {
     mma_kind kind;
@@ -158,7 +158,7 @@ void warp_ldmatrix(uint32_t *out, int count, bool transposed, const uint32_t (&r
     });
 }
 
-/* ---- votes, matches, sums ----------------------------------------------------------------------------------------- */
+/* ---- votes, matches, sums ---------------------------------------------------------------------------------------- */
 
 void warp_sync(unsigned mask, site where) { collective(mask, "__syncwarp", where, nullptr, nullptr, true); }
 
@@ -217,7 +217,7 @@ int64_t warp_reduce(unsigned mask, const char *name, reduction kind, int64_t val
     return mine.result;
 }
 
-/* ---- shuffles ----------------------------------------------------------------------------------------------------- */
+/* ---- shuffles ---------------------------------------------------------------------------------------------------- */
 
 void warp_shuffle(unsigned mask, const char *name, shuffle kind, void *value, size_t bytes, int argument, int width,
                   site where)
