@@ -29,6 +29,8 @@ help:
 	@echo "make lint       checks Python (ruff), the formatting of C (clang-format-14), and warnings of gcc and clang"
 	@echo "make typecheck  checks the stub of ps3c._core and an example of a user's code (mypy)"
 	@echo "make asan       runs the tests with the address and undefined-behaviour sanitizers"
+	@echo "make sweep      runs the sweeps of tests/sweeps for longer, with a new seed; SCALE=20 is the length"
+	@echo "make planted    plants mistakes, one at a time, and sees that the sweeps catch them"
 	@echo "make cuda       builds the CUDA library without a GPU; fails if a kernel spills; writes docs/kernels.md"
 	@echo "make real-size  compares models of the published size with ps3-torch (minutes, 20 GB of memory)"
 	@echo "make docs       builds the documentation, build/docs/index.html; a warning is an error"
@@ -88,6 +90,14 @@ asan: build reference
 SANITIZED = LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" \
 	PYTHONMALLOC=malloc PYTHONPATH=$(CURDIR)/$(ASAN) \
 	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1
+
+# As `make test` runs them, SCALE times as long and with another seed, which is printed. PS3C_SWEEP_SEED=N repeats one.
+SCALE ?= 10
+sweep: build reference toolkit operations
+	PS3C_SWEEP=$(SCALE) $(BIN)/pytest tests/sweeps -q $(PARALLEL) $(ARGS)
+
+planted: build reference toolkit operations
+	$(BIN)/python tests/sweeps/plant.py $(ARGS)
 
 # ---- CUDA -----------------------------------------------------------------------------------------------------------
 
@@ -179,5 +189,5 @@ clean:
 distclean: clean
 	rm -rf $(VENV) .venv-* .cache
 
-.PHONY: help venv build toolkit reference operations test real-size asan cuda demo docs lint typecheck wheel clean \
-	distclean
+.PHONY: help venv build toolkit reference operations test real-size asan sweep planted cuda demo docs lint typecheck wheel \
+	clean distclean

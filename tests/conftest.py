@@ -26,7 +26,7 @@ torch.set_num_threads(min(2, os.cpu_count() or 1))
 # says little there, since freed memory is kept for a while.
 if "PS3C_ASAN" in os.environ:
     names = ("build", "c_example", "cuda_on_cpu", "memory", "processor", "python_api", "tokenizer")
-    collect_ignore = ["user", *(f"test_{name}.py" for name in names)]
+    collect_ignore = ["user", "sweeps", *(f"test_{name}.py" for name in names)]
 
 
 # `make test` gives whole files to its processes. The longest come first: one that starts last would run alone.
@@ -43,6 +43,16 @@ LONGEST_FIRST = (
 def pytest_collection_modifyitems(items):
     place = {name: i for i, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: place.get(item.path.name, len(place)))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Prints the figures of the sweeps, which their tests record (tests/sweeps/support.py)."""
+    reports = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+    lines = [value for report in reports for name, value in report.user_properties if name == "sweep"]
+    if lines:
+        terminalreporter.section("sweeps")
+        for line in dict.fromkeys(lines):
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(autouse=True)
