@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).resolve().parent
-for folder in (HERE, HERE.parent / "user"):
-    sys.path.insert(0, str(folder))
+sys.path.insert(0, str(HERE.parent / "user"))
+sys.path.insert(0, str(HERE))
 
 from support import Figures
 
