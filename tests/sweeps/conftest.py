@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "user"))
-sys.path.insert(0, str(HERE))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "user"))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from support import Figures
 
