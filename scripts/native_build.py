@@ -120,9 +120,11 @@ class Toolchain:
         self.common += [
             "-Werror=implicit-function-declaration"
         ]  # for example a call of a function that the limited API does not declare
+        # Engine and binding meet what comes from outside; kernels get sizes that the engine has checked.
+        self.hardening = ["-fstack-protector-strong", "-D_FORTIFY_SOURCE=2"] if self.kind == "release" else []
 
     def engine_flags(self):
-        return [*self.common, "-ffp-contract=off", *(self.optimize or ["-O2"])]
+        return [*self.common, "-ffp-contract=off", *(self.optimize or ["-O2", *self.hardening])]
 
     def kernel_flags(self):
         return [*self.common, "-ffp-contract=fast", *(self.optimize or ["-O3"])]
@@ -150,6 +152,7 @@ class Toolchain:
         """
         # Python's own link command is not used: with some Pythons it adds an rpath.
         command = [*self.compiler, "-shared", *[str(task.object) for task in compilations], *self.sanitize]
+        command += ["-Wl,-z,relro,-z,now", "-Wl,-z,noexecstack"]
         command += [*shlex.split(os.environ.get("LDFLAGS", "")), "-ldl", "-lm"]
         made = [task.object.with_suffix(".made").read_text() for task in compilations]
         stamp = hashlib.sha256("\0".join([*command, *made]).encode()).hexdigest()

@@ -219,6 +219,22 @@ def test_exports_one_symbol():
     assert [line.split()[-1] for line in names.stdout.splitlines()] == ["PyInit__core"]
 
 
+def test_is_hardened():
+    """Tables of functions are read-only after loading (full RELRO), no stack is executable, buffers have guards."""
+    from ps3c import _core
+
+    if "libasan" in os.environ.get("LD_PRELOAD", ""):
+        pytest.skip("the sanitizers' build has checks of its own")
+
+    def shown(*command):
+        return subprocess.run([*command, _core.__file__], capture_output=True, text=True, check=True).stdout
+
+    segments = {line.split()[0]: line for line in shown("readelf", "-lW").splitlines() if "GNU_" in line}
+    assert "GNU_RELRO" in segments and " RW " in segments["GNU_STACK"]
+    assert re.search(r"FLAGS.*\bNOW\b|BIND_NOW", shown("readelf", "-dW"))
+    assert "__stack_chk_fail" in shown("nm", "-D", "--undefined-only")
+
+
 def test_module_holds_no_test_code():
     """Single operations and TensorView belong to the tests' extension."""
     from ps3c import _core
