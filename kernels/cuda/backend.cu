@@ -30,14 +30,34 @@ ps3c_status ps3c_fail(ps3c_context *context, ps3c_status status, const char *for
     return engine_fail ? engine_fail(context, status, sentence) : status;
 }
 
+namespace
+{
+
+/* A MEMORY error if the device has no memory, else a RUNTIME error. */
+ps3c_status status_of(cudaError_t error)
+{
+    return error == cudaErrorMemoryAllocation ? PS3C_ERROR_MEMORY : PS3C_ERROR_RUNTIME;
+}
+
+/* Reports that a function of the runtime failed for a device: "device: got cuda:0, WHAT: REASON (FUNCTION: ERROR)".
+ * Clears the error, so that the next launch's check does not report it. */
+ps3c_status device_failed(ps3c_context *context, int32_t device_index, const char *what, const char *function,
+                          cudaError_t error)
+{
+    cudaGetLastError();
+    return ps3c_fail(context, status_of(error), "device: got cuda:%d, %s: %s (%s: %s)", (int)device_index, what,
+                     cudaGetErrorString(error), function, cudaGetErrorName(error));
+}
+
+} // namespace
+
 ps3c_status ps3c_cuda_launched(const ps3c_run *run, const char *operation)
 {
     const cudaError_t error = cudaGetLastError();
     if (error == cudaSuccess)
         return PS3C_OK;
-    return ps3c_fail(run->context, error == cudaErrorMemoryAllocation ? PS3C_ERROR_MEMORY : PS3C_ERROR_RUNTIME,
-                     "%s on cuda:%d: %s (%s)", operation, (int)run->device_index, cudaGetErrorString(error),
-                     cudaGetErrorName(error));
+    return ps3c_fail(run->context, status_of(error), "%s on cuda:%d: %s (%s)", operation, (int)run->device_index,
+                     cudaGetErrorString(error), cudaGetErrorName(error));
 }
 
 namespace
@@ -51,16 +71,16 @@ ps3c_status check_device(ps3c_context *context, int32_t device_index)
 {
     int count = 0, major = 0;
     cudaError_t error = cudaGetDeviceCount(&count);
-    if (error != cudaSuccess) {
-        cudaGetLastError(); /* clears it */
-        return ps3c_fail(context, PS3C_ERROR_RUNTIME, "device: got cuda:%d, but CUDA cannot be used here: %s",
-                         (int)device_index, cudaGetErrorString(error));
-    }
+    if (error != cudaSuccess)
+        return device_failed(context, device_index, "but CUDA cannot be used here", "cudaGetDeviceCount", error);
     if (device_index < 0 || device_index >= count)
         return ps3c_fail(context, PS3C_ERROR_RUNTIME, "device: got cuda:%d, expected one of the %d devices here",
                          (int)device_index, count);
     error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device_index);
-    if (error != cudaSuccess || major < LEAST_MAJOR)
+    if (error != cudaSuccess)
+        return device_failed(context, device_index, "whose compute capability cannot be read", "cudaDeviceGetAttribute",
+                             error);
+    if (major < LEAST_MAJOR)
         return ps3c_fail(context, PS3C_ERROR_RUNTIME,
                          "device: got cuda:%d of compute capability %d, expected %d.0 (Ampere) or later",
                          (int)device_index, major, LEAST_MAJOR);
@@ -111,9 +131,10 @@ ps3c_status begin(ps3c_run *run)
 {
     run->caller_context = current_context();
     const cudaError_t error = cudaSetDevice(run->device_index);
-    if (error != cudaSuccess)
-        return ps3c_fail(run->context, PS3C_ERROR_RUNTIME, "device: cuda:%d cannot be made current: %s",
-                         (int)run->device_index, cudaGetErrorString(error));
+    if (error != cudaSuccess) {
+        restore_context(run->caller_context); /* the engine does not call end() */
+        return device_failed(run->context, run->device_index, "which cannot be made current", "cudaSetDevice", error);
+    }
     cudaGetLastError(); /* clears an error that another library's launch left */
     return PS3C_OK;
 }

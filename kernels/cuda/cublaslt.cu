@@ -140,11 +140,31 @@ ps3c_status open_library(const ps3c_run *run, process *p)
     return PS3C_OK;
 }
 
+const char *name_of(ps3c_lt_status status)
+{
+    switch (status) {
+    case PS3C_LT_NOT_INITIALIZED:
+        return "CUBLAS_STATUS_NOT_INITIALIZED";
+    case PS3C_LT_ALLOC_FAILED:
+        return "CUBLAS_STATUS_ALLOC_FAILED";
+    case PS3C_LT_MAPPING_ERROR:
+        return "CUBLAS_STATUS_MAPPING_ERROR";
+    case PS3C_LT_EXECUTION_FAILED:
+        return "CUBLAS_STATUS_EXECUTION_FAILED";
+    case PS3C_LT_INTERNAL_ERROR:
+        return "CUBLAS_STATUS_INTERNAL_ERROR";
+    default:
+        return "another error";
+    }
+}
+
+/* A MEMORY error if the library could not allocate, else a RUNTIME error. */
 ps3c_status lt_failed(const ps3c_run *run, const char *function, ps3c_lt_status status, const ps3c_lt_product *g)
 {
-    return ps3c_fail(run->context, PS3C_ERROR_RUNTIME,
-                     "gemm: %s returned status %d (%lld rows, %lld outputs, %lld inputs)", function, (int)status,
-                     (long long)g->rows, (long long)g->n, (long long)g->k);
+    return ps3c_fail(run->context, status == PS3C_LT_ALLOC_FAILED ? PS3C_ERROR_MEMORY : PS3C_ERROR_RUNTIME,
+                     "gemm on cuda:%d: %s returned status %d, %s (%lld rows, %lld outputs, %lld inputs)",
+                     (int)run->device_index, function, (int)status, name_of(status), (long long)g->rows,
+                     (long long)g->n, (long long)g->k);
 }
 
 /* The handle of the run's device, created at its first product. The device is current. */
@@ -177,9 +197,13 @@ int64_t alignment_of(const void *pointer)
     return (int64_t)(address & -address);
 }
 
+/* A function of the library. Its name is kept in the description, for messages. */
+#define LT_CALL(description, name) ((description)->function = #name, (description)->api->name)
+
 /* The descriptors of a product over `rows` rows; the destructor destroys those that were created. */
 struct description {
     const ps3c_lt_api *api;
+    const char *function = ""; /* the last one that was called; for messages */
     ps3c_lt_desc desc = nullptr;
     ps3c_lt_layout w = nullptr, x = nullptr, c = nullptr, y = nullptr;
 
@@ -197,7 +221,7 @@ struct description {
 
     ps3c_lt_status set(ps3c_lt_desc_attribute attribute, int32_t value)
     {
-        return api->cublasLtMatmulDescSetAttribute(desc, attribute, &value, sizeof value);
+        return LT_CALL(this, cublasLtMatmulDescSetAttribute)(desc, attribute, &value, sizeof value);
     }
 
     ps3c_lt_status make(const ps3c_run *run, const ps3c_lt_product *g, int64_t rows, const void *bias);
@@ -217,17 +241,18 @@ ps3c_lt_status description::make(const ps3c_run *run, const ps3c_lt_product *g, 
     const int32_t epilogue = g->bias   ? g->gelu ? PS3C_LT_EPILOGUE_GELU_BIAS : PS3C_LT_EPILOGUE_BIAS
                              : g->gelu ? PS3C_LT_EPILOGUE_GELU
                                        : PS3C_LT_EPILOGUE_DEFAULT;
-    LT_TRY(api->cublasLtMatmulDescCreate(&desc, tf32 ? PS3C_LT_COMPUTE_32F_FAST_TF32 : PS3C_LT_COMPUTE_32F,
-                                         PS3C_LT_R_32F));
+    LT_TRY(LT_CALL(this, cublasLtMatmulDescCreate)(&desc, tf32 ? PS3C_LT_COMPUTE_32F_FAST_TF32 : PS3C_LT_COMPUTE_32F,
+                                                   PS3C_LT_R_32F));
     LT_TRY(set(PS3C_LT_DESC_TRANSA, g->transposed ? PS3C_LT_OP_N : PS3C_LT_OP_T));
     LT_TRY(set(PS3C_LT_DESC_TRANSB, PS3C_LT_OP_N));
     LT_TRY(set(PS3C_LT_DESC_EPILOGUE, epilogue));
     if (bias)
-        LT_TRY(api->cublasLtMatmulDescSetAttribute(desc, PS3C_LT_DESC_BIAS_POINTER, &bias, sizeof bias));
-    LT_TRY(api->cublasLtMatrixLayoutCreate(&w, type, g->transposed ? g->n : g->k, g->transposed ? g->k : g->n, g->ldw));
-    LT_TRY(api->cublasLtMatrixLayoutCreate(&x, type, g->k, rows, g->ldx));
-    LT_TRY(api->cublasLtMatrixLayoutCreate(&c, type, g->n, rows, g->c ? g->ldc : g->ldy));
-    LT_TRY(api->cublasLtMatrixLayoutCreate(&y, type, g->n, rows, g->ldy));
+        LT_TRY(LT_CALL(this, cublasLtMatmulDescSetAttribute)(desc, PS3C_LT_DESC_BIAS_POINTER, &bias, sizeof bias));
+    LT_TRY(LT_CALL(this, cublasLtMatrixLayoutCreate)(&w, type, g->transposed ? g->n : g->k, g->transposed ? g->k : g->n,
+                                                     g->ldw));
+    LT_TRY(LT_CALL(this, cublasLtMatrixLayoutCreate)(&x, type, g->k, rows, g->ldx));
+    LT_TRY(LT_CALL(this, cublasLtMatrixLayoutCreate)(&c, type, g->n, rows, g->c ? g->ldc : g->ldy));
+    LT_TRY(LT_CALL(this, cublasLtMatrixLayoutCreate)(&y, type, g->n, rows, g->ldy));
     return PS3C_LT_SUCCESS;
 }
 
@@ -291,7 +316,7 @@ void keep_plan(process *p, const plan_key &key, uint64_t hash, const plan &value
     at->value = value;
 }
 
-ps3c_lt_status prefer(const ps3c_lt_api *api, ps3c_lt_preference preference, const ps3c_lt_product *g)
+ps3c_lt_status prefer(description *d, ps3c_lt_preference preference, const ps3c_lt_product *g)
 {
     const uint64_t workspace = ps3c_lt_workspace_bytes();
     const uint32_t reductions = 0, alignments[] = {
@@ -300,12 +325,12 @@ ps3c_lt_status prefer(const ps3c_lt_api *api, ps3c_lt_preference preference, con
                                        (uint32_t)alignment_of(g->c ? g->c : g->y),
                                        (uint32_t)alignment_of(g->y),
                                    };
-    LT_TRY(api->cublasLtMatmulPreferenceSetAttribute(preference, PS3C_LT_PREF_MAX_WORKSPACE_BYTES, &workspace,
-                                                     sizeof workspace));
-    LT_TRY(api->cublasLtMatmulPreferenceSetAttribute(preference, PS3C_LT_PREF_REDUCTION_SCHEME_MASK, &reductions,
-                                                     sizeof reductions));
+    LT_TRY(LT_CALL(d, cublasLtMatmulPreferenceSetAttribute)(preference, PS3C_LT_PREF_MAX_WORKSPACE_BYTES, &workspace,
+                                                            sizeof workspace));
+    LT_TRY(LT_CALL(d, cublasLtMatmulPreferenceSetAttribute)(preference, PS3C_LT_PREF_REDUCTION_SCHEME_MASK, &reductions,
+                                                            sizeof reductions));
     for (int i = 0; i < 4; i++)
-        LT_TRY(api->cublasLtMatmulPreferenceSetAttribute(
+        LT_TRY(LT_CALL(d, cublasLtMatmulPreferenceSetAttribute)(
             preference, (ps3c_lt_preference_attribute)(PS3C_LT_PREF_MIN_ALIGNMENT_A_BYTES + i), &alignments[i],
             sizeof alignments[i]));
     return PS3C_LT_SUCCESS;
@@ -327,8 +352,10 @@ bool is_whole(const ps3c_lt_api *api, const ps3c_lt_algo *algo)
     return pieces <= 1 && reduction == 0;
 }
 
-/* The first usable of the library's proposals; made->supported stays false if there is none. */
-ps3c_lt_status ask(const ps3c_run *run, process *p, const ps3c_lt_product *g, int64_t planned, plan *made)
+/* The first usable of the library's proposals; made->supported stays false if there is none. *function: the one whose status
+ * is returned. */
+ps3c_lt_status ask(const ps3c_run *run, process *p, const ps3c_lt_product *g, int64_t planned, plan *made,
+                   const char **function)
 {
     enum { PROPOSALS = 8 };
     /* The library checks the alignment of the bias pointer. This one has the alignment that is in the plan's key. */
@@ -337,13 +364,17 @@ ps3c_lt_status ask(const ps3c_run *run, process *p, const ps3c_lt_product *g, in
     int count = 0;
     description d(&p->api);
     ps3c_lt_preference preference = nullptr;
-    LT_TRY(d.make(run, g, planned, bias));
-    LT_TRY(p->api.cublasLtMatmulPreferenceCreate(&preference));
-    ps3c_lt_status status = prefer(&p->api, preference, g);
+    ps3c_lt_status status = d.make(run, g, planned, bias);
     if (status == PS3C_LT_SUCCESS)
-        status = p->api.cublasLtMatmulAlgoGetHeuristic(made->handle, d.desc, d.w, d.x, d.c, d.y, preference, PROPOSALS,
-                                                       results, &count);
-    p->api.cublasLtMatmulPreferenceDestroy(preference);
+        status = LT_CALL(&d, cublasLtMatmulPreferenceCreate)(&preference);
+    if (status == PS3C_LT_SUCCESS)
+        status = prefer(&d, preference, g);
+    if (status == PS3C_LT_SUCCESS)
+        status = LT_CALL(&d, cublasLtMatmulAlgoGetHeuristic)(made->handle, d.desc, d.w, d.x, d.c, d.y, preference,
+                                                             PROPOSALS, results, &count);
+    if (preference)
+        p->api.cublasLtMatmulPreferenceDestroy(preference);
+    *function = d.function;
     LT_TRY(status);
     for (int i = 0; i < count && !made->supported; i++) {
         made->supported = results[i].state == PS3C_LT_SUCCESS &&
@@ -367,9 +398,10 @@ ps3c_status plan_for(const ps3c_run *run, process *p, const ps3c_lt_product *g, 
         return PS3C_OK;
     *found = {};
     PS3C_TRY(find_handle(run, p, g, &found->handle));
-    const ps3c_lt_status status = ask(run, p, g, planned, found);
+    const char *function;
+    const ps3c_lt_status status = ask(run, p, g, planned, found, &function);
     if (status != PS3C_LT_SUCCESS && !is_refusal(status))
-        return lt_failed(run, "cublasLtMatmulAlgoGetHeuristic", status, g);
+        return lt_failed(run, function, status, g);
     keep_plan(p, key, hash, *found);
     return PS3C_OK;
 }
@@ -394,13 +426,12 @@ size_t ps3c_lt_workspace_bytes()
     std::call_once(once, [] {
         int devices = 0, major = 0;
         bytes = (size_t)4 << 20;
-        if (cudaGetDeviceCount(&devices) != cudaSuccess) {
-            cudaGetLastError(); /* clears it, so that the next launch's check does not report it */
+        if (cudaGetDeviceCount(&devices) != cudaSuccess)
             devices = 0;
-        }
         for (int device = 0; device < devices; device++)
             if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess && major >= 9)
                 bytes = (size_t)32 << 20;
+        cudaGetLastError(); /* clears an error of these calls, so that the next launch's check does not report it */
     });
     return bytes;
 }
@@ -414,7 +445,7 @@ ps3c_status ps3c_lt_multiply(const ps3c_run *run, const ps3c_lt_product *g, bool
     description d(&p.api);
     ps3c_lt_status status = d.make(run, g, g->rows, g->bias);
     if (status != PS3C_LT_SUCCESS && !is_refusal(status))
-        return lt_failed(run, "cublasLtMatmulDescCreate", status, g);
+        return lt_failed(run, d.function, status, g);
     const bool described = status == PS3C_LT_SUCCESS;
     /* On refusal, retry with an algorithm chosen for the actual row count. */
     for (int64_t planned : {g->planned, g->rows}) {

@@ -18,10 +18,15 @@ typedef struct ps3c_lt_desc_data *ps3c_lt_desc;
 typedef struct ps3c_lt_layout_data *ps3c_lt_layout;
 typedef struct ps3c_lt_preference_data *ps3c_lt_preference;
 
-enum ps3c_lt_status : int { /* the ones that are distinguished */
+enum ps3c_lt_status : int { /* the ones that are distinguished or named */
                             PS3C_LT_SUCCESS = 0,
+                            PS3C_LT_NOT_INITIALIZED = 1,
+                            PS3C_LT_ALLOC_FAILED = 3,
                             PS3C_LT_INVALID_VALUE = 7,
                             PS3C_LT_ARCH_MISMATCH = 8,
+                            PS3C_LT_MAPPING_ERROR = 11,
+                            PS3C_LT_EXECUTION_FAILED = 13,
+                            PS3C_LT_INTERNAL_ERROR = 14,
                             PS3C_LT_NOT_SUPPORTED = 15,
 };
 
