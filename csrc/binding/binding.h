@@ -111,9 +111,10 @@ typedef struct ps3c_label {
     const char *argument;
     Py_ssize_t index;   /* -1: none */
     const char *weight; /* NULL: none; else the name of the weight, used instead of the others */
+    bool output;        /* the run writes to the tensor */
 } ps3c_label;
 
-static inline ps3c_label ps3c_argument(const char *name) { return (ps3c_label){name, -1, NULL}; }
+static inline ps3c_label ps3c_argument(const char *name) { return (ps3c_label){.argument = name, .index = -1}; }
 
 /* Writes the label's text and returns buffer. */
 const char *ps3c_label_text(const ps3c_label *label, char *buffer, size_t size);
@@ -127,8 +128,8 @@ typedef struct ps3c_loan {
 } ps3c_loan;
 
 /* Borrows a torch tensor: fills *loan and *tensor, which is valid until ps3c_loan_return. TypeError: not a tensor, or
- * not dense memory of a supported dtype and device. ValueError: too many dimensions. On an error nothing is borrowed.
- */
+ * not dense memory of a supported dtype and device, or memory for an output that cannot be written to. ValueError: a
+ * number of dimensions, a size or strides that no tensor in memory has. On an error nothing is borrowed. */
 int ps3c_loan_take(ps3c_state *state, const ps3c_label *label, PyObject *object, ps3c_loan *loan, ps3c_tensor *tensor);
 /* Returns the tensor. Accepts a zeroed loan. */
 void ps3c_loan_return(ps3c_loan *loan);
@@ -176,9 +177,11 @@ typedef struct ps3c_borrowed {
 int ps3c_borrowed_open(ps3c_borrowed *borrowed, ps3c_state *state, ps3c_device device, Py_ssize_t room);
 /* Returns all tensors and frees the memory. Accepts a zeroed struct. */
 void ps3c_borrowed_close(ps3c_borrowed *borrowed);
-/* Borrows a tensor. The engine checks its shape, dtype and device. *tensor is valid until ps3c_borrowed_close. */
-int ps3c_borrowed_take(ps3c_borrowed *borrowed, const char *argument, PyObject *object, const ps3c_tensor **tensor);
-/* Borrows a sequence of exactly count tensors; None is an empty sequence. *first: an array of the tensors, NULL if
+/* Borrows a tensor. The engine checks its shape, dtype and device. *tensor is valid until ps3c_borrowed_close. output:
+ * the run writes to it. */
+int ps3c_borrowed_take(ps3c_borrowed *borrowed, const char *argument, bool output, PyObject *object,
+                       const ps3c_tensor **tensor);
+/* Borrows a sequence of exactly count outputs; None is an empty sequence. *first: an array of the tensors, NULL if
  * count is 0. TypeError: not a sequence; ValueError: another length. */
 int ps3c_borrowed_take_many(ps3c_borrowed *borrowed, const char *argument, PyObject *sequence, int64_t count,
                             ps3c_tensor **first);

@@ -41,9 +41,10 @@ static ps3c_tensor *ps3c_borrowed_add(ps3c_borrowed *borrowed, const ps3c_label 
     return tensor;
 }
 
-int ps3c_borrowed_take(ps3c_borrowed *borrowed, const char *argument, PyObject *object, const ps3c_tensor **tensor)
+int ps3c_borrowed_take(ps3c_borrowed *borrowed, const char *argument, bool output, PyObject *object,
+                       const ps3c_tensor **tensor)
 {
-    const ps3c_label label = ps3c_argument(argument);
+    const ps3c_label label = {.argument = argument, .index = -1, .output = output};
     *tensor = ps3c_borrowed_add(borrowed, &label, object);
     return *tensor == NULL ? -1 : 0;
 }
@@ -67,7 +68,7 @@ int ps3c_borrowed_take_many(ps3c_borrowed *borrowed, const char *argument, PyObj
     bool failed = tuple == NULL;
     *first = count > 0 ? &borrowed->tensors[borrowed->count] : NULL;
     for (Py_ssize_t i = 0; i < count && !failed; i++) {
-        const ps3c_label label = {argument, i, NULL};
+        const ps3c_label label = {.argument = argument, .index = i, .output = true};
         failed = ps3c_borrowed_add(borrowed, &label, PyTuple_GetItem(tuple, i)) == NULL;
     }
     Py_XDECREF(tuple);
@@ -81,7 +82,7 @@ int ps3c_borrowed_take_weights(ps3c_borrowed *borrowed, PyObject *sequence, cons
     bool failed = tuple == NULL;
     *first = &borrowed->tensors[borrowed->count];
     for (Py_ssize_t i = 0; i < count && !failed; i++) {
-        const ps3c_label label = {"weights", i, infos[i].name};
+        const ps3c_label label = {.argument = "weights", .index = i, .weight = infos[i].name};
         failed = ps3c_borrowed_add(borrowed, &label, PyTuple_GetItem(tuple, i)) == NULL;
     }
     Py_XDECREF(tuple);
@@ -92,7 +93,7 @@ const ps3c_tensor *ps3c_borrowed_take_workspace(ps3c_borrowed *borrowed, const c
 {
     static const int64_t any[1] = {PS3C_ANY};
     const ps3c_tensor *tensor;
-    if (ps3c_borrowed_take(borrowed, argument, object, &tensor) < 0)
+    if (ps3c_borrowed_take(borrowed, argument, true, object, &tensor) < 0)
         return NULL;
     const ps3c_tensor_rule rule = {PS3C_UINT8, borrowed->device, 1, any, true};
     return ps3c_expect(argument, tensor, &rule) < 0 ? NULL : tensor;

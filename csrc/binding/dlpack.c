@@ -211,9 +211,67 @@ static int ps3c_dl_dtype(const ps3c_dl_tensor *dl)
     return -1;
 }
 
+/* An element's distance from the first one, and the first one's from the pointer, is at most this: no processor has a
+ * larger address space. */
+#define PS3C_MOST_BYTES (INT64_C(1) << 56)
+
+/* Can a tensor of these sizes and strides be in memory at the address? */
+static bool ps3c_fits_memory(const ps3c_tensor *tensor, uint64_t address)
+{
+    const int64_t item = (int64_t)ps3c_dtype_bytes(tensor->dtype);
+    int64_t bytes = item, below = 0, above = item, step, span;
+    bool empty = false;
+    for (int d = 0; d < tensor->ndim; d++) {
+        if (tensor->shape[d] <= 1) {
+            empty = empty || tensor->shape[d] == 0;
+            continue;
+        }
+        if (__builtin_mul_overflow(bytes, tensor->shape[d], &bytes))
+            return false;
+        if (__builtin_mul_overflow(tensor->strides[d], item, &step) ||
+            __builtin_mul_overflow(step, tensor->shape[d] - 1, &span) ||
+            __builtin_add_overflow(span < 0 ? below : above, span, span < 0 ? &below : &above))
+            return false;
+    }
+    if (empty)
+        return true;
+    return below >= -PS3C_MOST_BYTES && above <= PS3C_MOST_BYTES && (uint64_t)-below <= address &&
+           (uint64_t)above <= UINT64_MAX - address;
+}
+
+/* Copies shape and strides. Returns 0, or -1 with an exception if no tensor has them. */
+static int ps3c_view_sizes(const ps3c_label *label, const ps3c_dl_tensor *dl, ps3c_tensor *tensor)
+{
+    char name[PS3C_LABEL_BYTES], shape[PS3C_SHAPE_BYTES], strides[PS3C_SHAPE_BYTES];
+    int64_t stride = 1;
+    bool valid = true;
+    if (dl->ndim < 0 || dl->ndim > PS3C_MAX_DIMS || (dl->ndim > 0 && dl->shape == NULL)) {
+        PyErr_Format(PyExc_ValueError, "%s: got %d dimensions%s, expected at most %d",
+                     ps3c_label_text(label, name, sizeof name), (int)dl->ndim,
+                     dl->ndim > 0 && dl->shape == NULL ? " without sizes" : "", PS3C_MAX_DIMS);
+        return -1;
+    }
+    tensor->ndim = dl->ndim;
+    for (int d = dl->ndim - 1; d >= 0; d--) {
+        tensor->shape[d] = dl->shape[d];
+        tensor->strides[d] = dl->strides != NULL ? dl->strides[d] : stride;
+        valid = valid && dl->shape[d] >= 0;
+        /* Past an overflow the strides mean nothing. ps3c_fits_memory refuses the tensor unless it is empty. */
+        if (__builtin_mul_overflow(stride, dl->shape[d], &stride))
+            stride = 0;
+    }
+    const uint64_t data = (uint64_t)(uintptr_t)dl->data;
+    if (valid && dl->byte_offset <= PS3C_MOST_BYTES && dl->byte_offset <= UINT64_MAX - data &&
+        ps3c_fits_memory(tensor, data + dl->byte_offset))
+        return 0;
+    PyErr_Format(PyExc_ValueError, "%s: got shape %s, strides %s and offset %llu, expected a tensor in memory",
+                 ps3c_label_text(label, name, sizeof name), ps3c_sizes_text(tensor->ndim, tensor->shape, shape),
+                 ps3c_sizes_text(tensor->ndim, tensor->strides, strides), (unsigned long long)dl->byte_offset);
+    return -1;
+}
+
 static int ps3c_view_dl(const ps3c_label *label, PyObject *object, const ps3c_dl_tensor *dl, ps3c_tensor *tensor)
 {
-    char name[PS3C_LABEL_BYTES];
     int dtype = ps3c_dl_dtype(dl);
     if (dl->dtype.code == PS3C_DL_COMPLEX)
         return ps3c_refuse(label, object,
@@ -223,24 +281,15 @@ static int ps3c_view_dl(const ps3c_label *label, PyObject *object, const ps3c_dl
         return ps3c_refuse(label, object, "a dtype that ps3c does not read", "dtype");
     if (dl->device.type != PS3C_DL_CPU && dl->device.type != PS3C_DL_CUDA)
         return ps3c_refuse(label, object, "a tensor on a device that ps3c cannot read", "device");
-    if (dl->ndim > PS3C_MAX_DIMS) {
-        PyErr_Format(PyExc_ValueError, "%s: got %d dimensions, expected at most %d",
-                     ps3c_label_text(label, name, sizeof name), (int)dl->ndim, PS3C_MAX_DIMS);
-        return -1;
-    }
     bool on_cpu = dl->device.type == PS3C_DL_CPU;
-    tensor->data = dl->data != NULL ? (char *)dl->data + dl->byte_offset : NULL;
     tensor->dtype = (ps3c_dtype)dtype;
     tensor->device = (ps3c_device){on_cpu ? PS3C_CPU : PS3C_CUDA, on_cpu ? 0 : dl->device.id};
-    tensor->ndim = dl->ndim;
+    if (ps3c_view_sizes(label, dl, tensor) < 0)
+        return -1;
+    tensor->data = dl->data != NULL ? (char *)dl->data + dl->byte_offset : NULL;
     bool empty = false;
-    int64_t stride = 1;
-    for (int d = dl->ndim - 1; d >= 0; d--) {
-        tensor->shape[d] = dl->shape[d];
-        tensor->strides[d] = dl->strides != NULL ? dl->strides[d] : stride;
-        stride *= dl->shape[d];
-        empty = empty || dl->shape[d] == 0;
-    }
+    for (int d = 0; d < tensor->ndim; d++)
+        empty = empty || tensor->shape[d] == 0;
     if (dl->data == NULL && !empty)
         return ps3c_refuse_kind(label, object); /* for example a wrapper subclass or a ZeroTensor */
     return 0;
@@ -288,14 +337,20 @@ static int ps3c_loan_ask(ps3c_state *state, const ps3c_label *label, const ps3c_
     }
     if (exchange->tensor_from_object != NULL && state->route == PS3C_ROUTE_EXCHANGE)
         return exchange->tensor_from_object(object, dl) != 0;
-    if (exchange->managed_from_object(object, &loan->versioned) != 0) {
+    if (exchange->managed_from_object(object, &loan->versioned) != 0)
         loan->versioned = NULL;
+    if (loan->versioned == NULL)
         return 1;
-    }
+    char name[PS3C_LABEL_BYTES];
     if (loan->versioned->version.major != 1) {
-        char name[PS3C_LABEL_BYTES];
         PyErr_Format(PyExc_TypeError, "%s: got a tensor lent by DLPack %u, expected DLPack 1",
                      ps3c_label_text(label, name, sizeof name), (unsigned)loan->versioned->version.major);
+        return -1;
+    }
+    if (label->output && (loan->versioned->flags & (PS3C_DL_READ_ONLY | PS3C_DL_IS_COPIED))) {
+        PyErr_Format(PyExc_TypeError, "%s: got %s, expected memory to write the result to",
+                     ps3c_label_text(label, name, sizeof name),
+                     loan->versioned->flags & PS3C_DL_READ_ONLY ? "read-only memory" : "a copy of the tensor's memory");
         return -1;
     }
     *dl = loan->versioned->tensor;

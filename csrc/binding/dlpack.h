@@ -47,6 +47,8 @@ typedef struct ps3c_dl_version {
     uint32_t major, minor;
 } ps3c_dl_version;
 
+enum { PS3C_DL_READ_ONLY = 1, PS3C_DL_IS_COPIED = 2 }; /* flags of a versioned tensor */
+
 /* The versioned tensor. With another major version, only version and deleter may be used. */
 typedef struct ps3c_dl_versioned {
     ps3c_dl_version version;

@@ -190,7 +190,10 @@ static int ps3c_read_field(ps3c_reader *reader, const ps3c_field *field, PyObjec
     case PS3C_FIELD_EACH:
         return ps3c_read_each(reader, field, name.text, value);
     case PS3C_FIELD_TENSOR:
-        return value == Py_None ? 0 : ps3c_borrowed_take(reader->borrowed, field->name, value, at);
+    case PS3C_FIELD_OUTPUT:
+        return value == Py_None
+                   ? 0
+                   : ps3c_borrowed_take(reader->borrowed, field->name, field->kind == PS3C_FIELD_OUTPUT, value, at);
     case PS3C_FIELD_WEIGHTS:
         return ps3c_borrowed_take_weights(reader->borrowed, value, reader->model->weight_infos,
                                           reader->model->weight_count, at);

@@ -26,7 +26,8 @@ typedef enum ps3c_field_kind {
     PS3C_FIELD_NAME,        /* const char *: None (NULL) or a str; valid while the arguments are */
     PS3C_FIELD_TENSOR,      /* const ps3c_tensor *: a torch tensor, or None (NULL) */
     PS3C_FIELD_WEIGHTS,     /* const ps3c_tensor *: a sequence of the weights of reader->model */
-    PS3C_FIELD_TENSORS,     /* ps3c_tensor *: a sequence of torch tensors; `other`: its length */
+    PS3C_FIELD_OUTPUT,      /* the same, of a tensor that the run writes to */
+    PS3C_FIELD_TENSORS,     /* ps3c_tensor *: a sequence of torch tensors that the run writes to; `other`: its length */
     PS3C_FIELD_WORKSPACE,   /* void *, and size_t at `other`: a contiguous uint8 tensor */
 } ps3c_field_kind;
 
@@ -49,7 +50,7 @@ typedef struct ps3c_reader {
     const char *whole;       /* name of all arguments together in messages: "run()" or "config" */
     bool call;               /* true: arguments of a call; false: entries of a configuration */
     int positional;          /* number of arguments, from the first row, that may be positional */
-    ps3c_borrowed *borrowed; /* TENSOR, TENSORS, WORKSPACE: open */
+    ps3c_borrowed *borrowed; /* TENSOR, OUTPUT, TENSORS, WORKSPACE: open */
     const ps3c_model *model; /* WEIGHTS */
     const void *counts;      /* TENSORS */
     int64_t *owned;          /* the memory of EACH */

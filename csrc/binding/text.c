@@ -35,8 +35,8 @@ typedef struct ps3c_text_run_args {
 static const ps3c_field ps3c_text_run_fields[] = {
     {"weights", PS3C_FIELD_WEIGHTS, PS3C_A(io.weights), .required = true},
     {"ids", PS3C_FIELD_TENSOR, PS3C_A(io.ids), .required = true},
-    {"pooled", PS3C_FIELD_TENSOR, PS3C_A(io.pooled), .required = true},
-    {"prompt", PS3C_FIELD_TENSOR, PS3C_A(io.prompt), .required = true},
+    {"pooled", PS3C_FIELD_OUTPUT, PS3C_A(io.pooled), .required = true},
+    {"prompt", PS3C_FIELD_OUTPUT, PS3C_A(io.prompt), .required = true},
     {"workspace", PS3C_FIELD_WORKSPACE, PS3C_A(io.workspace), .required = true, .other = PS3C_A(io.workspace_bytes)},
     {"threads", PS3C_FIELD_THREADS, PS3C_A(threads), .required = false},
     {"level", PS3C_FIELD_NAME, PS3C_A(level), .required = false},

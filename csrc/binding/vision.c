@@ -62,7 +62,7 @@ static const ps3c_field ps3c_vision_run_fields[] = {
     {"selection_probs", PS3C_FIELD_TENSORS, PS3C_A(io.selection_probs), .other = PS3C_COUNT(selection_probs)},
     {"bottomup_probs", PS3C_FIELD_TENSORS, PS3C_A(io.bottomup_probs), .other = PS3C_COUNT(bottomup_probs)},
     {"topdown_probs", PS3C_FIELD_TENSORS, PS3C_A(io.topdown_probs), .other = PS3C_COUNT(topdown_probs)},
-    {"pooled", PS3C_FIELD_TENSOR, PS3C_A(io.pooled), .required = false},
+    {"pooled", PS3C_FIELD_OUTPUT, PS3C_A(io.pooled), .required = false},
     {"workspace", PS3C_FIELD_WORKSPACE, PS3C_A(io.workspace), .required = true, .other = PS3C_A(io.workspace_bytes)},
     {"threads", PS3C_FIELD_THREADS, PS3C_A(threads), .required = false},
     {"level", PS3C_FIELD_NAME, PS3C_A(level), .required = false},

@@ -42,20 +42,30 @@ bool ps3c_tensor_is_contiguous(const ps3c_tensor *tensor)
     return true;
 }
 
-const char *ps3c_shape_text(int ndim, const int64_t *shape, char text[PS3C_SHAPE_BYTES])
+static const char *write_sizes(int ndim, const int64_t *sizes, bool any, char text[PS3C_SHAPE_BYTES])
 {
     const size_t size = PS3C_SHAPE_BYTES;
     size_t used = (size_t)snprintf(text, size, "(");
     for (int i = 0; i < ndim && used < size; i++) {
         const char *comma = i + 1 < ndim ? ", " : ndim == 1 ? "," : "";
-        if (shape[i] < 0)
+        if (any && sizes[i] == PS3C_ANY)
             used += (size_t)snprintf(text + used, size - used, "any%s", comma);
         else
-            used += (size_t)snprintf(text + used, size - used, "%lld%s", (long long)shape[i], comma);
+            used += (size_t)snprintf(text + used, size - used, "%lld%s", (long long)sizes[i], comma);
     }
     if (used < size)
         snprintf(text + used, size - used, ")");
     return text;
+}
+
+const char *ps3c_shape_text(int ndim, const int64_t *shape, char text[PS3C_SHAPE_BYTES])
+{
+    return write_sizes(ndim, shape, true, text);
+}
+
+const char *ps3c_sizes_text(int ndim, const int64_t *sizes, char text[PS3C_SHAPE_BYTES])
+{
+    return write_sizes(ndim, sizes, false, text);
 }
 
 static bool has_shape(const ps3c_tensor *tensor, const ps3c_tensor_rule *rule)
@@ -107,11 +117,11 @@ ps3c_status ps3c_tensor_check(ps3c_context *context, const char *name, int64_t i
                          ps3c_dtype_name((ps3c_dtype)rule->dtype));
     if (!has_shape(tensor, rule))
         return ps3c_fail(context, PS3C_ERROR_VALUE, "%s: got shape %s, expected %s", label,
-                         ps3c_shape_text(tensor->ndim, tensor->shape, got),
+                         ps3c_sizes_text(tensor->ndim, tensor->shape, got),
                          ps3c_shape_text(rule->ndim, rule->shape, expected));
     return ps3c_fail(context, PS3C_ERROR_TYPE, "%s: got strides %s for shape %s, expected a contiguous tensor", label,
-                     ps3c_shape_text(tensor->ndim, tensor->strides, expected),
-                     ps3c_shape_text(tensor->ndim, tensor->shape, got));
+                     ps3c_sizes_text(tensor->ndim, tensor->strides, expected),
+                     ps3c_sizes_text(tensor->ndim, tensor->shape, got));
 }
 
 ps3c_status ps3c_tensor_check_optional(ps3c_context *context, const char *name, bool wanted, const ps3c_tensor *tensor,

@@ -32,5 +32,7 @@ ps3c_tensor ps3c_tensor_slice(const ps3c_tensor *tensor, int64_t first, int64_t 
 enum { PS3C_SHAPE_BYTES = 200 };
 /* Writes the shape as "(1, 3, 378, 378)", PS3C_ANY as "any". Returns text. */
 const char *ps3c_shape_text(int ndim, const int64_t *shape, char text[PS3C_SHAPE_BYTES]);
+/* The same of sizes or strides that a caller gave, where -1 is a number. */
+const char *ps3c_sizes_text(int ndim, const int64_t *sizes, char text[PS3C_SHAPE_BYTES]);
 
 #endif
