@@ -10,8 +10,10 @@
  * column is not on 16 bytes, "matmul" returns NOT_SUPPORTED for products whose algorithm it gave before.
  */
 #include "../../kernels/cuda/cublaslt.cuh"
+#include "faults.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <vector>
@@ -39,6 +41,19 @@ namespace
 {
 
 constexpr uint64_t MAGIC = 0x7073336374657374u;
+
+std::atomic<long> handles, live; /* that exist: handles; descriptions, layouts and preferences */
+
+emu::faults &the_faults()
+{
+    static emu::faults *only = new emu::faults();
+    return *only;
+}
+#define MAY_FAIL(function)                                     \
+    do {                                                       \
+        if (const int injected = the_faults().call(#function)) \
+            return (ps3c_lt_status)injected;                   \
+    } while (0)
 
 bool refuses(const char *what)
 {
@@ -209,36 +224,52 @@ void multiply(const problem &p, const void *a, const void *b, const scalars &s, 
 
 } // namespace
 
+/* ---- for tests --------------------------------------------------------------------------------------------------- */
+
+/* The n-th call from now on of a function that does not destroy fails: faults.h. */
+EXPORT void stand_in_lt_fault(long n, int status, int mode) { the_faults().arm(n, status, mode); }
+EXPORT long stand_in_lt_calls() { return the_faults().calls(); }
+EXPORT const char *stand_in_lt_called(long n) { return the_faults().called(n); }
+EXPORT long stand_in_lt_handles() { return handles; }
+EXPORT long stand_in_lt_live() { return live; }
+
 /* ---- the library's functions ------------------------------------------------------------------------------------- */
 
 EXPORT size_t cublasLtGetVersion() { return 130000; }
 
 EXPORT ps3c_lt_status cublasLtCreate(ps3c_lt_handle *handle)
 {
+    MAY_FAIL(cublasLtCreate);
     *handle = new ps3c_lt_context{MAGIC};
+    handles++;
     return PS3C_LT_SUCCESS;
 }
 EXPORT ps3c_lt_status cublasLtDestroy(ps3c_lt_handle handle)
 {
+    handles -= handle != nullptr;
     delete handle;
     return PS3C_LT_SUCCESS;
 }
 
 EXPORT ps3c_lt_status cublasLtMatmulDescCreate(ps3c_lt_desc *desc, ps3c_lt_compute compute, ps3c_lt_type scale_type)
 {
+    MAY_FAIL(cublasLtMatmulDescCreate);
     if (scale_type != PS3C_LT_R_32F || (compute != PS3C_LT_COMPUTE_32F && compute != PS3C_LT_COMPUTE_32F_FAST_TF32))
         return PS3C_LT_NOT_SUPPORTED;
     *desc = new ps3c_lt_desc_data{compute, PS3C_LT_OP_N, PS3C_LT_OP_N, PS3C_LT_EPILOGUE_DEFAULT, nullptr};
+    live++;
     return PS3C_LT_SUCCESS;
 }
 EXPORT ps3c_lt_status cublasLtMatmulDescDestroy(ps3c_lt_desc desc)
 {
+    live -= desc != nullptr;
     delete desc;
     return PS3C_LT_SUCCESS;
 }
 EXPORT ps3c_lt_status cublasLtMatmulDescSetAttribute(ps3c_lt_desc desc, ps3c_lt_desc_attribute attribute,
                                                      const void *value, size_t bytes)
 {
+    MAY_FAIL(cublasLtMatmulDescSetAttribute);
     int32_t number = 0;
     if (!desc || bytes != (attribute == PS3C_LT_DESC_BIAS_POINTER ? sizeof(void *) : sizeof number))
         return PS3C_LT_INVALID_VALUE;
@@ -268,24 +299,30 @@ EXPORT ps3c_lt_status cublasLtMatmulDescSetAttribute(ps3c_lt_desc desc, ps3c_lt_
 EXPORT ps3c_lt_status cublasLtMatrixLayoutCreate(ps3c_lt_layout *layout, ps3c_lt_type type, uint64_t rows,
                                                  uint64_t cols, int64_t ld)
 {
+    MAY_FAIL(cublasLtMatrixLayoutCreate);
     if (!is_type(type) || rows > INT64_MAX || cols > INT64_MAX)
         return PS3C_LT_INVALID_VALUE;
     *layout = new ps3c_lt_layout_data{type, (int64_t)rows, (int64_t)cols, ld};
+    live++;
     return PS3C_LT_SUCCESS;
 }
 EXPORT ps3c_lt_status cublasLtMatrixLayoutDestroy(ps3c_lt_layout layout)
 {
+    live -= layout != nullptr;
     delete layout;
     return PS3C_LT_SUCCESS;
 }
 
 EXPORT ps3c_lt_status cublasLtMatmulPreferenceCreate(ps3c_lt_preference *preference)
 {
+    MAY_FAIL(cublasLtMatmulPreferenceCreate);
     *preference = new ps3c_lt_preference_data{0, ~0u, {256, 256, 256, 256}};
+    live++;
     return PS3C_LT_SUCCESS;
 }
 EXPORT ps3c_lt_status cublasLtMatmulPreferenceDestroy(ps3c_lt_preference preference)
 {
+    live -= preference != nullptr;
     delete preference;
     return PS3C_LT_SUCCESS;
 }
@@ -293,6 +330,7 @@ EXPORT ps3c_lt_status cublasLtMatmulPreferenceSetAttribute(ps3c_lt_preference pr
                                                            ps3c_lt_preference_attribute attribute, const void *value,
                                                            size_t bytes)
 {
+    MAY_FAIL(cublasLtMatmulPreferenceSetAttribute);
     const bool is_workspace = attribute == PS3C_LT_PREF_MAX_WORKSPACE_BYTES;
     uint32_t number = 0;
     if (!preference || bytes != (is_workspace ? sizeof preference->workspace : sizeof number))
@@ -318,6 +356,7 @@ EXPORT ps3c_lt_status cublasLtMatmulAlgoGetHeuristic(ps3c_lt_handle handle, ps3c
                                                      ps3c_lt_preference preference, int requested,
                                                      ps3c_lt_heuristic *results, int *returned)
 {
+    MAY_FAIL(cublasLtMatmulAlgoGetHeuristic);
     problem p = {desc, a, b, c, d, 0, 0, 0};
     *returned = 0;
     if (!handle || handle->magic != MAGIC || !preference || requested < 1)
@@ -347,6 +386,7 @@ EXPORT ps3c_lt_status cublasLtMatmulAlgoGetHeuristic(ps3c_lt_handle handle, ps3c
 EXPORT ps3c_lt_status cublasLtMatmulAlgoConfigGetAttribute(const ps3c_lt_algo *algo, ps3c_lt_algo_attribute attribute,
                                                            void *value, size_t bytes, size_t *written)
 {
+    MAY_FAIL(cublasLtMatmulAlgoConfigGetAttribute);
     if (!algo || algo->data[0] != MAGIC || bytes < 4 ||
         (attribute != PS3C_LT_ALGO_SPLITK_NUM && attribute != PS3C_LT_ALGO_REDUCTION_SCHEME))
         return PS3C_LT_INVALID_VALUE;
@@ -362,6 +402,7 @@ EXPORT ps3c_lt_status cublasLtMatmul(ps3c_lt_handle handle, ps3c_lt_desc desc, c
                                      const void *c, ps3c_lt_layout c_layout, void *d, ps3c_lt_layout d_layout,
                                      const ps3c_lt_algo *algo, void *workspace, size_t workspace_bytes, cudaStream_t)
 {
+    MAY_FAIL(cublasLtMatmul);
     problem p = {desc, a_layout, b_layout, c_layout, d_layout, 0, 0, 0};
     scalars s = {0, 0, c};
     if (!handle || handle->magic != MAGIC || !alpha || !beta || !a || !b || !c || !d)

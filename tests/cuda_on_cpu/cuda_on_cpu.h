@@ -133,6 +133,9 @@ void launch(const char *name, cudaStream_t, void (*kernel)(P...), dim3 grid, dim
         void (*kernel)(P...);
         std::tuple<std::decay_t<P>...> args;
     } closure{kernel, {static_cast<P>(args)...}};
+    if (shared_bytes > 32 * 1024) /* as the macro of ptx.cuh */
+        (void)cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                   (int)shared_bytes);
     if (launch_fails(name))
         return;
     run(

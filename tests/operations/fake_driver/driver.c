@@ -1,4 +1,5 @@
-/* A libcuda.so.1 with the functions that shared_memory.c calls. FAKE_DRIVER_FAIL=name makes that function fail. */
+/* A libcuda.so.1 with the functions that shared_memory.c and the CUDA library call. FAKE_DRIVER_FAIL=name makes that
+ * function fail. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -42,3 +43,20 @@ int cuGetErrorName(int error, const char **name)
     *name = error == OUT_OF_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY" : "CUDA_ERROR_ILLEGAL_ADDRESS";
     return 0;
 }
+
+/* The calling thread's context. The emulated runtime calls fake_make_current. */
+static __thread void *current;
+
+int cuCtxGetCurrent(void **context)
+{
+    *context = current;
+    return 0;
+}
+
+int cuCtxSetCurrent(void *context)
+{
+    current = context;
+    return 0;
+}
+
+void fake_make_current(int device) { current = (char *)0 + 0x1000 + device; }
