@@ -31,6 +31,8 @@ help:
 	@echo "make asan       runs the tests with the address and undefined-behaviour sanitizers"
 	@echo "make sweep      runs the sweeps of tests/sweeps for longer, with a new seed; SCALE=20 is the length"
 	@echo "make planted    plants mistakes, one at a time, and sees that the sweeps catch them"
+	@echo "make fuzz       runs the fuzz targets of tests/fuzz with libFuzzer, each for SECONDS=60"
+	@echo "make coverage   runs tests with counters and lists the lines of our C that none reaches; minutes"
 	@echo "make cuda       builds the CUDA library without a GPU; fails if a kernel spills; writes docs/kernels.md"
 	@echo "make real-size  compares models of the published size with ps3-torch (minutes, 20 GB of memory)"
 	@echo "make docs       builds the documentation, build/docs/index.html; a warning is an error"
@@ -98,6 +100,36 @@ sweep: build reference toolkit operations
 
 planted: build reference toolkit operations
 	$(BIN)/python tests/sweeps/plant.py $(ARGS)
+
+# The targets with Python find its packages by PYTHONPATH. Python leaks; other targets have LeakSanitizer.
+FUZZ := build/fuzz
+SECONDS := 60
+TARGETS := $(basename $(notdir $(filter-out %/replay.c,$(wildcard tests/fuzz/*.c))))
+FUZZ_PYTHON = PYTHONMALLOC=malloc PYTHONPATH=$$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")
+fuzz: venv
+	$(MAKE) -s -C tests/fuzz -j2 BUILD=$(CURDIR)/$(FUZZ) CC=$(CLANG) LIBFUZZER=1 PYTHON=$(abspath $(BIN)/python)
+	@for target in $(TARGETS); do \
+	    mkdir -p $(FUZZ)/corpus/$$target || exit 1; leaks=1; \
+	    case $$target in dlpack|module) leaks=0;; esac; \
+	    echo "$$target, $(SECONDS) s"; \
+	    ASAN_OPTIONS=allocator_may_return_null=1:max_allocation_size_mb=64:detect_leaks=$$leaks $(FUZZ_PYTHON) \
+	        $(FUZZ)/$$target -max_total_time=$(SECONDS) -max_len=1024 -timeout=60 -malloc_limit_mb=4096 -rss_limit_mb=4096 \
+	        -print_final_stats=1 -verbosity=0 -artifact_prefix=$(FUZZ)/$$target- $(FUZZ)/corpus/$$target || exit 1; \
+	done
+
+# Counters of lines. The emulator of `make test` must be there for the few lines that open the CUDA library.
+COVERAGE := build/coverage
+COVERED := tests/operations tests/sweeps tests/test_*.py
+COVERED_BUT := -k "not cuda or cuda_library" --ignore tests/sweeps/test_fuzz.py --ignore tests/sweeps/test_planted.py \
+	$(patsubst %,--ignore tests/test_%.py,build cuda_on_cpu real_size rooms transformers_matrix tokenizer)
+coverage: build reference
+	$(MAKE) -s -C tests/c BUILD=$(CURDIR)/$(COVERAGE)/tests-c COVERAGE=1 check
+	CC=gcc PS3C_COVERAGE=1 $(BIN)/python setup.py -q build --build-lib $(COVERAGE)/lib --build-temp $(COVERAGE)/temp
+	CC=gcc PS3C_COVERAGE=1 $(BIN)/python setup.py -q build_operations --build-temp $(COVERAGE)/temp \
+	    > $(COVERAGE)/operations.log
+	PYTHONPATH=$(CURDIR)/$(COVERAGE)/lib PS3C_OPERATIONS=$$(tail -n 1 $(COVERAGE)/operations.log) \
+	    $(BIN)/python -P -m pytest $(COVERED) $(COVERED_BUT) -q $(PARALLEL) $(ARGS)
+	$(BIN)/python scripts/coverage.py $(COVERAGE)/temp $(COVERAGE)/tests-c
 
 # ---- CUDA -----------------------------------------------------------------------------------------------------------
 
@@ -189,5 +221,5 @@ clean:
 distclean: clean
 	rm -rf $(VENV) .venv-* .cache
 
-.PHONY: help venv build toolkit reference operations test real-size asan sweep planted cuda demo docs lint typecheck wheel \
-	clean distclean
+.PHONY: help venv build toolkit reference operations test real-size asan sweep planted fuzz coverage cuda demo docs lint \
+	typecheck wheel 	clean distclean

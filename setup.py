@@ -7,6 +7,7 @@ Environment:
     CC              compiler; gcc or clang
     PS3C_DEBUG=1    -O0 -g
     PS3C_SANITIZE=1 address and undefined-behaviour sanitizers; run Python with libasan preloaded
+    PS3C_COVERAGE=1 counters of lines, for gcov; `make coverage` uses it
     PS3C_WERROR=1   warnings stop the build
     PS3C_CUDA       auto (default): build the CUDA library if nvcc is found; 1: fail if that is not possible; 0: do not
     PS3C_CUDA_ARCHITECTURES  such as "sm_90a" or "sm_80 sm_90a"; default: all of CUDA_ARCHITECTURES that nvcc supports

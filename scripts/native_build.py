@@ -101,22 +101,31 @@ class Compilation:
 
 
 class Toolchain:
-    """The C compiler, the flags of one kind of build (release, debug or sanitize), and the folder of its objects."""
+    """The C compiler, the flags of one kind of build, and the folder of its objects.
+
+    Kinds: release, debug, sanitize, coverage.
+    """
 
     def __init__(self, objects, jobs):
         """objects: a folder. Each kind of build has a subfolder, so that changing the kind does not recompile all."""
         compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
         self.compiler = [part for part in compiler if part != "-pthread"] + ["-pthread"]
-        self.kind = "sanitize" if switch("PS3C_SANITIZE") else "debug" if switch("PS3C_DEBUG") else "release"
-        self.sanitize = ["-fsanitize=address,undefined"] if self.kind == "sanitize" else []
+        kinds = ("sanitize", "coverage", "debug")
+        self.kind = next((kind for kind in kinds if switch(f"PS3C_{kind.upper()}")), "release")
+        # Of the compiler and of the linker. Several threads count lines: gcov's counters must be atomic.
+        self.instrument = {
+            "sanitize": ["-fsanitize=address,undefined"],
+            "coverage": ["--coverage", "-fprofile-update=atomic"],
+        }.get(self.kind, [])
         self.folder = Path(objects, self.kind)
         self.jobs = jobs
         self.optimize = {
             "sanitize": ["-O1", "-g", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined"],
+            "coverage": ["-O1", "-g"],
             "debug": ["-O0", "-g"],
             "release": [],
         }[self.kind]
-        self.common = ["-std=gnu11", "-Wall", "-Wextra", "-fPIC", "-fvisibility=hidden", *self.sanitize]
+        self.common = ["-std=gnu11", "-Wall", "-Wextra", "-fPIC", "-fvisibility=hidden", *self.instrument]
         self.common += [
             "-Werror=implicit-function-declaration"
         ]  # for example a call of a function that the limited API does not declare
@@ -151,7 +160,7 @@ class Toolchain:
         An existing file is replaced, not overwritten, because a process may have loaded it.
         """
         # Python's own link command is not used: with some Pythons it adds an rpath.
-        command = [*self.compiler, "-shared", *[str(task.object) for task in compilations], *self.sanitize]
+        command = [*self.compiler, "-shared", *[str(task.object) for task in compilations], *self.instrument]
         command += ["-Wl,-z,relro,-z,now", "-Wl,-z,noexecstack"]
         command += [*shlex.split(os.environ.get("LDFLAGS", "")), "-ldl", "-lm"]
         made = [task.object.with_suffix(".made").read_text() for task in compilations]

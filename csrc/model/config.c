@@ -27,13 +27,21 @@ static ps3c_status check_heads(ps3c_context *context, const char *width_name, in
 
 static ps3c_status check_scales(ps3c_context *context, const ps3c_vision_config *c)
 {
-    int64_t total = 0;
+    int64_t total = 0, positions = 0;
     PS3C_TRY(in_range(context, "num_scales", c->num_scales, 2, PS3C_MAX_SCALES));
     for (int64_t i = 0; i < c->num_scales; i++) {
         PS3C_TRY(in_range(context, "scales", c->scales[i], c->patch, 1 << 16));
         if (i && c->scales[i] < c->scales[i - 1])
             return ps3c_fail(context, PS3C_ERROR_VALUE, "scales: got %lld after %lld, expected ascending sizes",
                              (long long)c->scales[i], (long long)c->scales[i - 1]);
+    }
+    for (int64_t i = 0; i < c->num_scales; i++) {
+        const int64_t side = c->scales[i] / c->scales[0] * c->scales[0] / c->patch;
+        positions = side * side + (i > 1 ? positions : 0); /* of the low resolution alone, or of the others together */
+        if (positions > INT32_MAX)
+            return ps3c_fail(context, PS3C_ERROR_VALUE,
+                             "scales: got %lld for a patch size of %lld, expected 2^31 - 1 patches or less",
+                             (long long)c->scales[i], (long long)c->patch);
     }
     if (c->scales[0] % c->patch)
         return ps3c_fail(context, PS3C_ERROR_VALUE,

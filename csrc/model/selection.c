@@ -69,7 +69,8 @@ void ps3c_patches_of_look(const ps3c_vision_config *config, int64_t tokens, int6
 {
     const int64_t scales = config->num_scales - 1, quota = sum(config->max_select_num, scales);
     for (int64_t i = 0; i < scales; i++)
-        takes[i] = tokens == PS3C_NONE ? config->max_select_num[i] : config->max_select_num[i] * tokens / quota;
+        takes[i] = tokens == PS3C_NONE ? config->max_select_num[i]
+                                       : (int64_t)((__int128)config->max_select_num[i] * tokens / quota);
     if (tokens != PS3C_NONE)
         takes[scales - 1] += tokens - sum(takes, scales);
     if (first_n != PS3C_NONE)

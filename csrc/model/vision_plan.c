@@ -35,6 +35,8 @@ static ps3c_status check_request(ps3c_context *context, const ps3c_vision_config
                          "height: got %lld for a width of %lld, expected 2^40 pixels or less", (long long)r->height,
                          (long long)r->width);
     PS3C_TRY(ps3c_check_dtype(context, r->dtype));
+    if (r->mode != PS3C_VISION_FEATURES && r->mode != PS3C_VISION_PRETRAIN && r->mode != PS3C_VISION_LOW_RES)
+        return ps3c_fail(context, PS3C_ERROR_VALUE, "mode: got %d, expected a ps3c_vision_mode", (int)r->mode);
     if (r->hidden_states < least_states || r->hidden_states > config->depth)
         return ps3c_fail(context, PS3C_ERROR_VALUE, "hidden_states: got %lld, expected %lld to %lld",
                          (long long)r->hidden_states, (long long)least_states, (long long)config->depth);

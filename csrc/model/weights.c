@@ -245,6 +245,8 @@ static void walk_text(walk *w, const ps3c_text_config *c, ps3c_text_index *index
         ps3c_##tower##_index all;                                                                                     \
         ps3c_weight_info info;                                                                                        \
         walk_##tower(&w, config, &all);                                                                               \
+        if (!weights)                                                                                                 \
+            return no_weights(context, all.count);                                                                    \
         if (w.misfit < 0)                                                                                             \
             return PS3C_OK;                                                                                           \
         PS3C_TRY(ps3c_##tower##_weight_info(context, config, w.misfit, &info));                                       \
@@ -255,6 +257,11 @@ static ps3c_status outside(ps3c_context *context, int64_t index, int64_t count)
 {
     return ps3c_fail(context, PS3C_ERROR_VALUE, "index: got %lld, expected 0 to %lld", (long long)index,
                      (long long)count - 1);
+}
+
+static ps3c_status no_weights(ps3c_context *context, int64_t count)
+{
+    return ps3c_fail(context, PS3C_ERROR_VALUE, "weights: got no tensors, expected %lld", (long long)count);
 }
 
 static ps3c_status misfit(ps3c_context *context, const ps3c_weight_info *info, const ps3c_tensor *weight,

@@ -22,7 +22,7 @@ size_t ps3c_bytes_product(int64_t a, int64_t b)
 size_t ps3c_arena_take(ps3c_arena *arena, size_t bytes)
 {
     const size_t offset = arena->used, align = PS3C_WORKSPACE_ALIGN;
-    if (bytes > SIZE_MAX / 2 || offset > SIZE_MAX / 2 - bytes - align)
+    if (bytes > SIZE_MAX / 4 || offset > SIZE_MAX / 2 - bytes - align)
         arena->used = SIZE_MAX;
     else
         arena->used = offset + (bytes + align - 1) / align * align;

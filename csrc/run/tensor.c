@@ -37,7 +37,8 @@ bool ps3c_tensor_is_contiguous(const ps3c_tensor *tensor)
     for (int i = tensor->ndim - 1; i >= 0; i--) {
         if (tensor->shape[i] != 1 && tensor->strides[i] != expected)
             return false;
-        expected *= tensor->shape[i];
+        expected =
+            (int64_t)((uint64_t)expected * (uint64_t)tensor->shape[i]); /* no tensor of a lent view is so large */
     }
     return true;
 }
@@ -100,7 +101,8 @@ ps3c_status ps3c_tensor_check(ps3c_context *context, const char *name, int64_t i
                               const ps3c_tensor_rule *rule)
 {
     char label[PS3C_NAME_BYTES + 32], got[PS3C_SHAPE_BYTES], expected[PS3C_SHAPE_BYTES];
-    if (tensor && has_shape(tensor, rule) && (rule->dtype == PS3C_ANY || (int)tensor->dtype == rule->dtype) &&
+    const bool has_rank = tensor && tensor->ndim >= 0 && tensor->ndim <= PS3C_MAX_DIMS;
+    if (has_rank && has_shape(tensor, rule) && (rule->dtype == PS3C_ANY || (int)tensor->dtype == rule->dtype) &&
         tensor->device.type == rule->device.type && tensor->device.index == rule->device.index &&
         (!rule->contiguous || ps3c_tensor_is_contiguous(tensor)) && (tensor->data || is_empty(tensor)))
         return PS3C_OK;
@@ -108,6 +110,9 @@ ps3c_status ps3c_tensor_check(ps3c_context *context, const char *name, int64_t i
         snprintf(label, sizeof label, "%s", name);
     else
         snprintf(label, sizeof label, "%s[%lld]", name, (long long)index);
+    if (tensor && !has_rank)
+        return ps3c_fail(context, PS3C_ERROR_VALUE, "%s: got %d dimensions, expected 0 to %d", label, (int)tensor->ndim,
+                         PS3C_MAX_DIMS);
     if (!tensor || (!tensor->data && !is_empty(tensor)))
         return ps3c_fail(context, PS3C_ERROR_VALUE, "%s: got no tensor, expected one", label);
     if (tensor->device.type != rule->device.type || tensor->device.index != rule->device.index)
