@@ -332,6 +332,11 @@ def test_interrupt():
         ({"num_scales": 2}, ValueError, r"config\['num_scales'\]: got 2, expected 3, the length of the list"),
         ({"colour": 1}, ValueError, "config: got unknown name 'colour'"),
         ({"heads": 5}, ValueError, "heads"),
+        (
+            {"patch": 1, "scales": [32, 64, 1 << 16]},
+            ValueError,
+            r"scales: got 65536 for a patch size of 1, expected 2\^31 - 1 patches or less",
+        ),
         ({"crop_positions": True, "grid": 7}, ValueError, "grid: got 7 with crop_positions, expected 16 or more"),
     ],
 )

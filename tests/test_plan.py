@@ -253,6 +253,13 @@ def test_modes(mode, pooled):
     assert plan.hidden_states == (0 if mode == "pretrain" else 1)
 
 
+def test_quotas_whose_products_exceed_64_bits():
+    most = 2**31 - 1
+    core = model(16, [64, 128, 256, 512], [most] * 3)
+    plan = core.plan(1, 512, 512, num_look_close=1, num_token_look_close=3 * most)
+    assert plan.takes == [[[64, 256, 1024]]]
+
+
 def test_a_workspace_limit_is_kept_where_looks_can_be_split():
     core = model(16, [64, 512], [64])
     free = core.plan(4, 512, 512, num_look_close="all")

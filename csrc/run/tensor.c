@@ -37,8 +37,7 @@ bool ps3c_tensor_is_contiguous(const ps3c_tensor *tensor)
     for (int i = tensor->ndim - 1; i >= 0; i--) {
         if (tensor->shape[i] != 1 && tensor->strides[i] != expected)
             return false;
-        expected =
-            (int64_t)((uint64_t)expected * (uint64_t)tensor->shape[i]); /* no tensor of a lent view is so large */
+        expected = (int64_t)((uint64_t)expected * (uint64_t)tensor->shape[i]); /* a broadcast size may be huge */
     }
     return true;
 }

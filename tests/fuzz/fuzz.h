@@ -42,8 +42,8 @@ typedef struct fuzz {
     size_t size, at;
     int number;                /* fields read so far */
     int hostile[FUZZ_HOSTILE]; /* numbers of the hostile fields; -1: none */
-    bool extreme;
-    size_t bytes; /* of memory in use */
+    int extreme;               /* of 256 fields, how many get a value near an end of the legal range */
+    size_t bytes;              /* of memory in use */
     void **blocks;
     size_t block_count, block_room;
 } fuzz;
@@ -68,7 +68,7 @@ static inline fuzz fuzz_begin(const uint8_t *data, size_t size)
     const uint8_t head = fuzz_byte(&f);
     for (int i = 0; i < FUZZ_HOSTILE; i++)
         f.hostile[i] = i < head % 4 ? fuzz_byte(&f) % FUZZ_FIELDS : -1;
-    f.extreme = head / 4 % 8 == 7;
+    f.extreme = head / 4 % 8 == 7 ? 64 : 0;
     return f;
 }
 
@@ -123,9 +123,9 @@ static inline int64_t fuzz_integer(fuzz *f, int64_t low, int64_t high, int64_t l
     if (f->extreme && most > least) {
         const uint8_t how = fuzz_byte(f);
         const uint64_t span = (uint64_t)most - (uint64_t)least;
-        if (how < 16)
+        if (how < f->extreme / 4)
             return how % 2 ? most : least;
-        if (how < 64)
+        if (how < f->extreme)
             return fuzz_plus(least, (int64_t)(span >> fuzz_byte(f) % 64));
     }
     if (high <= low)

@@ -310,7 +310,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (!globals)
         start();
     fuzz f = fuzz_begin(data, size);
-    f.extreme = false;
+    f.extreme = 0;
     switch (fuzz_byte(&f) % 3) {
     case 0:
         make_plan(&f, true);

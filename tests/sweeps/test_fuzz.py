@@ -19,7 +19,7 @@ from support import SEED, trials
 FUZZ = Path(__file__).resolve().parents[1] / "fuzz"
 BUILD = FUZZ.parents[1] / "build" / "fuzz-replay"
 # Inputs of each target: 2 to 5 seconds.
-COUNTS = {"vision": 1500, "text": 4000, "image": 2000, "machine": 20000, "dlpack": 20000, "module": 4000}
+COUNTS = {"plan": 40000, "vision": 1000, "text": 4000, "image": 2000, "machine": 20000, "dlpack": 20000, "module": 4000}
 WITH_PYTHON = ("dlpack", "module")
 
 pytestmark = pytest.mark.skipif(
@@ -42,16 +42,16 @@ def built():
 
 def command(target: str) -> tuple[list[str], dict[str, str]]:
     """How a target is started, and its environment. Targets with Python are libraries that Python loads."""
-    options = "allocator_may_return_null=1:max_allocation_size_mb=64:detect_leaks="
+    options = "allocator_may_return_null=1:max_allocation_size_mb={}:detect_leaks={}"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "UBSAN_OPTIONS": "print_stacktrace=1"}
     for name in ("PS3C_NUM_THREADS", "PS3C_WORKSPACE_LIMIT", "PS3C_CPU_LEVEL", "PS3C_DLPACK"):
         environment.pop(name, None)
     if target not in WITH_PYTHON:
-        return [str(BUILD / target)], {**environment, "ASAN_OPTIONS": options + "1"}
+        return [str(BUILD / target)], {**environment, "ASAN_OPTIONS": options.format(25, 1)}
     asan = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
     # Python itself leaks, and its allocator would hide errors.
     environment |= {
-        "ASAN_OPTIONS": options + "0",
+        "ASAN_OPTIONS": options.format(64, 0),
         "LD_PRELOAD": asan.stdout.strip(),
         "PYTHONMALLOC": "malloc",
         "PYTHONPATH": os.pathsep.join([sysconfig.get_path("purelib"), *filter(None, [os.environ.get("PYTHONPATH")])]),
