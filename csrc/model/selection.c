@@ -45,7 +45,7 @@ static void keep_first_scales(const ps3c_vision_config *config, int64_t first_n,
     const int64_t scales = config->num_scales - 1, quota = sum(config->max_select_num, scales);
     const int64_t *ratio = sum(takes, first_n) ? takes : config->max_select_num;
     const int64_t kept = largest(sum(ratio, first_n), 1), total = sum(ratio, scales);
-    int64_t grown[PS3C_MAX_SCALES];
+    int64_t grown[PS3C_MAX_SCALES] = {0};
     for (int64_t i = 0; i < scales; i++) {
         const volatile double share = (double)ratio[i] / (double)kept;
         grown[i] = i < first_n ? (int64_t)(share * (double)total) : 1;

@@ -88,8 +88,7 @@ static bool make_outputs(fuzz *f, inputs *in, const ps3c_vision_plan_info *info)
 /* Makes one thing of the run invalid. */
 static void spoil(fuzz *f, inputs *in, const ps3c_vision_plan_info *info)
 {
-    const uint64_t which = fuzz_byte(f);
-    switch (which % 8) {
+    switch (fuzz_byte(f) % 8) {
     case 0:
         fuzz_spoil(f, &in->pixels, false, 4);
         return;
@@ -126,16 +125,25 @@ static void spoil(fuzz *f, inputs *in, const ps3c_vision_plan_info *info)
     default:
         break;
     }
-    if (which & 8)
+    switch (fuzz_byte(f) % 6) {
+    case 0:
         in->io.weights = NULL;
-    else if (which & 16)
+        return;
+    case 1:
         in->io.pixel_values = NULL;
-    else if (which & 32 && info->hidden_states)
-        in->io.hidden_states = NULL;
-    else if (which & 64)
+        return;
+    case 2:
         in->io.workspace = NULL;
-    else
-        in->io.workspace_bytes -= 1;
+        return;
+    case 3:
+        if (!info->hidden_states)
+            break;
+        in->io.hidden_states = NULL;
+        return;
+    default:
+        break;
+    }
+    in->io.workspace_bytes -= 1;
 }
 
 /* Every row was written, and the maps mark as many patches as the looks take. */

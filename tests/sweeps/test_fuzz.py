@@ -19,7 +19,7 @@ from support import SEED, trials
 FUZZ = Path(__file__).resolve().parents[1] / "fuzz"
 BUILD = FUZZ.parents[1] / "build" / "fuzz-replay"
 # Inputs of each target: 2 to 5 seconds.
-COUNTS = {"plan": 40000, "vision": 1000, "text": 4000, "image": 2000, "machine": 20000, "dlpack": 20000, "module": 4000}
+COUNTS = {"plan": 40000, "vision": 1000, "text": 2000, "image": 2000, "machine": 20000, "dlpack": 20000, "module": 4000}
 WITH_PYTHON = ("dlpack", "module")
 
 pytestmark = pytest.mark.skipif(
