@@ -13,8 +13,8 @@ The table lists the lines that no test reaches, each with the reason:
     lines = ["return NULL;"]         # without indentation; all lines of the function with this text
     reason = "calloc of 1 kB fails"
 
-The exit status is 1 if less than --least percent of the lines were reached, if an unreached line is not in the table, or
-if a line of the table was reached or no longer exists.
+The exit status is 1 if less than --least percent of the lines were reached, if an unreached line is not in the table,
+or if a line of the table was reached or no longer exists.
 """
 
 import argparse

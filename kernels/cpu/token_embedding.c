@@ -10,7 +10,7 @@ ps3c_status ps3c_token_embedding(const ps3c_run *run, const ps3c_token_embedding
     for (int64_t s = 0; s < out->segments; s++)
         for (int64_t t = 0; t < length; t++) {
             int64_t id = ps3c_tensor_id(args->ids, args->first + s, t);
-            if (id < 0 || id > args->vocab_size)
+            if (id < 0 || id >= args->vocab_size)
                 return ps3c_fail(run->context, PS3C_ERROR_VALUE,
                                  "ids[%" PRId64 "][%" PRId64 "]: got %" PRId64
                                  ", expected a token id from 0 to %" PRId64,

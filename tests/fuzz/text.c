@@ -73,7 +73,7 @@ static bool make_tensors(fuzz *f, inputs *in, ps3c_context *context, const ps3c_
             *id = fuzz_byte(f) % in->config.vocab_size;
         }
     if (fuzz_rarely(f, 8)) {
-        *(int64_t *)in->ids.data = fuzz_hostile_value(f, 0, in->config.vocab_size);
+        *(int64_t *)in->ids.data = fuzz_hostile_value(f, 0, in->config.vocab_size - 1);
         in->known_ids = *(int64_t *)in->ids.data >= 0 && *(int64_t *)in->ids.data < in->config.vocab_size;
     }
     in->io = (ps3c_text_io){.ids = &in->ids, .weights = in->weights, .pooled = &in->pooled, .prompt = &in->prompt};
