@@ -484,6 +484,9 @@ static ps3c_status run_look_step(const vision_chunk *chunk, const ps3c_vision_st
 
 /* ---- the caller's tensors --------------------------------------------------------------------------------- */
 
+/* As many as an image's pixels (vision_plan.c): products with the sizes of grids stay far below 2^63. */
+#define MOST_MAP_CELLS (INT64_C(1) << 40)
+
 static ps3c_status check_inputs(ps3c_context *context, const ps3c_vision_plan *p, const ps3c_vision_io *io)
 {
     const ps3c_vision_request *r = &p->request;
@@ -496,12 +499,11 @@ static ps3c_status check_inputs(ps3c_context *context, const ps3c_vision_plan *p
     PS3C_TRY(ps3c_tensor_check(context, "pixel_values", PS3C_ANY, io->pixel_values, &pixels_rule));
     PS3C_TRY(ps3c_tensor_check_optional(context, "prompt", r->prompt, io->prompt, &prompt_rule));
     PS3C_TRY(ps3c_tensor_check_optional(context, "gt_maps", r->gt_maps, io->gt_maps, &maps_rule));
-    if (r->gt_maps && (io->gt_maps->shape[1] < 1 || io->gt_maps->shape[2] < 1 || io->gt_maps->shape[1] > INT32_MAX ||
-                       io->gt_maps->shape[2] > INT32_MAX))
-        return ps3c_fail(
-            context, PS3C_ERROR_VALUE,
-            "gt_maps: got shape %s, expected maps of 1 x 1 or more, and of less than 2^31 rows and columns",
-            ps3c_sizes_text(io->gt_maps->ndim, io->gt_maps->shape, (char[PS3C_SHAPE_BYTES]){0}));
+    const int64_t *map = r->gt_maps ? io->gt_maps->shape : NULL;
+    if (map && (map[1] < 1 || map[2] < 1 || map[1] > MOST_MAP_CELLS / map[2]))
+        return ps3c_fail(context, PS3C_ERROR_VALUE, "gt_maps: got shape %s, expected maps of 1 x 1 or more%s",
+                         ps3c_sizes_text(io->gt_maps->ndim, map, (char[PS3C_SHAPE_BYTES]){0}),
+                         map[1] < 1 || map[2] < 1 ? "" : ", and of 2^40 values or less");
     PS3C_TRY(ps3c_tensor_check_optional(context, "global_text", r->global_text, io->global_text, &flags_rule));
     return ps3c_vision_check_weights(context, &p->config, io->weights, r->dtype, r->device);
 }
