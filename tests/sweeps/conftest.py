@@ -11,7 +11,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from support import Figures
 
-
 # The sweeps that `make asan` runs: fast, and about memory.
 UNDER_SANITIZERS = {"test_dlpack.py"}
 if "PS3C_ASAN" in os.environ:

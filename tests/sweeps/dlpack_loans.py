@@ -70,6 +70,9 @@ class Offer(ctypes.Structure):
     ]
 
 
+NOWHERE = ctypes.cast(8, ctypes.POINTER(ctypes.c_int64))  # an address that nobody can read
+
+
 def lent_type(which: int) -> type:
     """A type of tensors that are lent as their offers say. which: dlpack_producer.c's producer_exchange."""
     return type("Lent", (torch.Tensor,), {"__dlpack_c_exchange_api__": producer.producer_exchange(which)})

@@ -17,7 +17,8 @@ def variants(subject: Subject, path: tuple):
     own.update(
         read_only=dict(flags=loans.READ_ONLY), copied=dict(flags=loans.IS_COPIED), unknown_flag=dict(flags=1 << 60)
     )
-    own.update(newer_major=dict(major=2), no_major=dict(major=0), raises=dict(answer=loans.RAISE))
+    own.update(newer_major=dict(major=2), no_major=dict(major=0), other_layout=dict(major=3))
+    own.update(raises=dict(answer=loans.RAISE))
     own.update(fails=dict(answer=loans.FAIL_SILENTLY), nothing=dict(answer=loans.LEND_NOTHING))
 
     for name, fields in own.items():
@@ -25,12 +26,12 @@ def variants(subject: Subject, path: tuple):
         def act(arguments, loan, name=name, fields=fields):
             for field, value in fields.items():
                 setattr(loan.offer, field, value)
-            if "major" in fields and ROUTE == "managed":  # nothing else of it may be read
-                loan.offer.tensor = loans.DlTensor(1, -1, -1, 2**31 - 1, 255, 255, 65535, None, None, 2**64 - 1)
+            if name == "other_layout" and ROUTE == "managed":  # nothing of the tensor may be read
+                loan.offer.tensor.shape = loan.offer.tensor.strides = loans.NOWHERE
             error = subject.call(arguments, {path: loan})
             refused = name in ("raises", "fails")
             if ROUTE == "managed":
-                refused |= name in ("newer_major", "no_major", "nothing")
+                refused |= name in ("newer_major", "no_major", "other_layout", "nothing")
                 refused |= loan.output and name in ("read_only", "copied")
             wrong = refusal(subject, path, error) if refused else repr(error) if error else ""
             lent = 0 if name in ("raises", "fails") else 1
@@ -67,14 +68,20 @@ def dropped(subject: Subject, path: tuple):
             last = subject.lend(arguments, ("workspace", None))
             lent = {path: loan, ("workspace", None): last}
             given, alive = subject.given(arguments, lent), weakref.ref(loan.object)
-            thread = threading.Thread(target=given[path[0]].clear)
-            last.hook(thread.start if threaded else given[path[0]].clear)
+            kept = []
+
+            def drop(values=given[path[0]]):
+                values.clear()
+                kept.append(threaded or alive() is not None)
+
+            thread = threading.Thread(target=drop)
+            last.hook(thread.start if threaded else drop)
             loan.object = None
             error = subject.call(arguments, lent, given)
             if threaded:
                 thread.join()
             given.clear()
-            problem = last.problem(1)
+            problem = last.problem(1) or ("" if kept == [True] else "the tensor was freed while it was borrowed")
             last.close()
             return repr(error) if error else problem or loan.problem(1) or ("the tensor stays" if alive() else "")
 

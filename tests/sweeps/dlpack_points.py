@@ -21,7 +21,6 @@ import torch
 from dlpack_loans import ROUTE
 from dlpack_subjects import Subject, refusal, subjects, trial
 
-
 KEPT: list = []  # until the interpreter has ended
 
 
