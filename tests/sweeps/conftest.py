@@ -14,7 +14,9 @@ from support import Figures
 # The sweeps that `make asan` runs: fast, and about memory.
 UNDER_SANITIZERS = {"test_dlpack.py"}
 if "PS3C_ASAN" in os.environ:
-    collect_ignore = [file.name for file in HERE.glob("test_*.py") if file.name not in UNDER_SANITIZERS]
+    collect_ignore = [
+        file.name for file in Path(__file__).parent.glob("test_*.py") if file.name not in UNDER_SANITIZERS
+    ]
 
 
 @pytest.fixture
