@@ -49,7 +49,7 @@ def positive(name: str, value: Any, least: int = 1) -> int:
     """value as an int of at least `least`."""
     number = index(name, value, f"an integer of at least {least}")
     if number < least:
-        raise ValueError(f"{name}: got {number}, expected {least} or more")
+        raise ValueError(f"{name}: got {shown(number)}, expected {least} or more")
     return number
 
 
@@ -63,5 +63,5 @@ def looks(name: str, value: Any) -> Looks:
         return value
     number = index(name, value, "an integer, 'all' or None")
     if number < 0:
-        raise ValueError(f"{name}: got {number}, expected 0 or more, 'all' or None")
+        raise ValueError(f"{name}: got {shown(number)}, expected 0 or more, 'all' or None")
     return number

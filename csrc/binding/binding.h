@@ -141,6 +141,8 @@ int ps3c_expect(const char *name, const ps3c_tensor *tensor, const ps3c_tensor_r
 
 /* ---- parse.c: Python values; name: the argument's name for messages ------------------------------------------ */
 
+/* Sets an exception "NAME: got VALUE, expected EXPECTED", with at most 100 characters of the value. Returns -1. */
+int ps3c_wrong_value(PyObject *exception, const char *name, PyObject *value, const char *expected);
 /* A tuple ("cpu" or "cuda", index). TypeError: not such a tuple; ValueError: another name or an invalid index. */
 int ps3c_parse_device(const char *name, PyObject *object, ps3c_device *device);
 /* A sequence as a tuple (strong reference). TypeError: not a sequence; expected describes the right one in the message,
@@ -148,6 +150,10 @@ int ps3c_parse_device(const char *name, PyObject *object, ps3c_device *device);
 PyObject *ps3c_sequence(const char *name, PyObject *object, const char *expected);
 /* An integer, or an object with __index__. TypeError: another object; ValueError: more than 64 bits. */
 int ps3c_parse_int64(const char *name, PyObject *object, int64_t *value);
+/* An integer from least to most. ValueError: another one. */
+int ps3c_parse_range(const char *name, PyObject *object, int64_t least, int64_t most, int64_t *value);
+/* A number. TypeError: another object; ValueError: an integer beyond the range of double. */
+int ps3c_parse_float(const char *name, PyObject *object, float *value);
 /* None, "all", or an integer of at least 0: gives PS3C_NONE, PS3C_ALL, or the integer. TypeError or ValueError
  * otherwise. */
 int ps3c_parse_looks(const char *name, PyObject *object, int64_t *value);

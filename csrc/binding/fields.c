@@ -73,16 +73,6 @@ static int ps3c_read_each(ps3c_reader *reader, const ps3c_field *field, const ch
     return 0;
 }
 
-static int ps3c_read_size(const char *name, PyObject *value, int64_t most, int64_t *number)
-{
-    if (ps3c_parse_int64(name, value, number) < 0)
-        return -1;
-    if (*number >= 0 && *number <= most)
-        return 0;
-    PyErr_Format(PyExc_ValueError, "%s: got %lld, expected 0 to %lld", name, (long long)*number, (long long)most);
-    return -1;
-}
-
 static int ps3c_read_length(ps3c_reader *reader, const ps3c_field *field, const char *name, PyObject *value)
 {
     const int64_t length = *ps3c_int64_at(reader->target, field->other);
@@ -122,48 +112,65 @@ static int ps3c_read_name(const char *name, PyObject *value, const char **text)
         PyErr_Format(PyExc_TypeError, "%s: got %.200s, expected a str or None", name, ps3c_type_name(value));
         return -1;
     }
-    *text = PyUnicode_AsUTF8AndSize(value, NULL);
-    return *text == NULL ? -1 : 0;
+    Py_ssize_t length;
+    *text = PyUnicode_AsUTF8AndSize(value, &length);
+    if (*text != NULL && strlen(*text) == (size_t)length)
+        return 0;
+    if (*text == NULL && !PyErr_ExceptionMatches(PyExc_UnicodeError))
+        return -1;
+    PyErr_Clear(); /* a lone surrogate */
+    return ps3c_wrong_value(PyExc_ValueError, name, value, "a name");
 }
 
-static int ps3c_read_float(const char *name, PyObject *value, float *number)
+static int ps3c_read_bool(const char *name, PyObject *value, bool *flag)
 {
-    double parsed = PyFloat_AsDouble(value);
-    if (parsed == -1.0 && PyErr_Occurred()) {
-        if (PyErr_ExceptionMatches(PyExc_TypeError))
-            PyErr_Format(PyExc_TypeError, "%s: got %.200s, expected a number", name, ps3c_type_name(value));
-        return -1;
+    const int truth = PyObject_IsTrue(value);
+    *flag = truth > 0;
+    if (truth >= 0)
+        return 0;
+    /* A tensor of two elements, for example, has no truth value. */
+    if (PyErr_ExceptionMatches(PyExc_Exception) && !PyErr_ExceptionMatches(PyExc_MemoryError))
+        PyErr_Format(PyExc_TypeError, "%s: got %.200s, expected True or False", name, ps3c_type_name(value));
+    return -1;
+}
+
+/* An address as an integer of 64 bits, without or with a sign. */
+static int ps3c_read_pointer(const char *name, PyObject *value, void **address)
+{
+    *address = PyLong_AsVoidPtr(value);
+    if (!PyErr_Occurred())
+        return 0;
+    if (PyErr_ExceptionMatches(PyExc_OverflowError)) {
+        PyErr_Clear();
+        return ps3c_wrong_value(PyExc_ValueError, name, value, "an address");
     }
-    *number = (float)parsed;
-    return 0;
+    PyErr_Format(PyExc_TypeError, "%s: got %.200s, expected an integer", name, ps3c_type_name(value));
+    return -1;
 }
 
 /* Reads a field of a kind that is a single number or name. */
 static int ps3c_read_scalar(const ps3c_field *field, const char *name, PyObject *value, void *at)
 {
     int64_t number = 0;
-    int truth;
     switch (field->kind) {
     case PS3C_FIELD_INT:
         return ps3c_parse_int64(name, value, at);
     case PS3C_FIELD_INT_OR_NONE:
         return value == Py_None ? 0 : ps3c_parse_int64(name, value, at);
     case PS3C_FIELD_SIZE:
-        if (ps3c_read_size(name, value, PTRDIFF_MAX, &number) < 0)
+        if (ps3c_parse_range(name, value, 0, PTRDIFF_MAX, &number) < 0)
             return -1;
         *(size_t *)at = (size_t)number;
         return 0;
     case PS3C_FIELD_THREADS:
-        if (ps3c_read_size(name, value, INT32_MAX, &number) < 0)
+        if (ps3c_parse_range(name, value, 0, INT32_MAX, &number) < 0)
             return -1;
         *(int *)at = (int)number;
         return 0;
     case PS3C_FIELD_FLOAT:
-        return ps3c_read_float(name, value, at);
+        return ps3c_parse_float(name, value, at);
     case PS3C_FIELD_BOOL:
-        truth = PyObject_IsTrue(value);
-        *(bool *)at = truth > 0;
-        return truth < 0 ? -1 : 0;
+        return ps3c_read_bool(name, value, at);
     case PS3C_FIELD_CHOICE:
         return ps3c_parse_choice(name, value, field->choices, at);
     case PS3C_FIELD_LOOKS:
@@ -173,8 +180,7 @@ static int ps3c_read_scalar(const ps3c_field *field, const char *name, PyObject 
     case PS3C_FIELD_NAME:
         return ps3c_read_name(name, value, at);
     default: /* POINTER */
-        *(void **)at = PyLong_AsVoidPtr(value);
-        return PyErr_Occurred() ? -1 : 0;
+        return ps3c_read_pointer(name, value, at);
     }
 }
 
@@ -235,9 +241,10 @@ static int ps3c_check_names(const ps3c_reader *reader, Py_ssize_t positional, Py
     while (kwargs != NULL && PyDict_Next(kwargs, &at, &key, &value)) {
         int row = ps3c_find_field(reader->fields, key);
         if (row < 0)
-            PyErr_Format(ps3c_names_error(reader), "%s: got unknown name %R", reader->whole, key);
+            PyErr_Format(ps3c_names_error(reader), "%s: got unknown name %.100R", reader->whole, key);
         else if (row < positional)
-            PyErr_Format(PyExc_TypeError, "%s: got %R by position and by name, expected it once", reader->whole, key);
+            PyErr_Format(PyExc_TypeError, "%s: got %.100R by position and by name, expected it once", reader->whole,
+                         key);
         if (PyErr_Occurred())
             return -1;
     }

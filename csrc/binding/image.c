@@ -4,16 +4,17 @@
 static int ps3c_read_channels(const char *name, PyObject *object, float values[3])
 {
     PyObject *tuple = ps3c_sequence(name, object, "3 numbers");
+    int failed = 0;
     if (tuple == NULL || PyTuple_Size(tuple) != 3) {
         if (tuple != NULL || PyErr_ExceptionMatches(PyExc_TypeError))
-            PyErr_Format(PyExc_ValueError, "%s: got %R, expected 3 numbers", name, object);
+            ps3c_wrong_value(PyExc_ValueError, name, object, "3 numbers");
         Py_XDECREF(tuple);
         return -1;
     }
-    for (int c = 0; c < 3; c++)
-        values[c] = (float)PyFloat_AsDouble(PyTuple_GetItem(tuple, c));
+    for (int c = 0; c < 3 && !failed; c++)
+        failed = ps3c_parse_float(name, PyTuple_GetItem(tuple, c), &values[c]) < 0;
     Py_DECREF(tuple);
-    return PyErr_Occurred() ? -1 : 0;
+    return failed ? -1 : 0;
 }
 
 /* Views uint8 pixels (H, W, 3 or 4). The pixels of a row must be contiguous; rows may have any distance. */
@@ -87,23 +88,31 @@ static int ps3c_read_filter(const char *name)
     return -1;
 }
 
+/* Number of threads; NULL: the argument was not given. */
+static int ps3c_read_threads(PyObject *object, int64_t *threads)
+{
+    return object == NULL ? 0 : ps3c_parse_range("threads", object, 0, INT32_MAX, threads);
+}
+
 static PyObject *ps3c_image_resize_columns_py(PyObject *module, PyObject *args, PyObject *kwargs)
 {
     static char *keywords[] = {"pixels", "filter", "out", "threads", "level", NULL};
     (void)module;
-    PyObject *pixels_object, *out_object;
+    PyObject *pixels_object, *out_object, *threads_object = NULL;
     const char *filter_name, *level = NULL;
-    int threads = 0, filter;
+    int64_t threads = 0;
+    int filter;
     ps3c_tensor pixels, out;
     ps3c_call call;
     ps3c_status status;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OsO|$iz:image_resize_columns", keywords, &pixels_object,
-                                     &filter_name, &out_object, &threads, &level) ||
-        (filter = ps3c_read_filter(filter_name)) < 0 || ps3c_pixels_view(pixels_object, &pixels) < 0)
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OsO|$Oz:image_resize_columns", keywords, &pixels_object,
+                                     &filter_name, &out_object, &threads_object, &level) ||
+        (filter = ps3c_read_filter(filter_name)) < 0 || ps3c_read_threads(threads_object, &threads) < 0 ||
+        ps3c_pixels_view(pixels_object, &pixels) < 0)
         return NULL;
     const int64_t shape[] = {pixels.shape[0], PS3C_ANY, 4};
     if (ps3c_array_contiguous("out", out_object, PS3C_UINT8, true, 3, shape, &out) < 0 ||
-        ps3c_call_begin(&call, threads, level) < 0)
+        ps3c_call_begin(&call, (int)threads, level) < 0)
         return NULL;
     PS3C_ENGINE_BEGIN(call)
     status = ps3c_image_resize_columns(call.context, pixels.data, pixels.shape[0], pixels.shape[1], pixels.strides[0],
@@ -118,27 +127,29 @@ static PyObject *ps3c_image_resize_rows_py(PyObject *module, PyObject *args, PyO
 {
     static char *keywords[] = {"pixels", "filter", "height", "mean", "std", "threads", "level", NULL};
     (void)module;
-    PyObject *pixels_object, *mean_object, *std_object, *result;
+    PyObject *pixels_object, *height_object, *mean_object, *std_object, *threads_object = NULL, *result;
     const char *filter_name, *level = NULL;
-    int threads = 0, filter;
-    long long height;
+    int64_t threads = 0, height;
+    int filter;
     float mean[3], std[3];
     ps3c_tensor pixels, out;
     ps3c_call call;
     ps3c_status status;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OsLOO|$iz:image_resize_rows", keywords, &pixels_object,
-                                     &filter_name, &height, &mean_object, &std_object, &threads, &level) ||
-        (filter = ps3c_read_filter(filter_name)) < 0 ||
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OsOOO|$Oz:image_resize_rows", keywords, &pixels_object,
+                                     &filter_name, &height_object, &mean_object, &std_object, &threads_object,
+                                     &level) ||
+        (filter = ps3c_read_filter(filter_name)) < 0 || ps3c_read_threads(threads_object, &threads) < 0 ||
+        ps3c_parse_int64("height", height_object, &height) < 0 ||
         ps3c_array_contiguous("pixels", pixels_object, PS3C_UINT8, false, 3, (int64_t[]){PS3C_ANY, PS3C_ANY, 4},
                               &pixels) < 0 ||
         ps3c_read_channels("mean", mean_object, mean) < 0 || ps3c_read_channels("std", std_object, std) < 0)
         return NULL;
     if (height < 1 || height > 1 << 30)
-        return PyErr_Format(PyExc_ValueError, "height: got %lld, expected 1 to 2^30", height);
+        return PyErr_Format(PyExc_ValueError, "height: got %lld, expected 1 to 2^30", (long long)height);
     result = ps3c_array_new(PS3C_FLOAT32, 3, (int64_t[]){3, height, pixels.shape[1]}, &out);
     if (result == NULL)
         return NULL;
-    if (ps3c_call_begin(&call, threads, level) < 0) {
+    if (ps3c_call_begin(&call, (int)threads, level) < 0) {
         Py_DECREF(result);
         return NULL;
     }

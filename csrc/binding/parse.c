@@ -1,6 +1,21 @@
 /* Converts Python values to C: sequences, integers, numbers of looks, names, devices. */
 #include "binding.h"
 
+int ps3c_wrong_value(PyObject *exception, const char *name, PyObject *value, const char *expected)
+{
+    PyObject *text = PyObject_Repr(value); /* fails for an integer of thousands of digits, for example */
+    if (text == NULL && !PyErr_ExceptionMatches(PyExc_Exception))
+        return -1; /* such as KeyboardInterrupt */
+    PyErr_Clear();
+    if (text == NULL)
+        PyErr_Format(exception, "%s: got a %.100s that cannot be printed, expected %s", name, ps3c_type_name(value),
+                     expected);
+    else
+        PyErr_Format(exception, "%s: got %.100U, expected %s", name, text, expected);
+    Py_XDECREF(text);
+    return -1;
+}
+
 PyObject *ps3c_sequence(const char *name, PyObject *object, const char *expected)
 {
     PyObject *tuple = PySequence_Tuple(object);
@@ -13,7 +28,8 @@ int ps3c_parse_int64(const char *name, PyObject *object, int64_t *value)
 {
     PyObject *number = PyNumber_Index(object);
     if (number == NULL) {
-        if (PyErr_ExceptionMatches(PyExc_TypeError))
+        /* torch's tensors raise ValueError or RuntimeError too. */
+        if (PyErr_ExceptionMatches(PyExc_Exception) && !PyErr_ExceptionMatches(PyExc_MemoryError))
             PyErr_Format(PyExc_TypeError, "%s: got %.200s, expected an integer", name, ps3c_type_name(object));
         return -1;
     }
@@ -21,10 +37,36 @@ int ps3c_parse_int64(const char *name, PyObject *object, int64_t *value)
     Py_DECREF(number);
     if (parsed == -1 && PyErr_Occurred()) {
         PyErr_Clear();
-        PyErr_Format(PyExc_ValueError, "%s: got %R, expected an integer of 64 bits", name, object);
-        return -1;
+        return ps3c_wrong_value(PyExc_ValueError, name, object, "an integer of 64 bits");
     }
     *value = parsed;
+    return 0;
+}
+
+int ps3c_parse_range(const char *name, PyObject *object, int64_t least, int64_t most, int64_t *value)
+{
+    if (ps3c_parse_int64(name, object, value) < 0)
+        return -1;
+    if (*value >= least && *value <= most)
+        return 0;
+    PyErr_Format(PyExc_ValueError, "%s: got %lld, expected %lld to %lld", name, (long long)*value, (long long)least,
+                 (long long)most);
+    return -1;
+}
+
+int ps3c_parse_float(const char *name, PyObject *object, float *value)
+{
+    const double parsed = PyFloat_AsDouble(object);
+    if (parsed == -1.0 && PyErr_Occurred()) {
+        if (PyErr_ExceptionMatches(PyExc_OverflowError)) {
+            PyErr_Clear();
+            return ps3c_wrong_value(PyExc_ValueError, name, object, "a number in the range of float64");
+        }
+        if (PyErr_ExceptionMatches(PyExc_Exception) && !PyErr_ExceptionMatches(PyExc_MemoryError))
+            PyErr_Format(PyExc_TypeError, "%s: got %.200s, expected a number", name, ps3c_type_name(object));
+        return -1;
+    }
+    *value = (float)parsed;
     return 0;
 }
 
@@ -39,8 +81,7 @@ int ps3c_parse_looks(const char *name, PyObject *object, int64_t *value)
             *value = PS3C_ALL;
             return 0;
         }
-        PyErr_Format(PyExc_ValueError, "%s: got %R, expected None, 'all' or an integer", name, object);
-        return -1;
+        return ps3c_wrong_value(PyExc_ValueError, name, object, "None, 'all' or an integer");
     }
     if (!PyIndex_Check(object)) {
         PyErr_Format(PyExc_TypeError, "%s: got %.200s, expected None, 'all' or an integer", name,
@@ -50,7 +91,8 @@ int ps3c_parse_looks(const char *name, PyObject *object, int64_t *value)
     if (ps3c_parse_int64(name, object, value) < 0)
         return -1;
     if (*value < 0) {
-        PyErr_Format(PyExc_ValueError, "%s: got %S, expected None, 'all' or an integer from 0 on", name, object);
+        PyErr_Format(PyExc_ValueError, "%s: got %lld, expected None, 'all' or an integer from 0 on", name,
+                     (long long)*value);
         return -1;
     }
     return 0;
@@ -62,7 +104,7 @@ int ps3c_parse_choice(const char *name, PyObject *object, const char *const *nam
         PyErr_Format(PyExc_TypeError, "%s: got %.200s, expected a str", name, ps3c_type_name(object));
         return -1;
     }
-    PyObject *list = PyUnicode_FromString("");
+    PyObject *list = PyUnicode_FromString("one of ");
     for (int i = 0; names[i] != NULL && list != NULL; i++) {
         if (PyUnicode_CompareWithASCIIString(object, names[i]) == 0) {
             Py_DECREF(list);
@@ -72,8 +114,9 @@ int ps3c_parse_choice(const char *name, PyObject *object, const char *const *nam
         PyObject *longer = PyUnicode_FromFormat("%U%s'%s'", list, i > 0 ? ", " : "", names[i]);
         ps3c_replace(&list, longer);
     }
-    if (list != NULL)
-        PyErr_Format(PyExc_ValueError, "%s: got %R, expected one of %U", name, object, list);
+    const char *expected = list == NULL ? NULL : PyUnicode_AsUTF8AndSize(list, NULL);
+    if (expected != NULL)
+        ps3c_wrong_value(PyExc_ValueError, name, object, expected);
     Py_XDECREF(list);
     return -1;
 }
@@ -83,17 +126,13 @@ int ps3c_parse_device(const char *name, PyObject *object, ps3c_device *device)
     static const char *const names[] = {"cpu", "cuda", NULL}; /* in the order of ps3c_device_type */
     int type;
     int64_t index;
-    if (!PyTuple_Check(object) || PyTuple_Size(object) != 2) {
-        PyErr_Format(PyExc_TypeError, "%s: got %R, expected a tuple (type, index)", name, object);
-        return -1;
-    }
+    if (!PyTuple_Check(object) || PyTuple_Size(object) != 2)
+        return ps3c_wrong_value(PyExc_TypeError, name, object, "a tuple (type, index)");
     if (ps3c_parse_choice(name, PyTuple_GetItem(object, 0), names, &type) < 0 ||
         ps3c_parse_int64(name, PyTuple_GetItem(object, 1), &index) < 0)
         return -1;
-    if (index < 0 || index > INT32_MAX || (type == PS3C_CPU && index != 0)) {
-        PyErr_Format(PyExc_ValueError, "%s: got %R, expected ('cpu', 0) or ('cuda', index)", name, object);
-        return -1;
-    }
+    if (index < 0 || index > INT32_MAX || (type == PS3C_CPU && index != 0))
+        return ps3c_wrong_value(PyExc_ValueError, name, object, "('cpu', 0) or ('cuda', index)");
     *device = (ps3c_device){(ps3c_device_type)type, (int32_t)index};
     return 0;
 }

@@ -295,14 +295,15 @@ static PyObject *ps3c_vision_plan_steps(PyObject *object, void *unused)
 static PyObject *ps3c_vision_plan_rows_of(PyObject *object, PyObject *args)
 {
     ps3c_vision_plan_object *self = (ps3c_vision_plan_object *)object;
-    long long index;
+    PyObject *number;
+    int64_t index;
     unsigned long long address;
-    if (!PyArg_ParseTuple(args, "LK:rows", &index, &address))
+    if (!PyArg_ParseTuple(args, "OK:rows", &number, &address) || ps3c_parse_int64("step", number, &index) < 0)
         return NULL;
     const ps3c_vision_step step = ps3c_vision_plan_step(self->plan, index);
     const int32_t *rows = ps3c_vision_plan_rows(self->plan, index, (const void *)(uintptr_t)address);
     if (rows == NULL)
-        return PyErr_Format(PyExc_ValueError, "step: got %lld, expected a step of looks", index);
+        return PyErr_Format(PyExc_ValueError, "step: got %lld, expected a step of looks", (long long)index);
     return Py_BuildValue("(L(LLL))", (long long)((uintptr_t)rows - (uintptr_t)address), (long long)step.looks,
                          (long long)step.images, (long long)step.tokens);
 }

@@ -35,8 +35,8 @@ static ps3c_status unknown_level(ps3c_context *context, const char *argument, co
 {
     char known[128];
     list_levels(known, sizeof known);
-    return ps3c_fail(context, PS3C_ERROR_VALUE, "%s: got '%s', expected one of the levels available here: %s", argument,
-                     level, known);
+    return ps3c_fail(context, PS3C_ERROR_VALUE, "%s: got '%.100s', expected one of the levels available here: %s",
+                     argument, level, known);
 }
 
 static const char *find_level(const char *name)

@@ -47,9 +47,23 @@ def converted(name: str, value: torch.Tensor, dtype: torch.dtype) -> torch.Tenso
     try:
         return value.to(dtype)
     except RuntimeError as error:  # NotImplementedError is one
-        if _is_about_memory(error):
-            raise MemoryError(f"no memory for {name}: {tuple(value.shape)} as {dtype}") from error
+        _check_memory(name, value, error)
         raise TypeError(f"{name}: got {value.dtype}, expected a dtype that torch converts to {dtype}") from error
+
+
+def contiguous(name: str, value: torch.Tensor) -> torch.Tensor:
+    """value.contiguous(). MemoryError: no memory for the result."""
+    try:
+        return value.contiguous()
+    except RuntimeError as error:
+        _check_memory(name, value, error)
+        raise
+
+
+def _check_memory(name: str, value: torch.Tensor, error: RuntimeError) -> None:
+    """MemoryError where torch had no memory for a copy of value."""
+    if _is_about_memory(error):
+        raise MemoryError(f"no memory for {name}: a copy of {value.dtype} {tuple(value.shape)}") from error
 
 
 def run_arguments(plan: Any, device: torch.device) -> dict[str, Any]:
@@ -87,7 +101,7 @@ def workspace_limit(value: int | None) -> int:
 
 def check_tensor(name: str, value: Any) -> torch.Tensor:
     """value, if it is a dense, real, unquantised tensor with values; else TypeError, which names the argument."""
-    if not isinstance(value, torch.Tensor):
+    if not issubclass(type(value), torch.Tensor):  # isinstance is also true for proxies that only report the class
         raise TypeError(f"{name}: got {type(value).__name__}, expected a torch.Tensor")
     if value.is_nested:
         raise TypeError(f"{name}: got a nested tensor, expected a dense one: call .to_padded_tensor()")
@@ -104,7 +118,17 @@ def check_tensor(name: str, value: Any) -> torch.Tensor:
         )
     if value.is_neg():
         raise TypeError(f"{name}: got a tensor with the negative bit set, expected plain memory: call .resolve_neg()")
+    if _is_freed(value):
+        raise TypeError(f"{name}: got a tensor whose memory was freed (its storage has 0 bytes), expected values")
     return value
+
+
+def _is_freed(value: torch.Tensor) -> bool:
+    """Was the storage resized to 0, as FSDP does with parameters between passes?"""
+    try:
+        return value.numel() > 0 and value.untyped_storage().nbytes() == 0
+    except RuntimeError:  # a kind of tensor without a storage; the engine refuses it
+        return False
 
 
 def check_weights(tensors: Sequence[torch.Tensor]) -> torch.dtype:

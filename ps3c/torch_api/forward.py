@@ -16,6 +16,9 @@ from .. import _arguments
 from ..engine import tensors
 from .stepwise import Steps
 
+_MOST_IMAGES = (1 << 31) - 1  # of the engine: checked here before anything is made for each image
+_MOST_NUMBERS = 1 << 24  # of an argument that has one for each image
+
 
 class Forward:
     """A pass over the weights that a tower has now.
@@ -83,6 +86,8 @@ class VisionForward(Forward):
                 f"pixel_values: got an empty tensor of shape {tuple(pixels.shape)}, expected one image or "
                 "more of one pixel or more"
             )
+        if len(pixels) > _MOST_IMAGES:
+            raise ValueError(f"pixel_values.shape[0] (batch): got {len(pixels)}, expected 1 to {_MOST_IMAGES}")
         return pixels
 
     def add(
@@ -113,7 +118,7 @@ class VisionForward(Forward):
         if autocast:
             value = self._autocast(value)
         if contiguous and tuple(value.shape) == (self.batch, self._encoder.width):  # else the engine refuses it
-            value = value.contiguous()
+            value = tensors.contiguous(name, value)
         self._inputs[field] = value
 
     def add_global_text(self, value: torch.Tensor) -> torch.dtype:
@@ -128,7 +133,7 @@ class VisionForward(Forward):
             ) from None
         if tuple(value.shape) != (self.batch, 1):
             raise ValueError(f"{name}: got shape {tuple(value.shape)}, expected {(self.batch, 1)}")
-        self.add(name, value.to(torch.float32), field="global_text")
+        self.add(name, tensors.converted(name, value, torch.float32), field="global_text")
         return common
 
     # ---- the forms of a pass -----------------------------------------------------------------------------------
@@ -220,12 +225,20 @@ def first_n_scales(value: Any, batch: int, most: int) -> tuple[int, ...] | None:
     if value is None:
         return None
     name = "only_select_first_n_scale"
-    several = isinstance(value, (list, tuple)) or (isinstance(value, torch.Tensor) and value.dim() > 0)
-    values = value if several else [value]
-    numbers = [_arguments.index(name, one, f"an integer from 1 to {most}, or one for each image") for one in values]
-    if not several:
-        numbers = numbers * batch
-    return tuple(numbers)
+    expected = f"an integer from 1 to {most}, or one for each image"
+    if batch > _MOST_NUMBERS:
+        raise ValueError(
+            f"{name}, pixel_values: got {batch} images, expected at most {_MOST_NUMBERS} with a number each"
+        )
+    if issubclass(type(value), torch.Tensor) and not value.is_nested and value.dim() > 0:
+        several = tensors.check_tensor(name, value)
+    elif isinstance(value, (list, tuple)):
+        several = value
+    else:
+        return (_arguments.index(name, value, expected),) * batch
+    if len(several) != batch:  # before its numbers are looked at: there may be 2^40
+        raise ValueError(f"{name}: got {len(several)} entries, expected {batch}, one for each of the batch")
+    return tuple(_arguments.index(name, one, expected) for one in several)
 
 
 def layers_to_return(value: Any, layers: int) -> int:
@@ -233,5 +246,5 @@ def layers_to_return(value: Any, layers: int) -> int:
     name = "num_hidden_layers_to_return"
     number = _arguments.index(name, value, "a positive integer")
     if number < 1:
-        raise ValueError(f"{name}: got {number}, expected 1 to {layers}")
+        raise ValueError(f"{name}: got {_arguments.shown(number)}, expected 1 to {layers}")
     return min(number, layers)

@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 from transformers.image_processing_utils import BaseImageProcessor
 
+from .. import _arguments
 from ..engine import core
-from ..errors import UnreadableImageError, short_reason
+from ..errors import UnreadableImageError
 from ..images import load_pixels, to_8_bits, to_rgb
 
 OPENAI_DATASET_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -22,6 +23,7 @@ _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling
 _INTERPOLATIONS = ("bicubic", "bilinear", "random")  # random: ps3-torch's name for bicubic outside training
 _STRIP_PIXELS = 1 << 18
 _MOST_PIXELS = 1 << 28  # of a result, 3.2 GB
+_LARGEST = 3.4028234663852886e38  # of float32
 
 _SETTINGS = ("image_size", "mean", "std", "resize_mode", "interpolation")
 
@@ -69,10 +71,9 @@ class PS3ImageProcessor(BaseImageProcessor):
         self.std = _three("std", std or OPENAI_DATASET_STD)
         self.resize_mode = resize_mode or "squash"
         if self.resize_mode != "squash":
-            raise ValueError(f"resize_mode: got {resize_mode!r}, expected 'squash'")
+            raise ValueError(f"resize_mode: got {_arguments.shown(resize_mode)}, expected 'squash'")
         self.interpolation = interpolation or "bicubic"
-        if self.interpolation not in _INTERPOLATIONS:
-            raise ValueError(f"interpolation: got {interpolation!r}, expected 'bicubic' or 'bilinear'")
+        _filter(self.interpolation)
 
         # VILA reads and assigns these.
         self.size = {"shortest_edge": self.image_size[0]}
@@ -115,6 +116,7 @@ class PS3ImageProcessor(BaseImageProcessor):
         if image.width == 0 or image.height == 0:
             raise ValueError(f"image: got {image.width} x {image.height} pixels, expected 1 x 1 or more")
         height, width = _target(self.image_size, image)
+        filter = _filter(self.interpolation)
         mean, std = _three("mean", self.mean), _three("std", self.std)
         name = str(getattr(image, "filename", "") or "image")
         load_pixels(image, name)
@@ -122,13 +124,13 @@ class PS3ImageProcessor(BaseImageProcessor):
             image = to_8_bits(image, name)
         resize = (image.height, image.width) != (height, width)
         if resize and image.mode in ("RGB", "L"):
-            return torch.from_numpy(_resized(image, height, width, _filter(self.interpolation), mean, std))
+            return torch.from_numpy(_resized(image, height, width, filter, mean, std))
         if image.mode in ("I", "F"):
             _warn_of_clamped(image)
         try:
             if resize:
                 # On the image's own mode: a palette, say, is resized by nearest neighbour, and alpha premultiplied.
-                image = image.resize((width, height), _RESAMPLING[_filter(self.interpolation)])
+                image = image.resize((width, height), _RESAMPLING[filter])
             pixels = np.asarray(to_rgb(image))
         except MemoryError:
             raise
@@ -162,7 +164,10 @@ def _scaled(value: Any, size: list[int]) -> Any:
     return value
 
 
-def _filter(interpolation: str) -> str:
+def _filter(interpolation: Any) -> str:
+    """The engine's name. ValueError: no interpolation."""
+    if not isinstance(interpolation, str) or interpolation not in _INTERPOLATIONS:
+        raise ValueError(f"interpolation: got {_arguments.shown(interpolation)}, expected 'bicubic' or 'bilinear'")
     return "bilinear" if interpolation == "bilinear" else "bicubic"
 
 
@@ -186,35 +191,30 @@ def _three(name: str, value: Any) -> Sequence[float]:
         raise ValueError(f"mean, std: got {len(three)} numbers, expected one, or three")
     for number in three:
         try:
-            usable = math.isfinite(number) and (name == "mean" or number > 0)
-        except TypeError:
-            raise TypeError(f"{name}: got {short_reason(repr(value))}, expected one number or three") from None
+            # The engine computes in float32.
+            usable = math.isfinite(number) and abs(number) <= _LARGEST and (name == "mean" or number > 0)
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(f"{name}: got {_arguments.shown(value)}, expected one number or three") from None
         except OverflowError:  # an integer beyond the range of float64
             usable = False
         if not usable:
             kind = "finite numbers" if name == "mean" else "finite numbers above 0"
-            raise ValueError(f"{name}: got {_shown(three)}, expected {kind}")
+            raise ValueError(f"{name}: got {_arguments.shown(three)}, expected {kind}")
     return three
-
-
-def _shown(value: Any) -> str:
-    """repr(value), shortened. Python refuses to print integers of more than 4300 digits."""
-    try:
-        return short_reason(repr(value if isinstance(value, (int, float)) else tuple(value)))
-    except ValueError:
-        return "a number with thousands of digits"
 
 
 def _check_image_size(size) -> None:
     sides = size if isinstance(size, (list, tuple)) else [size]
     if len(sides) not in (1, 2) or any(isinstance(s, bool) or not isinstance(s, int) or s < 1 for s in sides):
-        raise ValueError(f"image_size: got {size!r}, expected a positive integer, or (height, width)")
+        raise ValueError(f"image_size: got {_arguments.shown(size)}, expected a positive integer, or (height, width)")
     _check_area(size, sides[0], sides[-1])
 
 
 def _check_area(size: Any, height: int, width: int) -> None:
     if height * width > _MOST_PIXELS:
-        raise ValueError(f"image_size: got {_shown(size)}, expected at most {_MOST_PIXELS} pixels, height x width")
+        raise ValueError(
+            f"image_size: got {_arguments.shown(size)}, expected at most {_MOST_PIXELS} pixels, height x width"
+        )
 
 
 def _target(size, image: Image.Image) -> tuple[int, int]:

@@ -264,8 +264,8 @@ class PS3VisionEncoder(ParameterHolder):
         ):
             if value is not None:
                 raise ValueError(
-                    f"{name}: got {value!r}, expected None with output_hidden_states=False, which always "
-                    "takes one look at all scales"
+                    f"{name}: got {_arguments.shown(value)}, expected None with output_hidden_states=False, which "
+                    "always takes one look at all scales"
                 )
         pooled_dtype = call.dtype if is_global_text is None else call.add_global_text(is_global_text)
         request = {

@@ -100,14 +100,14 @@ def check_quotas(quotas: Any, scales: int, automatic: list[int]) -> list[int]:
     """max_select_num_each_scale as anybody may have set it: one positive integer a high-res scale."""
     name = "max_select_num_each_scale"
     if not isinstance(quotas, (list, tuple)):
-        raise TypeError(f"{name}: got {quotas!r}, expected a list of {scales} integers")
+        raise TypeError(f"{name}: got {_arguments.shown(quotas)}, expected a list of {scales} integers")
+    if len(quotas) != scales:
+        raise ValueError(f"{name}: got {len(quotas)} numbers, expected {scales}, one for each high-res scale")
     numbers = [_arguments.index(name, quota, "positive integers") for quota in quotas]
-    if len(numbers) != scales:
-        raise ValueError(f"{name}: got {len(numbers)} numbers, expected {scales}, one for each high-res scale")
     if numbers != automatic:  # which may round to 0 for a small scale
         for number in numbers:
             if number < 1:
-                raise ValueError(f"{name}: got {number}, expected positive integers")
+                raise ValueError(f"{name}: got {_arguments.shown(number)}, expected positive integers")
     return numbers
 
 
