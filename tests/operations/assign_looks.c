@@ -15,12 +15,11 @@ typedef struct looks_call {
 static int take_rank(ps3c_operation *operation, PyObject *item, int64_t batch, int64_t patches, const int32_t **rank)
 {
     ps3c_tensor view;
-    unsigned char *seen = ps3c_operation_allocate(operation, (size_t)patches);
+    unsigned char *seen;
 
-    if (!seen)
-        return -1;
     *rank = ps3c_operation_array(operation, "rank", item, PS3C_ELEMENT_INT32, 2, (int64_t[]){batch, patches}, &view);
-    if (!*rank)
+    seen = *rank ? ps3c_operation_allocate(operation, (size_t)patches) : NULL;
+    if (!seen)
         return -1;
     for (int64_t b = 0; b < batch; b++) {
         memset(seen, 0, (size_t)patches);

@@ -26,11 +26,13 @@ static PyObject *blend(PyObject *module, PyObject *positional, PyObject *named)
                               (long long)low.segments, (long long)low.tokens, (long long)low.channels);
         goto cleanup;
     }
-    if (!flag.data || flag.shape[1] != 1 || first < 0 || first > flag.shape[0] - y.tokens) {
-        ps3c_operation_refuse("flag", "got (%lld, %lld), expected (at least %lld, 1)", (long long)flag.shape[0],
-                              (long long)flag.shape[1], first + (long long)y.tokens);
+    if (!flag.data || flag.shape[1] != 1) {
+        ps3c_operation_refuse("flag", "got (%lld, %lld), expected (images, 1)", (long long)flag.shape[0],
+                              (long long)flag.shape[1]);
         goto cleanup;
     }
+    if (ps3c_operation_range("flag, first", first, y.tokens, flag.shape[0]) < 0)
+        goto cleanup;
     args.first = first;
     PS3C_OPERATION_RUN(&operation, blend, &args);
     result = ps3c_operation_rows(&operation, &y, y.channels);

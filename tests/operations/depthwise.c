@@ -18,10 +18,8 @@ static PyObject *depthwise(PyObject *module, PyObject *positional, PyObject *nam
         return NULL;
     if (ps3c_operation_begin(&operation, &options) < 0 || ps3c_operation_activation(&operation, "x", x_rows, &x) < 0)
         goto cleanup;
-    if (rows < 1 || cols < 1 || rows > x.tokens || rows * cols != x.tokens) {
-        ps3c_operation_refuse("rows", "got %lld x %lld, expected the %lld tokens", rows, cols, (long long)x.tokens);
+    if (ps3c_operation_grid(rows, cols, x.tokens) < 0)
         goto cleanup;
-    }
     args.rows = rows;
     args.cols = cols;
     args.weight = ps3c_operation_array(&operation, "weight", weight, PS3C_ELEMENT_RUN, 4,

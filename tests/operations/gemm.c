@@ -1,6 +1,8 @@
 /* gemm: act(x W^T + bias) * scale + residual. */
 #include "shared/operation.h"
 
+#include <limits.h>
+
 /* The destination: a copy of `into`, or a new activation of the n outputs. */
 static int take_destination(ps3c_operation *operation, PyObject *into, const ps3c_activation *x, int64_t channels,
                             ps3c_activation *y)
@@ -43,9 +45,9 @@ static int check_channels(const ps3c_gemm_args *args, const ps3c_activation *res
 {
     const ps3c_activation *x = args->x;
 
-    if (args->out_channel < 0 || args->out_channel % 2)
-        return ps3c_operation_refuse("out_channel", "got %lld, expected an even number from 0",
-                                     (long long)args->out_channel);
+    if (args->out_channel < 0 || args->out_channel % 2 || args->out_channel > INT_MAX)
+        return ps3c_operation_refuse("out_channel", "got %lld, expected an even number from 0 to %d",
+                                     (long long)args->out_channel, INT_MAX);
     if (args->values_from < 0 || args->values_from > args->n || (args->values_from < args->n && args->values_from % 8))
         return ps3c_operation_refuse("values_from", "got %lld, expected a multiple of 8 up to %lld",
                                      (long long)args->values_from, (long long)args->n);

@@ -9,7 +9,22 @@ static int needs_cpu(const ps3c_operation *operation)
                                          : ps3c_operation_refuse("level", "got 'cuda', expected a level of the CPU");
 }
 
-/* firsts, counts: int64 (outputs,); weights: int32 (outputs, most). ValueError if an output reads outside `inputs`. */
+/* The contract's limit: the sums of an output's products fit into 32 bits. */
+static int check_weights(const ps3c_taps *taps, int64_t output)
+{
+    const int32_t *weights = taps->weights + output * taps->most;
+    int64_t sum = 0;
+
+    for (int64_t t = 0; t < taps->counts[output]; t++)
+        sum += weights[t] < 0 ? -(int64_t)weights[t] : weights[t];
+    if (sum >= (int64_t)2 << PS3C_WEIGHT_BITS)
+        return ps3c_operation_refuse("weights", "got a sum of absolute values of %lld, expected less than 2^%d",
+                                     (long long)sum, PS3C_WEIGHT_BITS + 1);
+    return 0;
+}
+
+/* firsts, counts: int64 (outputs,); weights: int32 (outputs, most). ValueError if an output reads outside `inputs`, or
+ * weighs its inputs with 2 or more. */
 static int take_taps(ps3c_operation *operation, PyObject *firsts, PyObject *counts, PyObject *weights, int64_t inputs,
                      ps3c_taps *taps)
 {
@@ -26,12 +41,15 @@ static int take_taps(ps3c_operation *operation, PyObject *firsts, PyObject *coun
                       : ps3c_operation_array(operation, "counts", counts, PS3C_ELEMENT_INT64, 1, &taps->outputs, &view);
     if (!taps->counts)
         return -1;
-    for (int64_t i = 0; i < taps->outputs; i++)
+    for (int64_t i = 0; i < taps->outputs; i++) {
         if (taps->firsts[i] < 0 || taps->counts[i] < 1 || taps->counts[i] > taps->most ||
             taps->firsts[i] > inputs - taps->counts[i])
             return ps3c_operation_refuse("counts", "got %lld from %lld on, expected at most %lld within %lld inputs",
                                          (long long)taps->counts[i], (long long)taps->firsts[i], (long long)taps->most,
                                          (long long)inputs);
+        if (check_weights(taps, i) < 0)
+            return -1;
+    }
     return 0;
 }
 

@@ -35,7 +35,12 @@ static PyObject *patch_gather(PyObject *module, PyObject *positional, PyObject *
     }
     tokens = limit;
     if (positions != Py_None && PyArray_Check(positions) && PyArray_NDIM((PyArrayObject *)positions) == 2) {
-        segments = PyArray_DIM((PyArrayObject *)positions, 0);
+        const long long rows = PyArray_DIM((PyArrayObject *)positions, 0);
+        if (segments != 0 && segments != rows) {
+            ps3c_operation_refuse("segments", "got %lld, expected 0 or %lld, the rows of positions", segments, rows);
+            goto cleanup;
+        }
+        segments = rows;
         tokens = PyArray_DIM((PyArrayObject *)positions, 1);
     }
     if (segments == 0)

@@ -49,10 +49,11 @@ static int check_destination(const ps3c_to_rows_args *args, const ps3c_tensor *o
                                      (long long)out->shape[0], (long long)out->shape[1], (long long)out->shape[2],
                                      (long long)segments, (long long)args->x->channels);
     for (int64_t i = 0; i < segments * tokens; i++) {
-        int64_t row = args->first_row + (args->row_of ? args->row_of[i] : i % tokens);
-        if (row < 0 || row >= out->shape[1])
-            return ps3c_operation_refuse("row_of", "leads to row %lld of %lld", (long long)row,
-                                         (long long)out->shape[1]);
+        const int64_t row = args->row_of ? args->row_of[i] : i % tokens;
+        int64_t at;
+        if (__builtin_add_overflow(args->first_row, row, &at) || at < 0 || at >= out->shape[1])
+            return ps3c_operation_refuse("first_row, row_of", "got %lld and %lld, expected a row of %lld",
+                                         (long long)args->first_row, (long long)row, (long long)out->shape[1]);
     }
     return 0;
 }
@@ -139,7 +140,10 @@ static PyObject *activation_bytes(PyObject *module, PyObject *positional, PyObje
     if (!PyArg_ParseTupleAndKeywords(positional, named, "LLL|$" PS3C_OPTIONS_FORMAT ":activation_bytes", keywords,
                                      &segments, &tokens, &channels, PS3C_OPTIONS(options)))
         return NULL;
-    if (ps3c_operation_begin(&operation, &options) == 0) {
+    if (segments < 0 || tokens < 0 || channels < 0)
+        ps3c_operation_refuse("segments, tokens, channels", "got %lld, %lld and %lld, expected 0 or more", segments,
+                              tokens, channels);
+    else if (ps3c_operation_begin(&operation, &options) == 0) {
         bytes = operation.backend->activation_bytes(operation.run.dtype, segments, tokens, channels);
         result = bytes == SIZE_MAX ? Py_NewRef(Py_None) : PyLong_FromSize_t(bytes);
     }

@@ -91,6 +91,23 @@ int ps3c_operation_positions(ps3c_operation *operation, PyObject *object, int64_
     return 0;
 }
 
+int ps3c_operation_grid(int64_t rows, int64_t cols, int64_t tokens)
+{
+    /* Neither is more than the tokens, so their product cannot overflow. */
+    if (rows < 1 || cols < 1 || rows > tokens || cols > tokens || rows * cols != tokens)
+        return ps3c_operation_refuse("rows", "got %lld x %lld, expected the %lld tokens", (long long)rows,
+                                     (long long)cols, (long long)tokens);
+    return 0;
+}
+
+int ps3c_operation_range(const char *name, int64_t first, int64_t count, int64_t all)
+{
+    if (first < 0 || count < 1 || count > all || first > all - count)
+        return ps3c_operation_refuse(name, "got %lld and %lld of them, expected a range within %lld", (long long)first,
+                                     (long long)count, (long long)all);
+    return 0;
+}
+
 int ps3c_operation_map(ps3c_operation *operation, ps3c_dtype dtype, int64_t batch, int64_t rows, int64_t cols,
                        ps3c_tensor *map)
 {
@@ -108,10 +125,7 @@ int ps3c_operation_ids(ps3c_operation *operation, PyObject *object, int64_t firs
         return -1;
     if (!ids->data || ids->shape[0] < 1 || ids->shape[1] < 1)
         return ps3c_operation_refuse("ids", "got None or an empty array, expected (batch, length)");
-    if (*segments == 0)
+    if (*segments == 0 && first >= 0)
         *segments = ids->shape[0] - first;
-    if (first < 0 || *segments < 1 || *segments > ids->shape[0] || first > ids->shape[0] - *segments)
-        return ps3c_operation_refuse("first", "got %lld and %lld segments of %lld texts", (long long)first,
-                                     (long long)*segments, (long long)ids->shape[0]);
-    return 0;
+    return ps3c_operation_range("first", first, *segments, ids->shape[0]);
 }

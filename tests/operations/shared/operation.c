@@ -1,6 +1,7 @@
 /* One call of a backend operation on NumPy arrays: backend, memory and time. See operation.h. */
 #include "operation.h"
 
+#include <limits.h>
 #include <time.h>
 
 #include "../../../csrc/run/context.h"
@@ -61,6 +62,8 @@ int ps3c_operation_begin(ps3c_operation *operation, const ps3c_operation_options
 
     if (find_dtype(options->dtype, &run->dtype) < 0)
         return -1;
+    if (options->threads < 0 || options->threads > INT_MAX)
+        return ps3c_operation_refuse("threads", "got %lld, expected 0 to %d", options->threads, INT_MAX);
     run->context = ps3c_context_create();
     if (!run->context) {
         PyErr_NoMemory();
@@ -68,7 +71,7 @@ int ps3c_operation_begin(ps3c_operation *operation, const ps3c_operation_options
     }
     const bool cuda = options->level && strcmp(options->level, "cuda") == 0;
     const ps3c_device device = {cuda ? PS3C_CUDA : PS3C_CPU, 0};
-    status = ps3c_context_set_threads(run->context, options->threads);
+    status = ps3c_context_set_threads(run->context, (int)options->threads);
     if (status == PS3C_OK && options->level && !cuda)
         status = ps3c_context_set_cpu_level(run->context, options->level);
     if (status == PS3C_OK)

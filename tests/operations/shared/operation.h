@@ -31,7 +31,7 @@ typedef struct ps3c_operation_block {
 typedef struct ps3c_operation_options {
     const char *dtype; /* "float32", "float16", "bfloat16" */
     const char *level; /* one of cpu_levels(), "cuda", or NULL: the CPU's best */
-    int threads;       /* 0: the default */
+    long long threads; /* 0: the default */
 } ps3c_operation_options;
 
 #define PS3C_OPTIONS_INIT  \
@@ -39,7 +39,7 @@ typedef struct ps3c_operation_options {
         "float32", NULL, 0 \
     }
 #define PS3C_OPTIONS_KEYWORDS "dtype", "level", "threads", NULL
-#define PS3C_OPTIONS_FORMAT "szi"
+#define PS3C_OPTIONS_FORMAT "szL"
 #define PS3C_OPTIONS(options) &(options).dtype, &(options).level, &(options).threads
 
 typedef struct ps3c_operation {
@@ -145,6 +145,10 @@ int ps3c_operation_scales(PyObject *object, int64_t patch, ps3c_scale *scales, i
 /* None, or (segments, tokens) int32 within [0, limit). */
 int ps3c_operation_positions(ps3c_operation *operation, PyObject *object, int64_t segments, int64_t tokens,
                              int64_t limit, const int32_t **positions);
+/* rows x cols must be the number of tokens: ValueError. */
+int ps3c_operation_grid(int64_t rows, int64_t cols, int64_t tokens);
+/* Texts, images or rows from `first` on must be `count` of `all`. ValueError names `name`. */
+int ps3c_operation_range(const char *name, int64_t first, int64_t count, int64_t all);
 /* A new map (batch, rows, cols) of dtype, filled with 0xff. ValueError for sizes below 1. */
 int ps3c_operation_map(ps3c_operation *operation, ps3c_dtype dtype, int64_t batch, int64_t rows, int64_t cols,
                        ps3c_tensor *map);
