@@ -21,6 +21,7 @@ import weakref
 from pathlib import Path
 
 import hostile_targets
+import image_files
 import pytest
 import torch
 from PIL import Image
@@ -282,6 +283,8 @@ def test_tokenizer_processor_and_encoder(tmp_path, figures):
     ]
     images[1], images[2] = images[1].convert("P"), images[2].convert("L")
 
+    contents = [image_files.saved(image, "PNG") for image in images]  # Pillow opens them, under ps3c's lock
+
     def texts(index: int) -> list[bytes]:
         length = (None, 8, 20)[index % 3]
         ids = encoder.tokenizer(words[index % 6 :], **({} if length is None else {"context_length": length}))
@@ -289,7 +292,7 @@ def test_tokenizer_processor_and_encoder(tmp_path, figures):
 
     def pictures(index: int) -> list[bytes]:
         values = encoder.processor(images[index % 6])["pixel_values"]
-        return bits(values, encoder.embed_images(images[index % 6], progress=False).pooled)
+        return bits(values, encoder.embed_images(contents[index % 6], progress=False).pooled)
 
     expected = [(texts(index), pictures(index)) for index in range(18)]
     encoder = ps3c.load(tmp_path / "tiny", device="cpu", dtype="float32")  # whose tokenizer is loaded by all at once
