@@ -145,6 +145,9 @@ int ps3c_expect(const char *name, const ps3c_tensor *tensor, const ps3c_tensor_r
 int ps3c_wrong_value(PyObject *exception, const char *name, PyObject *value, const char *expected);
 /* A tuple ("cpu" or "cuda", index). TypeError: not such a tuple; ValueError: another name or an invalid index. */
 int ps3c_parse_device(const char *name, PyObject *object, ps3c_device *device);
+/* The value of a key of a dict, borrowed. NULL: without an exception, there is none; with one, an error such as no memory
+ * for the key. PyDict_GetItemString hides errors, so that an argument would silently be missing. */
+PyObject *ps3c_dict_item(PyObject *dict, const char *name);
 /* A sequence as a tuple (strong reference). TypeError: not a sequence; expected describes the right one in the message,
  * such as "a list of integers". */
 PyObject *ps3c_sequence(const char *name, PyObject *object, const char *expected);

@@ -60,8 +60,9 @@ int ps3c_parse_vision_config(PyObject *dict, ps3c_vision_config *config)
     *config = (ps3c_vision_config){0};
     if (ps3c_read_config(fields, dict, config) < 0)
         return -1;
-    Py_ssize_t quotas = PyObject_Length(PyDict_GetItemString(dict, "max_select_num"));
-    if (quotas != config->num_scales - 1 && !PyErr_Occurred())
+    PyObject *list = ps3c_dict_item(dict, "max_select_num");
+    Py_ssize_t quotas = list == NULL ? -1 : PyObject_Length(list);
+    if (!PyErr_Occurred() && quotas != config->num_scales - 1)
         PyErr_Format(PyExc_ValueError,
                      "config['max_select_num']: got %zd entries, expected %lld, one for each scale above the first",
                      quotas, (long long)config->num_scales - 1);

@@ -71,18 +71,22 @@ static int ps3c_find_torch(ps3c_state *state)
     return 0;
 }
 
-/* The exchange API of a type. NULL, without an exception, if it has none of a supported version. */
-static const ps3c_dl_exchange *ps3c_exchange_of(PyTypeObject *type)
+/* Sets *found to the exchange API of a type; NULL if it has none of a supported version. Returns -1 with MemoryError
+ * without memory to ask: that is no reason to take the slow route from then on. */
+static int ps3c_exchange_of(PyTypeObject *type, const ps3c_dl_exchange **found)
 {
     PyObject *capsule = PyObject_GetAttrString((PyObject *)type, "__dlpack_c_exchange_api__");
     const ps3c_dl_exchange *exchange = NULL;
     if (capsule != NULL)
         exchange = PyCapsule_GetPointer(capsule, "dlpack_exchange_api");
     Py_XDECREF(capsule); /* the API is valid until the process ends */
+    if (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_MemoryError))
+        return -1;
     PyErr_Clear();
     while (exchange != NULL && exchange->version.major != 1)
         exchange = exchange->older;
-    return exchange != NULL && exchange->managed_from_object != NULL ? exchange : NULL;
+    *found = exchange != NULL && exchange->managed_from_object != NULL ? exchange : NULL;
+    return 0;
 }
 
 /* Returns 1 if object is a torch tensor and sets *exchange (NULL: use a capsule); 0 if not; -1 with an exception. */
@@ -102,7 +106,9 @@ static int ps3c_tensor_kind(ps3c_state *state, PyObject *object, const ps3c_dl_e
     /* isinstance() is also true for proxies that only report the class; the exchange API needs the real type. */
     if (!PyType_IsSubtype(type, (PyTypeObject *)state->tensor_type))
         return 0;
-    *exchange = state->route == PS3C_ROUTE_CAPSULE ? NULL : ps3c_exchange_of(type);
+    *exchange = NULL;
+    if (state->route != PS3C_ROUTE_CAPSULE && ps3c_exchange_of(type, exchange) < 0)
+        return -1;
     if (state->known_count < PS3C_KNOWN_TYPES) {
         state->known[state->known_count++] = (ps3c_known_type){type, *exchange};
         Py_INCREF((PyObject *)type);
@@ -157,7 +163,8 @@ static int ps3c_refuse_kind(const ps3c_label *label, PyObject *object)
     PyObject *type, *value, *traceback;
     char name[PS3C_LABEL_BYTES];
     PyErr_Fetch(&type, &value, &traceback);
-    if (type != NULL && !PyErr_GivenExceptionMatches(type, PyExc_Exception)) {
+    if (type != NULL &&
+        (!PyErr_GivenExceptionMatches(type, PyExc_Exception) || PyErr_GivenExceptionMatches(type, PyExc_MemoryError))) {
         PyErr_Restore(type, value, traceback); /* such as KeyboardInterrupt */
         return -1;
     }

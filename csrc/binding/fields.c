@@ -48,6 +48,8 @@ static int ps3c_read_each(ps3c_reader *reader, const ps3c_field *field, const ch
         return 0;
     Py_ssize_t length = PySequence_Check(value) ? PySequence_Size(value) : -1;
     if (length < 0) {
+        if (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_MemoryError))
+            return -1;
         PyErr_Clear();
         PyErr_Format(PyExc_TypeError, "%s: got %.200s, expected None or a sequence of integers", name,
                      ps3c_type_name(value));
@@ -260,7 +262,9 @@ int ps3c_read_arguments(ps3c_reader *reader, PyObject *args, PyObject *kwargs)
         const ps3c_field *field = &reader->fields[i];
         PyObject *value = i < positional   ? PyTuple_GetItem(args, i)
                           : kwargs == NULL ? NULL
-                                           : PyDict_GetItemString(kwargs, field->name);
+                                           : ps3c_dict_item(kwargs, field->name);
+        if (value == NULL && PyErr_Occurred())
+            return -1;
         if (value == NULL && field->required) {
             PyErr_Format(ps3c_names_error(reader), "%s: got no '%s', expected a value", reader->whole, field->name);
             return -1;

@@ -123,7 +123,8 @@ static int ps3c_map_watch(ps3c_parameter_map *map, PyObject *holder, PyObject *k
 {
     if (map->watch_count == map->watch_room) {
         const Py_ssize_t room = 2 * map->watch_room + 64;
-        ps3c_watch *watches = PyMem_Resize(map->watches, ps3c_watch, room);
+        /* Not PyMem_Resize, which would set map->watches to NULL where there is no memory. */
+        ps3c_watch *watches = PyMem_Realloc(map->watches, (size_t)room * sizeof *watches);
         if (watches == NULL) {
             PyErr_NoMemory();
             return -1;
@@ -317,25 +318,42 @@ static ps3c_parameter_map *ps3c_parameters_map(ps3c_parameters *self)
 
 /* ---- collect ----------------------------------------------------------------------------------------------------- */
 
+/* 1 if the object has the attribute, 0 if not, -1 with an exception on another error. */
+static int ps3c_has_attribute(PyObject *object, const char *name)
+{
+    PyObject *value = PyObject_GetAttrString(object, name);
+    const int missing = value == NULL && PyErr_ExceptionMatches(PyExc_AttributeError);
+    if (missing)
+        PyErr_Clear();
+    const int has = missing ? 0 : value != NULL ? 1 : -1;
+    Py_XDECREF(value);
+    return has;
+}
+
 /* Reads a weight whose key is not in _parameters: an attribute of the module. Strong reference; NULL with an exception
  * on an error. An error inside a parametrization stays as it is. */
 static PyObject *ps3c_computed(const ps3c_parameters *self, const ps3c_module_node *node, PyObject *key, PyObject *name)
 {
-    PyObject *parametrizations = PyDict_GetItemString(node->children, "parametrizations");
+    PyObject *parametrizations = ps3c_dict_item(node->children, "parametrizations");
     PyObject *list = parametrizations == NULL ? NULL : ps3c_module_dict(parametrizations, "_modules");
     bool found = list != NULL && PyDict_Contains(list, key) > 0;
     Py_XDECREF(list);
-    PyErr_Clear();
+    if (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_MemoryError))
+        return NULL;
+    PyErr_Clear(); /* of a child with that name that is no module */
     PyObject *value = PyObject_GetAttr(node->module, key);
     if (found)
         return value;
     if (value == NULL && PyErr_ExceptionMatches(PyExc_AttributeError)) {
         PyErr_Clear();
         ps3c_no_parameter(self, name);
-    } else if (value != NULL && value != Py_None && !PyObject_HasAttrString(value, "is_contiguous")) {
-        PyErr_Format(PyExc_TypeError, "parameter '%U' of %.200s: got %.200s, expected a tensor", name,
-                     ps3c_type_name(self->module), ps3c_type_name(value));
-        Py_CLEAR(value);
+    } else if (value != NULL && value != Py_None) {
+        const int is_tensor = ps3c_has_attribute(value, "is_contiguous");
+        if (is_tensor == 0)
+            PyErr_Format(PyExc_TypeError, "parameter '%U' of %.200s: got %.200s, expected a tensor", name,
+                         ps3c_type_name(self->module), ps3c_type_name(value));
+        if (is_tensor <= 0)
+            Py_CLEAR(value);
     }
     return value;
 }

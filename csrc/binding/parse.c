@@ -4,7 +4,7 @@
 int ps3c_wrong_value(PyObject *exception, const char *name, PyObject *value, const char *expected)
 {
     PyObject *text = PyObject_Repr(value); /* fails for an integer of thousands of digits, for example */
-    if (text == NULL && !PyErr_ExceptionMatches(PyExc_Exception))
+    if (text == NULL && (!PyErr_ExceptionMatches(PyExc_Exception) || PyErr_ExceptionMatches(PyExc_MemoryError)))
         return -1; /* such as KeyboardInterrupt */
     PyErr_Clear();
     if (text == NULL)
@@ -14,6 +14,14 @@ int ps3c_wrong_value(PyObject *exception, const char *name, PyObject *value, con
         PyErr_Format(exception, "%s: got %.100U, expected %s", name, text, expected);
     Py_XDECREF(text);
     return -1;
+}
+
+PyObject *ps3c_dict_item(PyObject *dict, const char *name)
+{
+    PyObject *key = PyUnicode_FromString(name);
+    PyObject *value = key == NULL ? NULL : PyDict_GetItemWithError(dict, key);
+    Py_XDECREF(key);
+    return value;
 }
 
 PyObject *ps3c_sequence(const char *name, PyObject *object, const char *expected)
