@@ -276,6 +276,8 @@ def _read(source: Any, name: str, most: int | None) -> Image.Image:
             image = Image.open(source)
     except UnidentifiedImageError as error:
         raise ImageError(name, _unknown(name)) from error
+    except MemoryError:
+        raise
     except Exception as error:  # Pillow's plugins raise exceptions of many types
         raise ImageError(name, _cannot("opened", error)) from error
     with image:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from . import _console
 from ._errors import CommandError
@@ -30,11 +30,11 @@ def locked(path: str) -> Iterator[None]:
         yield
     finally:
         if descriptor is not None:
-            try:
+            # An error here would hide that of the block, and says nothing about the output.
+            with suppress(OSError):
                 os.unlink(name)  # before the lock is released: afterwards it could be another process's file
-            except OSError:
-                pass
-            os.close(descriptor)
+            with suppress(OSError):
+                os.close(descriptor)
 
 
 def lock_file(path: str) -> str:
@@ -72,12 +72,15 @@ def _acquire(name: str, path: str) -> int | None:
             raise CommandError(
                 f"{path}: another ps3c embed{owner} is writing it; wait until it ends, or give another name"
             ) from None
-        if _is_current(descriptor, name):
-            break
+        try:
+            if _is_current(descriptor, name):
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode())
+                return descriptor
+        except OSError as error:
+            os.close(descriptor)
+            raise OSError(error.errno, f"the lock file {name} cannot be written: {error.strerror}", path) from error
         os.close(descriptor)  # its last holder removed it between open and flock
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode())
-    return descriptor
 
 
 def _is_current(descriptor: int, name: str) -> bool:

@@ -308,8 +308,11 @@ class Failures:
         self.path.unlink(missing_ok=True)
 
     def add(self, name: str, reason: str) -> None:
-        with open(self.path, "a", encoding="utf-8") as file:  # written at once: the run may be interrupted
-            file.write(json.dumps({"name": name, "error": reason}) + "\n")
+        try:
+            with open(self.path, "a", encoding="utf-8") as file:  # written at once: the run may be interrupted
+                file.write(json.dumps({"name": name, "error": reason}) + "\n")
+        except OSError as error:  # of a write, without the name
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
         self.count += 1
         if self.count <= self.SHOWN:
             _console.warn(f"{name if len(name) <= 300 else name[:300] + '...'}: {reason}")

@@ -83,11 +83,12 @@ def replacing(path: Path, overwrite: bool) -> Iterator[Path]:
     _check_target(path, overwrite)
     try:
         temporary = path.with_name(f".ps3c-{secrets.token_hex(8)}{path.suffix}")
-        temporary.touch(exist_ok=False)
-        mode = temporary.stat().st_mode
         try:
+            temporary.touch(exist_ok=False)
+            mode = temporary.stat().st_mode
             yield temporary
             _check_target(path, overwrite)
+            _to_disk(temporary)
             temporary.chmod(mode)  # safetensors creates a new file that only its owner may read
             (os.replace if overwrite else _rename_new)(temporary, path)
         except BaseException:
@@ -95,9 +96,20 @@ def replacing(path: Path, overwrite: bool) -> Iterator[Path]:
             raise
     except OSError as error:
         if error.errno is None:
-            raise
+            if str(path) in str(error):
+                raise
+            raise OSError(f"{path}: {error}") from error
         # The original error names the temporary file, or no file.
         raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+
+
+def _to_disk(path: Path) -> None:
+    """fsync(2): some file systems report a full or failing disk only now, and only then would the content be lost."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _rename_new(temporary: Path, path: Path) -> None:

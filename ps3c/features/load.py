@@ -133,6 +133,8 @@ def _processor(folder: Path) -> PS3ImageProcessor:
     check_processor(folder)
     try:
         return PS3ImageProcessor.from_pretrained(folder)
+    except MemoryError:
+        raise
     except Exception as error:
         raise CheckpointError(folder, f"preprocessor_config.json: {short_reason(error, folder)}") from error
 
@@ -141,5 +143,7 @@ def _tokenizer(folder: Path) -> tuple[PS3Tokenizer | None, str | None]:
     """(tokenizer, None), or (None, the reason)."""
     try:
         return PS3Tokenizer.from_pretrained(folder), None
+    except MemoryError:  # the next call tries again
+        raise
     except Exception as error:
         return None, f"its tokenizer cannot be loaded: {short_reason(error, folder)}"

@@ -36,6 +36,8 @@ def load_wrapped(name: str, **where: Any) -> Any:
         return _with_prefix_space_of_its_file(AutoTokenizer.from_pretrained(name), name, where)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **{**where, "local_files_only": True})
+    except MemoryError:
+        raise
     except Exception as error:  # transformers raises many types for a file that is not in the cache
         if where.get("local_files_only"):
             raise _unavailable(name, error) from error
@@ -47,6 +49,8 @@ def _download(name: str, where: dict[str, Any]) -> Any:
     try:
         _check_reachable(name)
         return AutoTokenizer.from_pretrained(name, **where)
+    except MemoryError:
+        raise
     except Exception as error:
         raise _unavailable(name, error) from error
 
