@@ -123,15 +123,16 @@ COVERED := tests/operations tests/sweeps $(filter-out $(patsubst %,tests/test_%.
 	python_api real_size rooms tokenizer transformers_matrix),$(wildcard tests/test_*.py))
 # tests/c reaches the lines of the large operations sooner.
 COVERED_BUT := -k "not cuda or cuda_library" $(patsubst %,--ignore tests/operations/test_%.py,gemm attention layernorm) \
-	--ignore tests/sweeps/test_fuzz.py --ignore tests/sweeps/test_planted.py
+	--ignore tests/sweeps/test_planted.py
 coverage: build reference
+	find $(COVERAGE) -name "*.gcda" -delete 2>/dev/null || true
 	$(MAKE) -s -C tests/c BUILD=$(CURDIR)/$(COVERAGE)/tests-c COVERAGE=1 check
 	CC=gcc PS3C_COVERAGE=1 $(BIN)/python setup.py -q build --build-lib $(COVERAGE)/lib --build-temp $(COVERAGE)/temp
 	CC=gcc PS3C_COVERAGE=1 $(BIN)/python setup.py -q build_operations --build-temp $(COVERAGE)/temp \
 	    > $(COVERAGE)/operations.log
-	PYTHONPATH=$(CURDIR)/$(COVERAGE)/lib PS3C_OPERATIONS=$$(tail -n 1 $(COVERAGE)/operations.log) \
+	PS3C_COVERAGE=1 PYTHONPATH=$(CURDIR)/$(COVERAGE)/lib PS3C_OPERATIONS=$$(tail -n 1 $(COVERAGE)/operations.log) \
 	    $(BIN)/python -P -m pytest $(COVERED) $(COVERED_BUT) -q $(PARALLEL) $(ARGS)
-	$(BIN)/python scripts/coverage.py $(COVERAGE)/temp $(COVERAGE)/tests-c
+	$(BIN)/python scripts/coverage.py $(COVERAGE)
 
 # ---- CUDA -----------------------------------------------------------------------------------------------------------
 

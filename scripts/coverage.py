@@ -1,6 +1,6 @@
 """Prints which lines of our C the tests reached, from the counters of gcov. `make coverage` runs it.
 
-    python scripts/coverage.py FOLDER... [--least 97] [--table scripts/coverage.toml]
+    python scripts/coverage.py FOLDER... [--least 97] [--table scripts/coverage.toml] [--write]
 
 FOLDER holds the objects of builds with --coverage (.gcno, .gcda). A kernel is compiled once per instruction set, and
 tests/c compiles sources again: the counts of one line are added up over all objects. A header counts like a source.
@@ -14,7 +14,8 @@ The table lists the lines that no test reaches, each with the reason:
     reason = "calloc of 1 kB fails"
 
 The exit status is 1 if less than --least percent of the lines were reached, if an unreached line is not in the table,
-or if a line of the table was reached or no longer exists.
+or if a line of the table was reached or no longer exists. --write removes such lines from the table and adds the
+missing ones with an empty reason, which must be filled in.
 """
 
 import argparse
@@ -51,20 +52,19 @@ class Lines:
             except ValueError:
                 continue
             if name.startswith(OURS):
+                for function in file["functions"]:
+                    for number in range(function["start_line"], function["end_line"] + 1):
+                        self.functions[name].setdefault(number, function["name"])
                 for line in file["lines"]:
                     self.add_line(name, line)
 
     def add_line(self, name, line):
         number, counts = line["line_number"], [branch["count"] for branch in line["branches"]]
         self.counts[name][number] = self.counts[name].get(number, 0) + line["count"]
-        self.functions[name].setdefault(number, line.get("function_name", ""))
         known = self.branches[name].get(number, [])
         if len(known) < len(counts):  # another instruction set may compile a line to more branches
             known, counts = counts, known
         self.branches[name][number] = [count + (counts[i] if i < len(counts) else 0) for i, count in enumerate(known)]
-
-    def unreached(self, name):
-        return sorted(number for number, count in self.counts[name].items() if count == 0)
 
 
 def report_of(notes):
@@ -91,28 +91,62 @@ def plain(function):
     return next((stem.removesuffix(f"_{level}") for level in levels if stem.endswith(f"_{level}")), stem)
 
 
-def check_table(lines, table):
-    """Sentences about unreached lines without an entry, and about entries that no longer hold."""
-    entries = {}  # (file, function, text): [reached, ...] of the lines that it names
-    for entry in table:
-        for text in entry["lines"]:
-            entries[entry["file"], entry["function"], text.strip()] = []
-    faults = []
+def unreached(lines):
+    """{(file, function): {text: [line numbers]}} of the lines that were not reached, and the texts of the others."""
+    missed, texts = defaultdict(lambda: defaultdict(list)), defaultdict(set)
     for name in sorted(lines.counts):
-        text = ROOT.joinpath(name).read_text().splitlines()
+        source = ROOT.joinpath(name).read_text().splitlines()
         for number, count in sorted(lines.counts[name].items()):
-            function = plain(lines.functions[name][number])
-            key = name, function, text[number - 1].strip()
-            if key in entries:
-                entries[key].append(count > 0)
-            elif count == 0:
-                faults.append(f"{name}:{number}: not reached, and not in the table: {function}: {key[2]}")
-    for (name, function, text), reached in entries.items():
-        if not reached:
-            faults.append(f"{name}: {function}: the table lists a line that does not exist: {text}")
-        elif all(reached):
-            faults.append(f"{name}: {function}: the table lists a line that was reached: {text}")
+            text = source[number - 1].strip()
+            key = name, plain(lines.functions[name].get(number, ""))
+            texts[key].add(text)
+            if count == 0:
+                missed[key][text].append(number)
+    return missed, texts
+
+
+def check_table(lines, table):
+    """Sentences about unreached lines without an entry, and about entries that do not hold."""
+    missed, texts = unreached(lines)
+    listed, faults = set(), []
+    for entry in table:
+        key = entry["file"], entry["function"]
+        place = f"{key[0]}: {key[1]}: the table lists"
+        if not entry["reason"]:
+            faults.append(f"{place} lines without a reason")
+        for text in entry["lines"]:
+            listed.add((*key, text))
+            if text not in texts[key]:
+                faults.append(f"{place} a line that does not exist: {text}")
+            elif text not in missed[key]:
+                faults.append(f"{place} a line that was reached: {text}")
+    for (name, function), found in missed.items():
+        for text, numbers in found.items():
+            if (name, function, text) not in listed:
+                faults.append(f"{name}:{numbers[0]}: not reached, and not in the table: {function}: {text}")
     return faults
+
+
+def write_table(lines, table, file):
+    """Writes the table anew: entries that hold, and the other unreached lines without a reason."""
+    missed, _ = unreached(lines)
+    heading = [line for line in file.read_text().splitlines() if line.startswith("#")]
+    groups = {}  # (file, function, reason): texts
+    reasons = {(e["file"], e["function"], text): e["reason"] for e in table for text in e["lines"]}
+    for (name, function), found in missed.items():
+        for text in found:
+            groups.setdefault((name, function, reasons.get((name, function, text), "")), []).append(text)
+    out = "\n".join(heading) + "\n"
+    for (name, function, reason), found in groups.items():
+        rows = "".join(f"    {quoted(text)},\n" for text in found)
+        out += f'\n[[unreached]]\nfile = "{name}"\nfunction = "{function}"\n'
+        out += f"lines = [\n{rows}]\nreason = {quoted(reason)}\n"
+    file.write_text(out)
+
+
+def quoted(text):
+    """A TOML string: literal, unless the text has an apostrophe."""
+    return json.dumps(text, ensure_ascii=False) if "'" in text or not text else f"'{text}'"
 
 
 def percent(part, whole):
@@ -125,7 +159,7 @@ def print_files(lines):
     print(f"{'file':44} {'lines':>6} {'reached':>8} {'%':>6} {'branches %':>11}")
     for name in sorted(lines.counts):
         count = len(lines.counts[name])
-        reached = count - len(lines.unreached(name))
+        reached = sum(number > 0 for number in lines.counts[name].values())
         branches = [taken for each in lines.branches[name].values() for taken in each]
         taken = sum(number > 0 for number in branches)
         print(f"{name:44} {count:6} {reached:8} {percent(reached, count):6.1f} {percent(taken, len(branches)):11.1f}")
@@ -138,11 +172,14 @@ def main():
     parser.add_argument("folders", nargs="+")
     parser.add_argument("--least", type=float, default=97.0, help="fail below this percentage of lines")
     parser.add_argument("--table", default=ROOT / "scripts" / "coverage.toml", help="the lines that no test reaches")
+    parser.add_argument("--write", action="store_true", help="write the table anew; reasons are kept")
     arguments = parser.parse_args()
     lines = read(arguments.folders)
     if not lines.counts:
         sys.exit(f"{' '.join(arguments.folders)}: no counters of our sources")
     table = tomllib.loads(Path(arguments.table).read_text()).get("unreached", [])
+    if arguments.write:
+        write_table(lines, table, Path(arguments.table))
     count, reached, branches, taken = print_files(lines)
     faults = check_table(lines, table)
     print(f"{count} lines, {reached} reached: {percent(reached, count):.2f} %, expected {arguments.least:g} % or more")

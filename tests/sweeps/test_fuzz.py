@@ -17,7 +17,8 @@ import pytest
 from support import SEED, trials
 
 FUZZ = Path(__file__).resolve().parents[1] / "fuzz"
-BUILD = FUZZ.parents[1] / "build" / "fuzz-replay"
+COVERAGE = "PS3C_COVERAGE" in os.environ  # make coverage: counters of lines instead of sanitizers
+BUILD = FUZZ.parents[1] / "build" / ("coverage/fuzz" if COVERAGE else "fuzz-replay")
 # Inputs of each target: 2 to 5 seconds.
 COUNTS = {"plan": 40000, "vision": 1000, "text": 2000, "image": 2000, "machine": 20000, "dlpack": 20000, "module": 4000}
 WITH_PYTHON = ("dlpack", "module")
@@ -32,7 +33,8 @@ def built():
     """Compiles the targets with gcc's sanitizers; only what changed."""
     environment = {name: value for name, value in os.environ.items() if name not in ("CC", "LD_PRELOAD")}
     made = subprocess.run(
-        ["make", "-s", "-j2", "-C", str(FUZZ), f"BUILD={BUILD}", f"PYTHON={sys.executable}", "CC=gcc"],
+        ["make", "-s", "-j2", "-C", str(FUZZ), f"BUILD={BUILD}", f"PYTHON={sys.executable}", "CC=gcc"]
+        + ["COVERAGE=1"] * COVERAGE,
         capture_output=True,
         text=True,
         env=environment,
@@ -52,7 +54,7 @@ def command(target: str) -> tuple[list[str], dict[str, str]]:
     # Python itself leaks, and its allocator would hide errors.
     environment |= {
         "ASAN_OPTIONS": options.format(64, 0),
-        "LD_PRELOAD": asan.stdout.strip(),
+        "LD_PRELOAD": "" if COVERAGE else asan.stdout.strip(),
         "PYTHONMALLOC": "malloc",
         "PYTHONPATH": os.pathsep.join([sysconfig.get_path("purelib"), *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
