@@ -109,10 +109,10 @@ FUZZ_PYTHON = PYTHONMALLOC=malloc PYTHONPATH=$$($(BIN)/python -c "import sysconf
 fuzz: venv
 	$(MAKE) -s -C tests/fuzz -j2 BUILD=$(CURDIR)/$(FUZZ) CC=$(CLANG) LIBFUZZER=1 PYTHON=$(abspath $(BIN)/python)
 	@for target in $(TARGETS); do \
-	    mkdir -p $(FUZZ)/corpus/$$target || exit 1; leaks=1; \
-	    case $$target in dlpack|module) leaks=0;; esac; \
+	    mkdir -p $(FUZZ)/corpus/$$target || exit 1; leaks=1; most=25; \
+	    case $$target in dlpack|module) leaks=0; most=64;; esac; \
 	    echo "$$target, $(SECONDS) s"; \
-	    ASAN_OPTIONS=allocator_may_return_null=1:max_allocation_size_mb=64:detect_leaks=$$leaks $(FUZZ_PYTHON) \
+	    ASAN_OPTIONS=allocator_may_return_null=1:max_allocation_size_mb=$$most:detect_leaks=$$leaks $(FUZZ_PYTHON) \
 	        $(FUZZ)/$$target -max_total_time=$(SECONDS) -max_len=1024 -timeout=60 -malloc_limit_mb=4096 -rss_limit_mb=4096 \
 	        -print_final_stats=1 -verbosity=0 -artifact_prefix=$(FUZZ)/$$target- $(FUZZ)/corpus/$$target || exit 1; \
 	done
