@@ -173,9 +173,9 @@ def point(library: Library, forward: Forward, n: int, name: str, mode: int) -> s
     for again in range(1 if mode == ONCE else 3):
         result, left = attempt(forward)
         function = library.called(n).decode()
-        problem = problem or left or judge(library, forward, n, name, mode, result)
-        if problem:
-            problem = f"{function}, call {again + 1}: {problem}"
+        found = left or judge(library, forward, n, name, mode, result)
+        if found and not problem:
+            problem = f"{function}, forward {again + 1}: {found}"
     library.fault(0, 0, ONCE)
     result, left = attempt(forward)
     if not problem and isinstance(result, Exception):
