@@ -223,6 +223,32 @@ def test_pipeline():
     assert torch.equal(torch.tensor(pipeline(image)), expected)
 
 
+@pytest.mark.parametrize("towers", ["PS3VisionModel", "PS3Model"])
+def test_pipeline_of_a_folder(towers, tmp_path):
+    """Its task has no number of looks: one sentence says what to call; the remedy of docs/troubleshooting.md works."""
+    config = ps3c.PS3VisionConfig(**models.vision_config("no_highres"))
+    if towers == "PS3Model":
+        config = ps3c.PS3Config(text_config=models.text_config("one_layer"), vision_config=config.to_dict())
+    getattr(ps3c, towers)(config).save_pretrained(tmp_path)
+    ps3c.PS3ImageProcessor(image_size=256, mean=0.5, std=0.5).save_pretrained(tmp_path)
+    pipe = transformers.pipeline("image-feature-extraction", model=str(tmp_path), device="cpu")
+    assert type(pipe.model) is getattr(ps3c, towers) and isinstance(pipe.image_processor, ps3c.PS3ImageProcessor)
+    image = picture("RGB", 90, 70)
+    kind = ValueError if towers == "PS3VisionModel" else NotImplementedError
+    for options in ({}, {"num_look_close": 1}, {"pool": True}):
+        with pytest.raises(
+            kind, match=r"expected .*; a transformers pipeline .*: use ps3c.load\(folder\).embed_images"
+        ):
+            pipe(image, **options)
+
+    vision = pipe.model.encode_image if towers == "PS3Model" else pipe.model.forward
+    expected = vision(torch.stack(pipe.image_processor(image)["pixel_values"]), num_look_close=1).last_hidden_state
+    pipe.model.forward = functools.partial(vision, num_look_close=1)
+    assert torch.equal(pipe(image, return_tensors=True), expected)
+    with pytest.raises(ValueError, match="pooled output"):  # transformers looks for pooler_output
+        pipe(image, pool=True)
+
+
 def test_settings_beside_from_pretrained(tmp_path):
     """Keyword arguments mean what they mean to the constructor: one number is both sides."""
     ps3c.PS3ImageProcessor(image_size=64, mean=0.5).save_pretrained(tmp_path)

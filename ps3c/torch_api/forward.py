@@ -215,7 +215,8 @@ def looks_request(num_look_close: Any, num_token_look_close: Any) -> dict[str, _
     if looks is None and tokens is None:
         raise ValueError(
             "num_look_close, num_token_look_close: got neither, expected one of them: a number or "
-            "'all' (0 for the low resolution alone)"
+            "'all' (0 for the low resolution alone); a transformers pipeline passes neither on: use "
+            "ps3c.load(folder).embed_images"
         )
     return {"num_look_close": looks, "num_token_look_close": tokens}
 

@@ -468,6 +468,13 @@ class PS3Model(_EncodesImages, PS3PreTrainedModel):
 
     encode_image = _EncodesImages._encode_image
 
+    def forward(self, *_: Any, **__: Any) -> None:
+        """NotImplementedError, as in ps3-torch: the model has two calls, encode_image and encode_text."""
+        raise NotImplementedError(
+            "PS3Model: got a call of the model, expected encode_image(pixel_values, num_look_close=...) or "
+            "encode_text(text); a transformers pipeline calls neither: use ps3c.load(folder).embed_images"
+        )
+
     def encode_text(self, text: torch.Tensor) -> PS3TextModelOutput:
         """Token ids (B, L) -> pooled_output and prompt. See TextTransformer."""
         return self.text_model(text)

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import apart
 import support
-import tiny
+import tiny_core
 import torch
 
 from ps3c import _core
@@ -70,7 +70,7 @@ emu_last_error, lt_handles = RUNTIME.handle.emu_last_error, LT.handle.stand_in_l
 # ---- the forwards ----------------------------------------------------------------------------------------------------
 
 
-class Forward(tiny.Pass):
+class Forward(tiny_core.Pass):
     """A forward on the emulated device. `forward` makes its plan and computes its outputs, which start as NaN."""
 
     def __init__(self, *arguments, **request):

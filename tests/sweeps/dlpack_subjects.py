@@ -4,14 +4,14 @@ import random
 
 import apart
 import support
-import tiny
+import tiny_core
 import torch
 from dlpack_loans import ROUTE, Capsules, Loan, producer
 
 WEIGHTS = 3  # weights of a tower that are lent in turn
 
 
-class Subject(tiny.Pass):
+class Subject(tiny_core.Pass):
     """A pass whose arguments are lent one at a time. expected: the bytes of each output."""
 
     def __init__(self, core, name: str, vision: bool, dtype: torch.dtype, batch: int, **request):
