@@ -1,11 +1,10 @@
 """No function of ps3c._core leaves memory, references, open files or threads behind: 10,000 calls each (leaks.py).
 
-Successes: models, plans and their attributes, runs of every form, steps, Parameters, images. Refusals: the tables of
-tests/test_core.py (wrong dtypes, shapes, devices, values, missing weights, configurations, requests), tensors of every
-kind that ps3c does not read, and arguments whose own methods raise. Each on the three ways to borrow a tensor of torch.
+Models, plans and their attributes, runs of every form, steps, Parameters, images; refused configurations and requests,
+among them the tables of tests/test_core.py. Runs borrow tensors in each of the three ways. test_leaks_refused.py has
+the runs that are refused.
 """
 
-import os
 import threading
 
 import core_support
@@ -43,13 +42,6 @@ class Raises:
         raise ValueError("item")
 
 
-class Drops(list):
-    """A list of weights that loses one while it is read."""
-
-    def __iter__(self):
-        yield from list(self)[:-1]
-
-
 def table(test):
     """The rows of a parametrized test, as tuples."""
     return [values if isinstance(values, tuple) else (values,) for values in test.pytestmark[0].args[1]]
@@ -63,7 +55,30 @@ def attributes(plan, names):
         getattr(plan, name)
 
 
-def creation():
+def models():
+    import test_core
+
+    yield row("VisionModel", _core.VisionModel, TINY)
+    yield row("VisionModel with a convolution", _core.VisionModel, CONV)
+    yield row("TextModel", _core.TextModel, TINY_TEXT)
+    yield row("VisionModel.weights", getattr, _core.VisionModel(TINY), "weights")
+    yield row("TextModel.weights", getattr, _core.TextModel(TINY_TEXT), "weights")
+    for name in ("cpu_levels", "cpu_level", "cuda_error"):
+        yield row(name, getattr(_core, name))
+    yield row("cuda_refused_products", _core.cuda_refused_products, raises=RuntimeError)
+    yield row("cuda_error of a wrong type", _core.cuda_error, "x", raises=TypeError)
+    for change, kind, message in table(test_core.test_config_faults):
+        yield row(f"VisionModel: {message}", _core.VisionModel, {**core_support.VISION, **change}, raises=kind)
+    for number, change in enumerate([{"width": 0}, {"pool": "mean"}, {"heads": 5}, {"norm_eps": Raises()}]):
+        faults = (ValueError, TypeError)
+        yield row(f"TextModel: fault {number}", _core.TextModel, {**TINY_TEXT, **change}, raises=faults)
+    yield row("VisionModel of a list", _core.VisionModel, [], raises=TypeError)
+    yield row("VisionModel without a key", _core.VisionModel, {"width": 8}, raises=ValueError)
+    yield row("VisionModel: scales fail", _core.VisionModel, {**TINY, "scales": Raises()}, raises=ValueError)
+    yield row("VisionModel: a scale fails", _core.VisionModel, {**TINY, "scales": [16, Raises()]}, raises=ValueError)
+
+
+def plans():
     import test_core
 
     vision, text = _core.VisionModel(TINY), _core.TextModel(TINY_TEXT)
@@ -75,11 +90,6 @@ def creation():
         "low_res": dict(mode="low_res", dtype="bfloat16", hidden_states=1),
         "cuda": dict(num_look_close=1, device=("cuda", 0)),
     }
-    yield row("VisionModel", _core.VisionModel, TINY)
-    yield row("VisionModel with a convolution", _core.VisionModel, CONV)
-    yield row("TextModel", _core.TextModel, TINY_TEXT)
-    yield row("VisionModel.weights", getattr, vision, "weights")
-    yield row("TextModel.weights", getattr, text, "weights")
     for name, request in forms.items():
         raises = RuntimeError if name == "cuda" else ()
         yield row(f"VisionModel.plan {name}", vision.plan, 2, 32, 24, raises=raises, **request)
@@ -92,20 +102,6 @@ def creation():
     yield row("VisionPlan.rows of a wrong type", plan.rows, "x", None, raises=TypeError)
     for cls in (_core.VisionPlan, _core.TextPlan):
         yield row(f"{cls.__name__} cannot be made", cls, raises=TypeError)
-    for name, result in [("cpu_levels", ()), ("cpu_level", ()), ("cuda_error", ())]:
-        yield row(name, getattr(_core, name), raises=result)
-    yield row("cuda_refused_products", _core.cuda_refused_products, raises=RuntimeError)
-    yield row("cuda_error of a wrong type", _core.cuda_error, "x", raises=TypeError)
-
-    for change, kind, message in table(test_core.test_config_faults):
-        yield row(f"VisionModel: {message}", _core.VisionModel, {**core_support.VISION, **change}, raises=kind)
-    for number, change in enumerate([{"width": 0}, {"pool": "mean"}, {"heads": 5}, {"norm_eps": Raises()}]):
-        faults = (ValueError, TypeError)
-        yield row(f"TextModel: fault {number}", _core.TextModel, {**TINY_TEXT, **change}, raises=faults)
-    yield row("VisionModel of a list", _core.VisionModel, [], raises=TypeError)
-    yield row("VisionModel without a key", _core.VisionModel, {"width": 8}, raises=ValueError)
-    yield row("VisionModel: scales fail", _core.VisionModel, {**TINY, "scales": Raises()}, raises=ValueError)
-    yield row("VisionModel: a scale fails", _core.VisionModel, {**TINY, "scales": [16, Raises()]}, raises=ValueError)
     large = _core.VisionModel(core_support.VISION)
     for change, kind, message in table(test_core.test_plan_faults):
         request = {**({} if "num_token_look_close" in change else {"num_look_close": 1}), **change}
@@ -189,117 +185,36 @@ def each_core():
 
 
 def runs():
+    yield from by_each_route(runs_of)
     for route, core in each_core():
-        forms = {
-            "a look": dict(num_look_close=1),
-            "all options": dict(num_look_close="all", prompt=True, gt_maps=True, smooth=True, pooled=True),
-            "patches, two images": dict(num_token_look_close=3, first_n_scales=[1, 1], batch=2),
-            "pretrain": dict(mode="pretrain", prompt=True, gt_maps=True, pool_gt_only=True, global_text=True),
-            "low_res, bfloat16": dict(mode="low_res", dtype="bfloat16", hidden_states=0),
-            "a convolution": dict(num_look_close=1, config=CONV),
-        }
-        for name, request in forms.items():
-            plan, named = tiny_run(core, **request)
-            yield row(f"{route}: VisionPlan.run {name}", plan.run, **named)
-        plan, named = tiny_run(core, num_look_close=1)
-        yield row(f"{route}: VisionPlan.run of a step", plan.run, step=0, **named)
-        yield row(
-            f"{route}: VisionPlan.run with level, threads and stream", plan.run, level="naive", threads=2, **named
-        )
-        yield row(f"{route}: VisionPlan.check", plan.check, **named)
-        yield row(f"{route}: VisionPlan.run in a new thread", in_a_thread, plan.run, calls=2000, **named)
-        plan, named = tiny_text(core)
-        yield row(f"{route}: TextPlan.run", plan.run, **named)
+        plan, named = tiny_run(core, num_look_close=1, config=CONV)  # resizes to 1512 x 1512 pixels
+        yield row(f"{route}: VisionPlan.run, a convolution", plan.run, calls=40, **named)
 
 
-# ---- refused runs ---------------------------------------------------------------------------------------------------
-
-
-class Wrapper(torch.Tensor):
-    """A tensor without memory."""
-
-    @staticmethod
-    def __new__(cls):
-        return torch.Tensor._make_wrapper_subclass(cls, (1, 3, 32, 24))
-
-    @classmethod
-    def __torch_dispatch__(cls, function, types, arguments=(), named=None):
-        raise NotImplementedError
-
-
-def strange_tensors():
-    """Tensors that ps3c does not read."""
-    plain = torch.ones(1, 3, 32, 24)
-    yield "sparse", plain.to_sparse()
-    yield "meta", plain.to("meta")
-    yield "complex", torch.complex(plain, plain)
-    yield "conjugate", torch.complex(plain, plain).conj()
-    yield "negative", torch.complex(plain, plain).conj().imag
-    yield "quantised", torch.quantize_per_tensor(plain, 1.0, 0, torch.quint8)
-    yield "nested", torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
-    yield "without memory", Wrapper()
-    yield "of nine dimensions", torch.ones([1] * 9)
-    yield "of unknown numbers", plain.to(torch.float8_e5m2)
-    yield "of gradients", plain.clone().requires_grad_()
-    yield "lazy zeros", torch._efficientzerotensor(1, 3, 32, 24)
-    yield "no tensor", Raises()
-
-
-def refusals(core, route):
-    import test_core
-
-    defaults = dict(threads=0, level=None)
-    for name, (change, kind, _) in test_core.VISION_FAULTS.items():
-        plan, named = core_support.vision_arguments(core, global_text=None, bottomup_probs=(), pooled=None, **defaults)
-        change(named)
-        yield row(f"{route}: VisionPlan.run: {name}", plan.run, raises=kind, **named)
-    for name, (change, kind, _) in test_core.TEXT_FAULTS.items():
-        plan, named = core_support.text_arguments(core)
-        change(named)
-        yield row(f"{route}: TextPlan.run: {name}", plan.run, raises=kind, **named)
-    plan, named = tiny_run(core, num_look_close=1)
-    for name, tensor in strange_tensors():
-        kinds = (TypeError, ValueError)
-        # requires_grad is the Python package's to refuse; of lazy zeros torch may make memory
-        raises = () if name == "of gradients" else kinds
-        yield row(f"{route}: pixel_values {name}", plan.run, raises=raises, **{**named, "pixel_values": tensor})
-        if name not in ("of gradients", "negative"):
-            bad = {**named, "hidden_states": [tensor]}
-            yield row(f"{route}: hidden_states {name}", plan.run, raises=kinds, **bad)
-    weights = named["weights"]
-    wrong = {
-        "last weight is None": (TypeError, dict(weights=[*weights[:-1], None])),
-        "weights fail": (ValueError, dict(weights=Raises())),
-        "weights shrink": (ValueError, dict(weights=Drops(weights))),
-        "a truth fails": (ValueError, dict(tf32=Raises())),
-        "a number fails": (ValueError, dict(threads=Raises())),
-        "no stream": (TypeError, dict(stream="x")),
-        "level is bytes": (TypeError, dict(level=b"avx2")),
-        "wrong step": (ValueError, dict(step=99)),
-        "unknown name": (TypeError, dict(colour=1)),
-        "surrogate level": (ValueError, dict(level="\udcff")),
+def runs_of(core, route):
+    forms = {
+        "a look": dict(num_look_close=1),
+        "all options": dict(num_look_close="all", prompt=True, gt_maps=True, smooth=True, pooled=True),
+        "patches, two images": dict(num_token_look_close=3, first_n_scales=[1, 1], batch=2),
+        "pretrain": dict(mode="pretrain", prompt=True, gt_maps=True, pool_gt_only=True, global_text=True),
+        "low_res, bfloat16": dict(mode="low_res", dtype="bfloat16", hidden_states=0),
     }
-    for name, (kind, change) in wrong.items():
-        yield row(f"{route}: VisionPlan.run: {name}", plan.run, raises=kind, **{**named, **change})
-    yield row(f"{route}: VisionPlan.run without arguments", plan.run, raises=TypeError)
-    yield row(f"{route}: VisionPlan.run of three", plan.run, weights, None, None, raises=TypeError)
-    yield row(f"{route}: VisionPlan.run twice", plan.run, weights, raises=TypeError, **named)
-    bad = {**named, "workspace": torch.empty(0, dtype=torch.uint8)}
-    yield row(f"{route}: VisionPlan.run in a new thread, refused", in_a_thread, quiet(plan.run), calls=2000, **bad)
+    for name, request in forms.items():
+        plan, named = tiny_run(core, **request)
+        yield row(f"{route}: VisionPlan.run, {name}", plan.run, **named)
+    plan, named = tiny_run(core, num_look_close=1)
+    yield row(f"{route}: VisionPlan.run of a step", plan.run, step=0, **named)
+    yield row(f"{route}: VisionPlan.run with settings", plan.run, level="naive", threads=2, **named)
+    yield row(f"{route}: VisionPlan.check", plan.check, **named)
+    yield row(f"{route}: VisionPlan.run in a new thread", in_a_thread, plan.run, calls=2000, **named)
+    plan, named = tiny_text(core)
+    yield row(f"{route}: TextPlan.run", plan.run, **named)
 
 
-def quiet(function):
-    def call(**named):
-        with pytest.raises(ValueError):
-            function(**named)
-
-    return call
-
-
-def refused():
+def by_each_route(rows_of):
     """By the first route 10,000 calls each, by the others fewer in `make test`."""
     for route, core in each_core():
-        rows = refusals(core, route)
+        rows = rows_of(core, route)
         yield from rows if route == ROUTES[0] else fewer(500, rows)
 
 
@@ -311,7 +226,7 @@ class Double(nn.Module):
         return 2 * weight
 
 
-def others():
+def parameters():
     import test_core
 
     names, module = test_core.NAMES, test_core.small_module()
@@ -349,6 +264,10 @@ def others():
     yield row("Parameters.collect of a module that is gone", of_gone.collect, raises=AttributeError)
     yield row("Parameters.names and module", attributes, found, "names module")
 
+
+def images():
+    import test_core
+
     pixels, mean, std = np.ones((5, 7, 3), np.uint8), [0.5] * 3, (0.5, 0.5, 0.5)
     out, wide = np.empty((3, 5, 7), np.float32), np.empty((5, 4, 4), np.uint8)
     yield row("image_normalize", _core.image_normalize, pixels, mean, std)
@@ -368,10 +287,9 @@ def others():
     yield row("image_resize_rows: std", rows, wide, "bicubic", 3, mean, [1], raises=ValueError)
     yield row("image_resize_rows: height", rows, wide, "bicubic", 0, mean, std, raises=ValueError)
     yield row("image_resize_rows: level", rows, wide, "bicubic", 3, mean, std, level="sse9", raises=ValueError)
-    assert os.path.exists("/proc/self/fd")
 
 
-GROUPS = {"creation": creation, "runs": runs, "refused": refused, "others": others}
+GROUPS = {"models": models, "plans": plans, "runs": runs, "parameters": parameters, "images": images}
 
 
 @pytest.mark.skipif(malloc_counter() is None, reason="needs glibc 2.33, which counts malloc's bytes (mallinfo2)")

@@ -51,13 +51,12 @@ def first(iterator):
     iterator.close()
 
 
-def encoder():
+def refused():
     one, files = loaded(), folder()
     name, damaged = str(files / "a.png"), str(files / "damaged.png")
     Image.fromarray(PIXELS).save(name)
     Path(damaged).write_bytes(Path(name).read_bytes()[:60])
     embed, no = one.embed_images, dict(progress=False)
-    yield from fewer(4000, embeddings(one, name))
     yield row("embed_images: a damaged file", embed, damaged, raises=ps3c.ImageError, calls=4000, **no)
     yield row("embed_images: no file", embed, name + ".no", raises=ps3c.ImageError, calls=4000, **no)
     yield row("embed_images: too many pixels", embed, name, raises=ps3c.ImageError, calls=4000, max_pixels=5, **no)
@@ -98,8 +97,9 @@ def encoder():
     yield row("looks: text", one.looks, PIXELS, 3, raises=TypeError)
 
 
-def embeddings(one, name):
-    no = dict(progress=False)
+def embeddings():
+    one, name, no = loaded(), str(folder() / "a.png"), dict(progress=False)
+    Image.fromarray(PIXELS).save(name)
     options = {
         "pooled": {},
         "looks": dict(looks=1),
@@ -179,7 +179,7 @@ def load():
 
 
 def results():
-    one, files = loaded(), folder()
+    one = loaded()
     images = one.embed_images([PIXELS] * 3, ["a", None, "b"], looks=1, maps=True, progress=False)
     texts = one.embed_texts(["a", "b"], progress=False)
     indices = {"a number": 1, "a slice": slice(1, 3), "a list": [2, 0], "a mask": torch.tensor([True, False, True])}
@@ -195,10 +195,12 @@ def results():
     yield row("feature_maps", images.feature_maps, calls=4000)
     yield row("feature_maps without tokens", mixed[1].feature_maps, raises=ValueError)
     yield row("to, repr, len", lambda: (images.to("cpu"), repr(images), len(images), repr(texts)))
-    yield from fewer(500, saved(files, images, texts))
 
 
-def saved(files: Path, images, texts):
+def saved():
+    one, files = loaded(), folder()
+    images = one.embed_images([PIXELS] * 3, ["a", None, "b"], looks=1, maps=True, progress=False)
+    texts = one.embed_texts(["a", "b"], progress=False)
     suffixes = ["npz", "safetensors"]
     with contextlib.suppress(ImportError):
         import pyarrow.parquet  # noqa: F401
@@ -247,11 +249,11 @@ def pictures():
         ("feature_map of no tokens", plot.feature_map, (plain,), (ValueError, TypeError)),
     ]:
         yield row(f"plot.{what}", function, *arguments, raises=kind, calls=4000)
-    yield from fewer(100, page(one))
 
 
-def page(one):
+def page():
     """The event handlers of the page; gradio only passes their results on."""
+    one = loaded()
     from ps3c.page.server import _Events
 
     gradio = types.SimpleNamespace(skip=lambda: None, update=lambda **changes: changes)
@@ -270,12 +272,20 @@ def page(one):
     yield row("page: stopped", events.stopped, run)
 
 
-GROUPS = {"encoder": encoder, "load": load, "results": results, "pictures": pictures}
+GROUPS = {
+    "embeddings": lambda: fewer(2000, embeddings()),
+    "refused": refused,
+    "load": load,
+    "results": results,
+    "saved": lambda: fewer(500, saved()),
+    "pictures": pictures,
+    "page": lambda: fewer(100, page()),
+}
 
 
 @pytest.mark.skipif(malloc_counter() is None, reason="needs glibc 2.33, which counts malloc's bytes (mallinfo2)")
 @pytest.mark.parametrize("group", GROUPS)
 def test_nothing_stays(group, figures, tmp_path):
-    if group == "pictures":
+    if group in ("pictures", "page"):
         pytest.importorskip("matplotlib", reason="matplotlib, the extra `plot`, is not installed")
     measure(__file__, group, figures, tmp_path)

@@ -56,24 +56,36 @@ def forward():
     half = vision_model().bfloat16()
     yield row("forward in bfloat16", half, pixels.bfloat16(), num_look_close=1)
     yield row("forward_low_res", encoder.forward_low_res, pixels, output_hidden_states=True)
-    yield from fewer(4000, others(model, pixels))
 
 
-def others(model, pixels):
-    encoder, half = model.vision_model, vision_model().bfloat16()
+def others():
+    yield from fewer(4000, other_calls())
+
+
+def constructed():
+    model, pixels, state = vision_model(), torch.ones(1, 3, 32, 24), {"number": 0}
+    quotas = [[1 + number] for number in range(6)]  # more than there are configurations in the cache
+
+    def changing_quotas():
+        state["number"] += 1
+        model.vision_model.max_select_num_each_scale = quotas[state["number"] % len(quotas)]
+        model(pixels, num_look_close=1)
+
+    yield row("forward of changing quotas", changing_quotas, calls=400)
+    yield row("PS3VisionModel", vision_model, calls=200)
+    yield row("PS3TextModel", text_model, calls=200)
+
+
+def other_calls():
+    model, half, pixels = vision_model(), vision_model().bfloat16(), torch.ones(1, 3, 32, 24)
+    encoder = model.vision_model
     outputs = model(pixels, num_look_close=1)
-    quotas = [[1 + number] for number in range(6)]
     state = {"number": 0}
 
     def changing_sizes():
         state["number"] += 1  # of 4,087 sizes, more than there are calls: every plan is a new one
         height, width = 1 + state["number"] % 61, 1 + state["number"] // 61 % 67
         model(torch.ones(1, 3, height, width), num_look_close=1)
-
-    def changing_quotas():
-        state["number"] += 1
-        encoder.max_select_num_each_scale = quotas[state["number"] % len(quotas)]
-        model(pixels, num_look_close=1)
 
     def stepwise(stop=99):
         for number, _ in enumerate(encoder.steps(pixels, num_look_close="all", pooled=True, looks_per_step=1)):
@@ -105,8 +117,6 @@ def others(model, pixels):
     )
     yield row("resize_to_scale_i", encoder.resize_to_scale_i, pixels, 1)
     yield row("max_highres_token_num", encoder.max_highres_token_num, pixels, 1)
-    yield from fewer(400, [row("forward of changing quotas", changing_quotas)])
-    yield from fewer(200, [row("PS3VisionModel", vision_model), row("PS3TextModel", text_model)])
 
 
 def wide_model():
@@ -125,6 +135,10 @@ def assigned(model, name, value):
 
 
 def refused():
+    yield from fewer(2000, refused_arguments())
+
+
+def refused_arguments():
     import models
     import test_bad_input
     import test_python_bad_input
@@ -138,7 +152,7 @@ def refused():
             arguments = {"num_look_close": 1, **arguments}
         yield row(f"argument: {name}", model, image, raises=kind, **arguments)
     for name, (arguments, named, kind, _) in test_python_bad_input.BAD_CALLS.items():
-        yield row(f"call: {name}", model, *arguments, raises=kind, calls=2000, **named)
+        yield row(f"call: {name}", model, *arguments, raises=kind, **named)
     for arguments, kind, message in table(test_steps.test_bad_arguments):
         yield row(f"steps: {message}", model.vision_model.steps, image, raises=kind, **arguments)
     for name, (quotas, kind, _) in test_bad_input.QUOTAS.items():
@@ -147,11 +161,11 @@ def refused():
     for layers, kind in table(test_bad_input.test_hidden_layers_assigned):
         bad = assigned(wide_model(), "num_hidden_layers_to_return", layers)
         yield row(f"layers {layers}", bad, image, raises=kind, num_look_close=1)
-    yield from fewer(4000, refused_states(image))
 
 
-def refused_states(image):
+def states():
     """Models in a state that forward refuses."""
+    image = torch.ones(1, 3, 60, 80)
     grad = image.clone().requires_grad_(True)
     yield row("pixels that require grad", wide_model(), grad, raises=NotImplementedError, num_look_close=1)
     training = wide_model().train().requires_grad_(True)
@@ -176,7 +190,6 @@ def refused_states(image):
 
 def texts():
     import test_bad_input
-    from PIL import Image
 
     model, ids = text_model(), torch.tensor([[1, 2, 3]])
     yield row("PS3TextModel", model, ids)
@@ -186,6 +199,10 @@ def texts():
     narrow = text_model(vocab_size=97, context_length=12)
     for name, (bad, kind, _) in test_bad_input.IDS.items():
         yield row(f"PS3TextModel: {name}", narrow, bad, raises=kind)
+
+
+def processors():
+    from PIL import Image
 
     with TemporaryDirectory() as folder:
         tiny_model.write_checkpoint(Path(folder))
@@ -219,7 +236,15 @@ def tokens(tokenizer):
     yield row("PS3Tokenizer: context_length", tokenizer, "a", context_length=-1, raises=ValueError)
 
 
-GROUPS = {"forward": forward, "refused": refused, "texts": texts}
+GROUPS = {
+    "forward": forward,
+    "others": others,
+    "constructed": constructed,
+    "refused": refused,
+    "states": lambda: fewer(2000, states()),
+    "texts": texts,
+    "processors": processors,
+}
 
 
 @pytest.mark.skipif(malloc_counter() is None, reason="needs glibc 2.33, which counts malloc's bytes (mallinfo2)")
