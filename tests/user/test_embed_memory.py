@@ -22,14 +22,14 @@ MEGABYTES = 32  # most growth in all, of what comes and goes too
 EMBED = """
 import json, os, sys
 sys.path.insert(0, sys.argv.pop(1))
-import tiny
+import tiny_model
 import torch
 from ps3c.cli import main
 from ps3c.features.encoder import Encoder
 from ps3c.features.reading import Reader
 
 folder, out, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
-tiny.register()
+tiny_model.register()
 torch.set_num_threads(1)
 seen, samples, prepare = [0], [], Reader.prepare
 
@@ -55,10 +55,10 @@ print(json.dumps({"code": code, "samples": samples}))
 def folder(tmp_path_factory):
     """COUNT images of a few pixels, and a model whose images have 256 x 256 pixels: buffers of a megabyte."""
     sys.path.insert(0, str(ROOT / "tests" / "sweeps"))
-    import tiny
+    import tiny_model
 
     base = tmp_path_factory.mktemp("many")
-    tiny.write_checkpoint(base / "model", image_size=256)
+    tiny_model.write_checkpoint(base / "model", image_size=256)
     (base / "images").mkdir()
     noise = np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)
     for number in range(COUNT):
