@@ -9,6 +9,7 @@ static ps3c_state state;
 static struct lender {
     ps3c_dl_tensor tensor;
     uint32_t major;
+    uint64_t flags;
     bool fails, has_deleter;
     int lent, deleted;
 } lender;
@@ -34,8 +35,10 @@ static int lend_versioned(void *object, ps3c_dl_versioned **out)
     }
     lender.lent++;
     *out = malloc(sizeof **out);
-    **out = (ps3c_dl_versioned){
-        .version = {lender.major, 0}, .deleter = lender.has_deleter ? delete_versioned : NULL, .tensor = lender.tensor};
+    **out = (ps3c_dl_versioned){.version = {lender.major, 0},
+                                .deleter = lender.has_deleter ? delete_versioned : NULL,
+                                .flags = lender.flags,
+                                .tensor = lender.tensor};
     return 0;
 }
 
@@ -168,9 +171,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     ps3c_loan loan;
     ps3c_tensor tensor;
     const uint8_t how = fuzz_byte(&f);
-    const ps3c_label label = {"tensor", how & 64 ? 3 : -1, how & 128 ? "trunk.norm.bias" : NULL};
+    const ps3c_label label = {"tensor", how & 64 ? 3 : -1, how & 128 ? "trunk.norm.bias" : NULL, fuzz_flag(&f)};
     lender = (struct lender){
         .major = (uint32_t)fuzz_integer(&f, 1, 1, 0, 3), .has_deleter = !(how & 8), .fails = !(~how & 48)};
+    lender.flags = fuzz_rarely(&f, 4) ? fuzz_byte(&f) : 0;
     state.route = (ps3c_route)(how % 3);
     state.known_count = 1;
     state.known[0] = (ps3c_known_type){Py_TYPE(tensor_object), state.route == PS3C_ROUTE_CAPSULE ? NULL : &exchange};
@@ -182,6 +186,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (ps3c_loan_take(&state, &label, tensor_object, &loan, &tensor) == 0) {
         FUZZ_CHECK(!PyErr_Occurred() && !lender.deleted && !lender.fails,
                    "lent with an exception, or after its deleter");
+        FUZZ_CHECK(!loan.versioned || !label.output || !(lender.flags & 3), "memory that is read-only or a copy");
         check_tensor(&tensor);
         use_tensor(&f, &tensor);
         void *managed = loan.versioned ? (void *)loan.versioned : (void *)loan.managed;
