@@ -45,6 +45,15 @@ class MissingExtraError(ImportError):
     """An optional package is not installed. The message names the package and the command that installs it."""
 
 
+def raise_memory_error(error: BaseException) -> None:
+    """Raises the MemoryError that `error` is or comes from: other packages make exceptions of their own of one."""
+    one: BaseException | None = error
+    while one is not None:
+        if isinstance(one, MemoryError):
+            raise one
+        one = one.__cause__ or one.__context__
+
+
 _LONGEST = 300  # characters; a longer message of another package is shortened
 
 

@@ -33,8 +33,7 @@ def locked(path: str) -> Iterator[None]:
             # An error here would hide that of the block, and says nothing about the output.
             with suppress(OSError):
                 os.unlink(name)  # before the lock is released: afterwards it could be another process's file
-            with suppress(OSError):
-                os.close(descriptor)
+            _close(descriptor)
 
 
 def lock_file(path: str) -> str:
@@ -63,7 +62,7 @@ def _acquire(name: str, path: str) -> int | None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             owner = _owner(descriptor)
-            os.close(descriptor)
+            _close(descriptor)
             if error.errno in _UNSUPPORTED:
                 _console.warn(f"{path}: this file system has no locks; do not write the output twice at a time")
                 return None
@@ -78,9 +77,14 @@ def _acquire(name: str, path: str) -> int | None:
                 os.write(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode())
                 return descriptor
         except OSError as error:
-            os.close(descriptor)
+            _close(descriptor)
             raise OSError(error.errno, f"the lock file {name} cannot be written: {error.strerror}", path) from error
-        os.close(descriptor)  # its last holder removed it between open and flock
+        _close(descriptor)  # its last holder removed it between open and flock
+
+
+def _close(descriptor: int) -> None:
+    with suppress(OSError):  # it is closed all the same, and the reason of its caller says more
+        os.close(descriptor)
 
 
 def _is_current(descriptor: int, name: str) -> bool:

@@ -4,6 +4,8 @@ import json
 import os
 import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -131,7 +133,7 @@ def read_infos(folder: Path, path: Path) -> dict[str, TensorInfo]:
     Raises:
         CheckpointError: the file is damaged, or has something other than tensors.
     """
-    try:
+    with _reading(folder, path):
         with open(path, "rb") as file:
             if file.read(len(LFS_POINTER)) == LFS_POINTER:
                 raise CheckpointError(
@@ -144,6 +146,13 @@ def read_infos(folder: Path, path: Path) -> dict[str, TensorInfo]:
             name: TensorInfo(path, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
             for name, tensor in _load_pickle(folder, path).items()
         }
+
+
+@contextmanager
+def _reading(folder: Path, path: Path) -> Iterator[None]:
+    """Turns the exceptions of torch, safetensors and the operating system into a CheckpointError that names path."""
+    try:
+        yield
     except (CheckpointError, MemoryError):
         raise
     except SafetensorError as error:
@@ -158,12 +167,13 @@ def _info(path: Path, part: Any) -> TensorInfo:
 
 
 def read_tensors(folder: Path, path: Path, names: set[str]) -> dict[str, torch.Tensor]:
-    """Those tensors in `names` that the weight file has."""
-    if path.suffix == ".safetensors":
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in names.intersection(file.keys())}
-    state = _load_pickle(folder, path)
-    return {name: state[name] for name in names.intersection(state)}
+    """Those tensors in `names` that the weight file has. CheckpointError: it cannot be read."""
+    with _reading(folder, path):
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                return {name: file.get_tensor(name) for name in names.intersection(file.keys())}
+        state = _load_pickle(folder, path)
+        return {name: state[name] for name in names.intersection(state)}
 
 
 def _load_pickle(folder: Path, path: Path) -> dict[str, torch.Tensor]:

@@ -10,7 +10,7 @@ import torch
 
 from ..engine.core import cuda_error
 from ..engine.tensors import DTYPES
-from ..errors import CheckpointError, short_reason
+from ..errors import CheckpointError, raise_memory_error, short_reason
 from ..torch_api.image_processing_ps3 import PS3ImageProcessor
 from ..torch_api.modeling_ps3 import PS3Model, PS3VisionModel
 from ..torch_api.tokenization_ps3 import PS3Tokenizer
@@ -92,9 +92,8 @@ def _model(checkpoint: Checkpoint, dtype: str | torch.dtype) -> PS3Model | PS3Vi
     folder = checkpoint.folder
     try:
         model, info = model_class.from_pretrained(folder, dtype=dtype, output_loading_info=True)
-    except MemoryError:
-        raise
     except Exception as error:  # transformers, safetensors, pickle and ps3c's configurations raise many types
+        raise_memory_error(error)
         raise CheckpointError(folder, short_reason(error, folder)) from error
     count = len(model.state_dict())
     missing = sorted(info["missing_keys"])
@@ -133,9 +132,8 @@ def _processor(folder: Path) -> PS3ImageProcessor:
     check_processor(folder)
     try:
         return PS3ImageProcessor.from_pretrained(folder)
-    except MemoryError:
-        raise
     except Exception as error:
+        raise_memory_error(error)
         raise CheckpointError(folder, f"preprocessor_config.json: {short_reason(error, folder)}") from error
 
 
@@ -143,7 +141,6 @@ def _tokenizer(folder: Path) -> tuple[PS3Tokenizer | None, str | None]:
     """(tokenizer, None), or (None, the reason)."""
     try:
         return PS3Tokenizer.from_pretrained(folder), None
-    except MemoryError:  # the next call tries again
-        raise
     except Exception as error:
+        raise_memory_error(error)  # the next call tries again
         return None, f"its tokenizer cannot be loaded: {short_reason(error, folder)}"

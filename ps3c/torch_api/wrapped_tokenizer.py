@@ -8,7 +8,7 @@ import huggingface_hub
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import cached_file
 
-from ..errors import short_reason
+from ..errors import raise_memory_error, short_reason
 from .pretrained import check_folder
 
 CONFIG_FILE = "tokenizer_config.json"
@@ -36,9 +36,8 @@ def load_wrapped(name: str, **where: Any) -> Any:
         return _with_prefix_space_of_its_file(AutoTokenizer.from_pretrained(name), name, where)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **{**where, "local_files_only": True})
-    except MemoryError:
-        raise
     except Exception as error:  # transformers raises many types for a file that is not in the cache
+        raise_memory_error(error)
         if where.get("local_files_only"):
             raise _unavailable(name, error) from error
         tokenizer = _download(name, where)
@@ -49,9 +48,8 @@ def _download(name: str, where: dict[str, Any]) -> Any:
     try:
         _check_reachable(name)
         return AutoTokenizer.from_pretrained(name, **where)
-    except MemoryError:
-        raise
     except Exception as error:
+        raise_memory_error(error)
         raise _unavailable(name, error) from error
 
 
