@@ -6,6 +6,7 @@ own checks fails, such as "an invalid run is refused". `make fuzz` runs the same
 """
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -66,6 +67,11 @@ def command(target: str) -> tuple[list[str], dict[str, str]]:
     return [sys.executable, "-c", code, str(BUILD / f"{target}.so")], environment
 
 
+def limit_memory():
+    """In the child, for `make coverage`, where no sanitizer limits an allocation."""
+    resource.setrlimit(resource.RLIMIT_AS, (200 << 20, 200 << 20))
+
+
 @pytest.mark.parametrize("target", COUNTS)
 def test_replay(target, built, figures, tmp_path):
     count, found = trials(COUNTS[target]), sorted(FUZZ.joinpath("found").glob(f"{target}-*"))
@@ -76,6 +82,7 @@ def test_replay(target, built, figures, tmp_path):
         text=True,
         env={**environment, "PS3C_FUZZ_INPUT": str(tmp_path / "input")},
         timeout=600 * max(1, trials(1)),
+        preexec_fn=limit_memory if COVERAGE and target not in WITH_PYTHON else None,
     )
     if done.returncode:
         report = (done.stdout + done.stderr)[-6000:]
