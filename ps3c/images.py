@@ -39,6 +39,19 @@ _URL_SAFE = str.maketrans("-_", "+/")
 HALF_LEVEL = 0.5 / 255
 
 _pillow = threading.RLock()  # protects the global variable Image.MAX_IMAGE_PIXELS
+_aside: list[int | None] = []  # its values during _no_pillow_limit
+
+
+def _after_fork() -> None:
+    """Another thread of the parent may have held the lock; the child does not have that thread."""
+    global _pillow
+    _pillow = threading.RLock()
+    if _aside:
+        Image.MAX_IMAGE_PIXELS = _aside[0]
+        _aside.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def is_image_source(value: Any) -> bool:
@@ -327,11 +340,14 @@ def _upright(image: Image.Image) -> Image.Image:
 @contextmanager
 def _no_pillow_limit() -> Iterator[None]:
     with _pillow:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        limit = Image.MAX_IMAGE_PIXELS
+        _aside.append(limit)
         try:
+            Image.MAX_IMAGE_PIXELS = None
             yield
         finally:
             Image.MAX_IMAGE_PIXELS = limit
+            del _aside[-1:]
 
 
 def _check_pixel_count(width: int, height: int, name: str, most: int | None) -> None:

@@ -13,7 +13,7 @@ ps3c_status ps3c_fail(ps3c_context *context, ps3c_status status, const char *for
     ;
 
 /* Calls the context's interrupt function, if there is one. ERROR_INTERRUPTED if it returns non-zero. Only the thread
- * that called the engine may poll. */
+ * that called the engine may poll. context may be NULL. */
 ps3c_status ps3c_context_poll(ps3c_context *context);
 
 /* Returns the call's status from the calling function unless it is PS3C_OK. */

@@ -177,7 +177,7 @@ ps3c_status ps3c_context_backend(ps3c_context *context, ps3c_device device, cons
 
 ps3c_status ps3c_context_poll(ps3c_context *context)
 {
-    if (context->interrupt && context->interrupt(context->interrupt_data))
+    if (context && context->interrupt && context->interrupt(context->interrupt_data))
         return ps3c_fail(context, PS3C_ERROR_INTERRUPTED, "interrupted");
     return PS3C_OK;
 }

@@ -328,6 +328,5 @@ ps3c_status PS3C_CPU(ps3c_attention)(const ps3c_run *run, const ps3c_attention_a
     p.block = PS3C_ATTENTION_WIDE_ROWS / args->head_dim;
     p.block = p.block < PS3C_ATTENTION_PANELS ? p.block : PS3C_ATTENTION_PANELS;
     p.scale = 1.4426950408889634f / sqrtf((float)args->head_dim);
-    ps3c_parallel(run, args->query->segments * args->heads * p.panels, task, &p);
-    return PS3C_OK;
+    return ps3c_parallel(run, args->query->segments * args->heads * p.panels, task, &p);
 }

@@ -64,6 +64,5 @@ static void task(void *data, int64_t index, int thread)
 ps3c_status ps3c_attention_naive(const ps3c_run *run, const ps3c_attention_args *args)
 {
     operation o = {run, args};
-    ps3c_parallel(run, args->heads * args->query->segments * args->query->tokens, task, &o);
-    return PS3C_OK;
+    return ps3c_parallel(run, args->heads * args->query->segments * args->query->tokens, task, &o);
 }

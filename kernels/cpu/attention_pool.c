@@ -98,19 +98,19 @@ INLINE void pool_head(ps3c_dtype dtype, const pool *p)
 typedef struct operation {
     const ps3c_run *run;
     const ps3c_attention_pool_args *args;
+    int64_t parts;
 } operation;
 
-static void pool_slot(void *data, int64_t slot, int thread)
+static void pool_part(void *data, int64_t part, int thread)
 {
     const operation *o = data;
     const ps3c_run *run = o->run;
     const ps3c_attention_pool_args *args = o->args;
     const int64_t count = args->keys_values->segments * args->heads;
     const int64_t floats = ps3c_attention_pool_floats(args->keys_values->tokens);
-    (void)thread;
-    for (int64_t i = count * slot / run->threads; i < count * (slot + 1) / run->threads; i++) {
+    for (int64_t i = count * part / o->parts; i < count * (part + 1) / o->parts; i++) {
         const pool p = {args, i / args->heads, i % args->heads * args->head_dim, 1.0f / sqrtf((float)args->head_dim),
-                        (float *)run->scratch + slot * floats};
+                        (float *)run->scratch + thread * floats};
         if (run->dtype == PS3C_FLOAT32)
             pool_head(PS3C_FLOAT32, &p);
         else if (run->dtype == PS3C_BFLOAT16)
@@ -125,7 +125,6 @@ ps3c_status PS3C_CPU(ps3c_attention_pool)(const ps3c_run *run, const ps3c_attent
     if (ps3c_is16(run->dtype) && args->head_dim % 2) /* a word would belong to two heads */
         return ps3c_attention_pool_naive(run, args);
     ps3c_activation_clear(args->out, run->dtype);
-    operation o = {run, args};
-    ps3c_parallel(run, run->threads, pool_slot, &o);
-    return PS3C_OK;
+    operation o = {run, args, ps3c_parts(run, args->keys_values->segments * args->heads)};
+    return ps3c_parallel(run, o.parts, pool_part, &o);
 }

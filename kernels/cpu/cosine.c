@@ -47,9 +47,10 @@ INLINE vfloat cosines(ps3c_dtype dtype, const ps3c_word *words, int64_t channels
 typedef struct operation {
     const ps3c_run *run;
     const ps3c_cosine_args *args;
+    int64_t parts;
 } operation;
 
-static void compute_slot(void *data, int64_t slot, int thread)
+static void compute_part(void *data, int64_t part, int thread)
 {
     const operation *o = data;
     const ps3c_run *run = o->run;
@@ -57,10 +58,9 @@ static void compute_slot(void *data, int64_t slot, int thread)
     const ps3c_activation *f = args->features;
     const int64_t panels = ps3c_panels(f->tokens), count = f->segments * panels;
     const int64_t floats = ps3c_cosine_floats(f->channels), bytes = ps3c_is16(run->dtype) ? 2 : 4;
-    float *prompt = (float *)run->scratch + slot * floats;
+    float *prompt = (float *)run->scratch + thread * floats;
     int64_t segment = -1;
-    (void)thread;
-    for (int64_t i = count * slot / run->threads; i < count * (slot + 1) / run->threads; i++) {
+    for (int64_t i = count * part / o->parts; i < count * (part + 1) / o->parts; i++) {
         int64_t first = i % panels * PS3C_PANEL;
         int64_t tokens = f->tokens - first < PS3C_PANEL ? f->tokens - first : PS3C_PANEL;
         const ps3c_word *words = ps3c_panel(f, run->dtype, i / panels, i % panels);
@@ -81,7 +81,6 @@ static void compute_slot(void *data, int64_t slot, int thread)
 
 ps3c_status PS3C_CPU(ps3c_cosine)(const ps3c_run *run, const ps3c_cosine_args *args)
 {
-    operation o = {run, args};
-    ps3c_parallel(run, run->threads, compute_slot, &o);
-    return PS3C_OK;
+    operation o = {run, args, ps3c_parts(run, args->features->segments * ps3c_panels(args->features->tokens))};
+    return ps3c_parallel(run, o.parts, compute_part, &o);
 }

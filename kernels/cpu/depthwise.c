@@ -112,33 +112,32 @@ static void convolve_word(convolution *k, const ps3c_depthwise_args *args, int64
 typedef struct operation {
     const ps3c_run *run;
     const ps3c_depthwise_args *args;
+    int64_t parts;
 } operation;
 
-static void convolve_slot(void *data, int64_t slot, int thread)
+static void convolve_part(void *data, int64_t part, int thread)
 {
     const operation *o = data;
     const ps3c_run *run = o->run;
     const ps3c_depthwise_args *args = o->args;
     const int64_t words = ps3c_channel_words(run->dtype, args->x->channels), count = args->x->segments * words;
     const int64_t floats = ps3c_depthwise_floats(args->cols), stride = ps3c_round16(args->cols) + 2 * LEFT;
-    float *scratch = (float *)run->scratch + slot * floats;
+    float *scratch = (float *)run->scratch + thread * floats;
     convolution k = {.dtype = run->dtype, .rows = args->rows, .cols = args->cols, .stride = stride};
-    (void)thread;
     memset(scratch, 0, (size_t)floats * sizeof(float)); /* borders */
     k.ring[0] = scratch;
     k.ring[1] = scratch + 7 * stride;
     k.sum[0] = scratch + 14 * stride;
     k.sum[1] = scratch + 15 * stride;
     k.words = (ps3c_word *)(scratch + 16 * stride);
-    for (int64_t i = count * slot / run->threads; i < count * (slot + 1) / run->threads; i++)
+    for (int64_t i = count * part / o->parts; i < count * (part + 1) / o->parts; i++)
         convolve_word(&k, args, i / words, i % words);
 }
 
 ps3c_status PS3C_CPU(ps3c_depthwise)(const ps3c_run *run, const ps3c_depthwise_args *args)
 {
-    operation o = {run, args};
+    operation o = {run, args, ps3c_parts(run, args->x->segments * ps3c_channel_words(run->dtype, args->x->channels))};
     if (args->cols > PS3C_DEPTHWISE_COLS)
         return ps3c_depthwise_naive(run, args);
-    ps3c_parallel(run, run->threads, convolve_slot, &o);
-    return PS3C_OK;
+    return ps3c_parallel(run, o.parts, convolve_part, &o);
 }

@@ -94,7 +94,7 @@ ps3c_status ps3c_expand(const ps3c_run *run, const ps3c_expand_args *args)
             for (int64_t i = 0; i < args->gt_rows; i++)
                 PS3C_TRY(apply_row(&o, i));
         } else if (args->gt) {
-            ps3c_parallel_ranges(run, args->gt_rows, apply_ground_truth, &o);
+            PS3C_TRY(ps3c_parallel_ranges(run, args->gt_rows, apply_ground_truth, &o));
         }
         if (args->smooth)
             smooth(run->dtype, map, rows, cols);

@@ -289,6 +289,5 @@ ps3c_status PS3C_CPU(ps3c_gemm)(const ps3c_run *run, const ps3c_gemm_args *args)
     const int64_t blocks = (args->n + o.plan.rows - 1) / o.plan.rows;
     o.panels = args->x->segments * o.plan.panels;
     o.groups = (o.panels + o.plan.group - 1) / o.plan.group;
-    ps3c_parallel(run, blocks * o.groups, task, &o);
-    return PS3C_OK;
+    return ps3c_parallel(run, blocks * o.groups, task, &o);
 }

@@ -55,6 +55,5 @@ static void task(void *data, int64_t index, int thread)
 ps3c_status ps3c_gemm_naive(const ps3c_run *run, const ps3c_gemm_args *args)
 {
     operation o = {run, args, ps3c_panels(args->x->tokens), (args->n + OUTPUTS - 1) / OUTPUTS};
-    ps3c_parallel(run, args->x->segments * o.panels * o.blocks, task, &o);
-    return PS3C_OK;
+    return ps3c_parallel(run, args->x->segments * o.panels * o.blocks, task, &o);
 }

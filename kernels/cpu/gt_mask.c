@@ -4,7 +4,6 @@
 /* An image has no ground truth if its values, before they become 0/1, sum to 0: the reference's rule. */
 ps3c_status ps3c_gt_mask(const ps3c_run *run, const ps3c_gt_mask_args *args)
 {
-    const bool large = ps3c_ground_truth_is_large(args->gt);
     for (int64_t b = 0; b < args->batch; b++) {
         uint8_t *mask = args->mask + b * args->tokens;
         double sum = 0.0;
@@ -12,9 +11,8 @@ ps3c_status ps3c_gt_mask(const ps3c_run *run, const ps3c_gt_mask_args *args)
             ps3c_patch at = ps3c_locate(args->scales, args->num_scales, args->positions, args->tokens, b, t);
             const ps3c_scale *scale = &args->scales[at.scale];
             ps3c_status status = PS3C_OK;
-            float v = ps3c_ground_truth(large ? run->context : NULL, args->gt, b, scale->rows, scale->cols, at.row,
-                                        at.col, &status);
-            if (status == PS3C_OK && large)
+            float v = ps3c_ground_truth(run->context, args->gt, b, scale->rows, scale->cols, at.row, at.col, &status);
+            if (status == PS3C_OK)
                 status = ps3c_context_poll(run->context);
             PS3C_TRY(status);
             mask[t] = v != 0.0f;

@@ -65,8 +65,7 @@ static void columns_of_row(void *data, int64_t y, int thread)
 
 ps3c_status PS3C_CPU(ps3c_resize_columns)(const ps3c_run *run, const ps3c_resize_columns_args *args)
 {
-    ps3c_parallel_ranges(run, args->rows, columns_of_row, &args);
-    return PS3C_OK;
+    return ps3c_parallel_ranges(run, args->rows, columns_of_row, &args);
 }
 
 /* 16 pixels of one output row. rows: the first input row's, stride bytes apart. */
@@ -116,6 +115,5 @@ ps3c_status PS3C_CPU(ps3c_resize_rows)(const ps3c_run *run, const ps3c_resize_ro
 {
     if (args->width < PIXELS)
         return ps3c_resize_rows_naive(run, args);
-    ps3c_parallel_ranges(run, args->taps->outputs, resize_to_row, &args);
-    return PS3C_OK;
+    return ps3c_parallel_ranges(run, args->taps->outputs, resize_to_row, &args);
 }

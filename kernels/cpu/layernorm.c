@@ -167,6 +167,5 @@ ps3c_status PS3C_CPU(ps3c_layernorm)(const ps3c_run *run, const ps3c_layernorm_a
     ps3c_widen_array(run->dtype, args->weight, 0, channels, weight);
     ps3c_widen_array(run->dtype, args->bias, 0, channels, bias);
     operation o = {run, args, weight, bias};
-    ps3c_parallel(run, args->x->segments * ps3c_panels(args->x->tokens), task, &o);
-    return PS3C_OK;
+    return ps3c_parallel(run, args->x->segments * ps3c_panels(args->x->tokens), task, &o);
 }

@@ -43,6 +43,5 @@ static void normalize_token(void *data, int64_t index, int thread)
 ps3c_status ps3c_layernorm_naive(const ps3c_run *run, const ps3c_layernorm_args *args)
 {
     operation o = {run, args};
-    ps3c_parallel_ranges(run, args->x->segments * args->x->tokens, normalize_token, &o);
-    return PS3C_OK;
+    return ps3c_parallel_ranges(run, args->x->segments * args->x->tokens, normalize_token, &o);
 }

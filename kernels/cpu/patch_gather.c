@@ -108,18 +108,18 @@ static void gather_token(gather *g, int64_t segment, int64_t token, float *value
 typedef struct operation {
     const ps3c_run *run;
     const ps3c_patch_gather_args *args;
+    int64_t parts;
 } operation;
 
-static void gather_slot(void *data, int64_t slot, int thread)
+static void gather_part(void *data, int64_t part, int thread)
 {
     const operation *o = data;
     const ps3c_run *run = o->run;
     const ps3c_activation *out = o->args->out;
     const int64_t blocks = ps3c_blocks(out), floats = ps3c_block_floats(out->channels);
     gather g = {.args = o->args, .dtype = run->dtype, .patch = o->args->patch};
-    float *values = (float *)run->scratch + slot * floats;
-    (void)thread;
-    for (int64_t i = blocks * slot / run->threads; i < blocks * (slot + 1) / run->threads; i++) {
+    float *values = (float *)run->scratch + thread * floats;
+    for (int64_t i = blocks * part / o->parts; i < blocks * (part + 1) / o->parts; i++) {
         ps3c_block block = ps3c_block_at(out, run->dtype, i);
         if (block.count < PS3C_BLOCK)
             memset(values, 0, (size_t)floats * sizeof(float));
@@ -131,9 +131,8 @@ static void gather_slot(void *data, int64_t slot, int thread)
 
 ps3c_status PS3C_CPU(ps3c_patch_gather)(const ps3c_run *run, const ps3c_patch_gather_args *args)
 {
-    operation o = {run, args};
+    operation o = {run, args, ps3c_parts(run, ps3c_blocks(args->out))};
     if (args->patch > MOST_PATCH)
         return ps3c_patch_gather_naive(run, args);
-    ps3c_parallel(run, run->threads, gather_slot, &o);
-    return PS3C_OK;
+    return ps3c_parallel(run, o.parts, gather_part, &o);
 }

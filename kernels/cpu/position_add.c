@@ -85,9 +85,10 @@ static void add_token(const ps3c_position_add_args *args, ps3c_dtype dtype, cons
 typedef struct operation {
     const ps3c_run *run;
     const ps3c_position_add_args *args;
+    int64_t parts;
 } operation;
 
-static void add_slot(void *data, int64_t slot, int thread)
+static void add_part(void *data, int64_t part, int thread)
 {
     const operation *o = data;
     const ps3c_run *run = o->run;
@@ -95,9 +96,8 @@ static void add_slot(void *data, int64_t slot, int thread)
     const ps3c_activation *x = args->x;
     const int64_t blocks = ps3c_blocks(x), floats = ps3c_position_add_floats(x->channels);
     const int64_t row_floats = ps3c_round16(x->channels);
-    float *values = (float *)run->scratch + slot * floats, *row = values + ps3c_block_floats(x->channels);
-    (void)thread;
-    for (int64_t i = blocks * slot / run->threads; i < blocks * (slot + 1) / run->threads; i++) {
+    float *values = (float *)run->scratch + thread * floats, *row = values + ps3c_block_floats(x->channels);
+    for (int64_t i = blocks * part / o->parts; i < blocks * (part + 1) / o->parts; i++) {
         ps3c_block block = ps3c_block_at(x, run->dtype, i);
         if (block.count == 0)
             continue;
@@ -113,7 +113,6 @@ static void add_slot(void *data, int64_t slot, int thread)
 
 ps3c_status PS3C_CPU(ps3c_position_add)(const ps3c_run *run, const ps3c_position_add_args *args)
 {
-    operation o = {run, args};
-    ps3c_parallel(run, run->threads, add_slot, &o);
-    return PS3C_OK;
+    operation o = {run, args, ps3c_parts(run, ps3c_blocks(args->x))};
+    return ps3c_parallel(run, o.parts, add_part, &o);
 }

@@ -76,8 +76,7 @@ static void write_rows(void *data, int64_t index, int thread)
 ps3c_status PS3C_CPU(ps3c_to_rows)(const ps3c_run *run, const ps3c_to_rows_args *args)
 {
     operation o = {run, args};
-    ps3c_parallel_ranges(run, strips(args->x, run->dtype), write_rows, &o);
-    return PS3C_OK;
+    return ps3c_parallel_ranges(run, strips(args->x, run->dtype), write_rows, &o);
 }
 
 static void read_rows(void *data, int64_t index, int thread)
@@ -96,8 +95,7 @@ static void read_rows(void *data, int64_t index, int thread)
 ps3c_status PS3C_CPU(ps3c_from_rows)(const ps3c_run *run, const ps3c_from_rows_args *args)
 {
     operation o = {run, args};
-    ps3c_parallel_ranges(run, strips(args->out, run->dtype), read_rows, &o);
-    return PS3C_OK;
+    return ps3c_parallel_ranges(run, strips(args->out, run->dtype), read_rows, &o);
 }
 
 /* x's words of a panel are also contiguous in y. */
@@ -122,6 +120,5 @@ ps3c_status PS3C_CPU(ps3c_copy_channels)(const ps3c_run *run, const ps3c_copy_ch
     if (ps3c_is16(run->dtype) && x->channels % 2 &&
         args->at + x->channels < y->channels) /* the last word is shared with another channel of y */
         return ps3c_copy_channels_naive(run, args);
-    ps3c_parallel_ranges(run, x->segments * ps3c_panels(x->tokens), copy_panel, &o);
-    return PS3C_OK;
+    return ps3c_parallel_ranges(run, x->segments * ps3c_panels(x->tokens), copy_panel, &o);
 }

@@ -12,6 +12,7 @@
  * and then reads the number of sleepers. These four are sequentially consistent, so one of the two sees the other. */
 #include "threads.h"
 
+#include "../../csrc/contract/error.h"
 #include "../../csrc/contract/processors.h"
 
 #include <linux/futex.h>
@@ -30,6 +31,8 @@ enum {
     PAUSES = 32,              /* between two looks at the clock */
     LINE = 64,                /* bytes of a cache line */
     RANGES_PER_THREAD = 4,
+    RANGE = 64,                      /* most items of a task */
+    MOST_NANOSECONDS = 50 * 1000000, /* between two polls of the context */
 };
 
 /* The gate: 12 bits each for the number of workers that left, that joined, and for the most threads; two flags; the
@@ -174,10 +177,10 @@ static void *work(void *data)
 
 /* ---- the caller -------------------------------------------------------------------------------------------------- */
 
-static void open_region(team *t, int threads)
+static void open_region(team *t, int threads, int64_t first)
 {
     const uint64_t number = region(atomic_load_explicit(&t->gate, memory_order_relaxed)) + 1;
-    atomic_store_explicit(&t->next, 0, memory_order_relaxed);
+    atomic_store_explicit(&t->next, first, memory_order_relaxed);
     atomic_store(&t->gate, number * REGION_ONE | OPEN | (uint64_t)threads << MOST_SHIFT);
     const int sleepers = atomic_load(&t->sleepers), missing = threads - 1 - (t->workers - sleepers);
     if (sleepers > 0 && missing > 0)
@@ -203,23 +206,53 @@ static void close_region(team *t)
     }
 }
 
-void ps3c_parallel(const ps3c_run *run, int64_t tasks, ps3c_task *task, void *data)
+/* As take_tasks, until the time `end`. Returns the first task that no thread has taken. */
+static int64_t take_tasks_until(team *t, int64_t end)
+{
+    do {
+        const int64_t index = atomic_fetch_add_explicit(&t->next, 1, memory_order_relaxed);
+        if (index >= t->tasks)
+            return t->tasks;
+        t->task(t->data, index, 0);
+    } while (now() < end);
+    const int64_t next = atomic_exchange_explicit(&t->next, t->tasks, memory_order_relaxed);
+    return next < t->tasks ? next : t->tasks;
+}
+
+static ps3c_status run_serially(const ps3c_run *run, int64_t tasks, ps3c_task *task, void *data)
+{
+    int64_t end = now() + MOST_NANOSECONDS;
+    for (int64_t i = 0; i < tasks; i++) {
+        task(data, i, 0);
+        if (now() >= end && i + 1 < tasks) {
+            PS3C_TRY(ps3c_context_poll(run->context));
+            end = now() + MOST_NANOSECONDS;
+        }
+    }
+    return PS3C_OK;
+}
+
+/* Polling may run any code of the program and may end the calling thread, on whose stack `data` is. So the region is
+ * closed first. */
+ps3c_status ps3c_parallel(const ps3c_run *run, int64_t tasks, ps3c_task *task, void *data)
 {
     team *t = run->team;
     int64_t threads = run->threads < tasks ? run->threads : tasks;
     if (t && threads > t->workers + 1)
         threads = t->workers + 1;
-    if (!t || threads <= 1) {
-        for (int64_t i = 0; i < tasks; i++)
-            task(data, i, 0);
-        return;
-    }
+    if (!t || threads <= 1)
+        return run_serially(run, tasks, task, data);
     t->task = task;
     t->data = data;
     t->tasks = tasks;
-    open_region(t, (int)threads);
-    take_tasks(t, 0);
-    close_region(t);
+    for (int64_t first = 0;;) {
+        open_region(t, (int)threads, first);
+        first = take_tasks_until(t, now() + MOST_NANOSECONDS);
+        close_region(t);
+        if (first >= tasks)
+            return PS3C_OK;
+        PS3C_TRY(ps3c_context_poll(run->context));
+    }
 }
 
 typedef struct ranges {
@@ -237,12 +270,17 @@ static void take_range(void *data, int64_t part, int thread)
         r->task(r->data, i, thread);
 }
 
-void ps3c_parallel_ranges(const ps3c_run *run, int64_t count, ps3c_task *task, void *data)
+int64_t ps3c_parts(const ps3c_run *run, int64_t count)
 {
-    const int64_t parts = run->threads > 1 ? (int64_t)run->threads * RANGES_PER_THREAD : 1;
-    ranges r = {task, data, count, parts < count ? parts : count};
-    if (count > 0)
-        ps3c_parallel(run, r.parts, take_range, &r);
+    const int64_t few = (int64_t)(run->threads > 1 ? run->threads : 1) * RANGES_PER_THREAD;
+    const int64_t most = (count + RANGE - 1) / RANGE, parts = few > most ? few : most;
+    return parts < count ? parts : count;
+}
+
+ps3c_status ps3c_parallel_ranges(const ps3c_run *run, int64_t count, ps3c_task *task, void *data)
+{
+    ranges r = {task, data, count, ps3c_parts(run, count)};
+    return count > 0 ? ps3c_parallel(run, r.parts, take_range, &r) : PS3C_OK;
 }
 
 /* ---- teams ------------------------------------------------------------------------------------------------------- */

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from .. import _signals
 from . import _console, _errors
 from ._options import add_verbose
 
@@ -59,26 +60,35 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command `argv` (sys.argv[1:] when None). Returns its exit code; raises nothing."""
-    _console.open_streams()
+    arguments = None
     try:
-        arguments = build_parser().parse_args(argv)
-    except SystemExit as end:  # argparse raises it after --help, --version or a usage error
-        return end.code if isinstance(end.code, int) else _errors.USAGE
-    try:
-        with _console.short_warnings():
-            code = arguments.run(arguments)
-            if sys.stdout is not None:
-                sys.stdout.flush()
-        return code
+        with _signals.ending_on_signals():
+            _console.open_streams()
+            try:
+                arguments = build_parser().parse_args(argv)
+            except SystemExit as end:  # argparse raises it after --help, --version or a usage error
+                if isinstance(end, _signals.Terminated):
+                    raise
+                return end.code if isinstance(end.code, int) else _errors.USAGE
+            with _console.short_warnings():
+                code = arguments.run(arguments)
+                if sys.stdout is not None:
+                    sys.stdout.flush()
+            return code
     except BrokenPipeError:  # the process that reads stdout has ended, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes stdout again at exit
         return _errors.OK  # it has read what it wanted
+    except _signals.Terminated as end:
+        _drop_unwritten_output()
+        _console.say("ps3c: terminated")
+        return end.code
     except (Exception, KeyboardInterrupt) as error:
         _drop_unwritten_output()
-        if isinstance(error, KeyboardInterrupt) and not arguments.verbose:
+        verbose = arguments is not None and arguments.verbose
+        if isinstance(error, KeyboardInterrupt) and not verbose:
             _console.say("ps3c: interrupted")
             return _errors.INTERRUPTED
-        _console.fail(_errors.one_line(error), error if arguments.verbose else None)
+        _console.fail(_errors.one_line(error), error if verbose else None)
         return _errors.exit_code(error)
 
 

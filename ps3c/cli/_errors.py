@@ -17,6 +17,7 @@ exit codes:
   3    some images could not be used; OUT.errors.jsonl lists them
   4    the model folder cannot be used
   130  interrupted; finished results are kept
+  129, 143  SIGHUP or SIGTERM arrived; finished results are kept
 """
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from .. import _extras
 from .._arguments import Looks
+from .._temporary import remove_stale
 from . import _console
 from ._errors import CommandError, UsageError, one_line
 from ._lock import locked
@@ -150,6 +151,11 @@ class Output:
                 return
             self.parts[-2:] = [ImageFeatures.concatenate(self.parts[-2:])]
 
+    @property
+    def folder(self) -> Path:
+        """The folder in which files are written; it may not exist yet."""
+        return self.path.parent
+
     def _write(self) -> None:
         raise NotImplementedError
 
@@ -186,6 +192,10 @@ class FolderOutput(Output):
         super().__init__(path)
         self._number, self._replace = 0, replace
 
+    @property
+    def folder(self) -> Path:
+        return self.path
+
     def add(self, features: Any) -> None:
         super().add(features)
         size = sum(map(_bytes, self.parts))
@@ -215,7 +225,9 @@ def exclusive_output(path: str, force: bool, resume: bool) -> Iterator[Output]:
     """open_output, with the lock of the path held during the block. CommandError if another process holds it."""
     open_output(path, force, resume)  # these errors come first: without its folder there is no lock
     with locked(path):
-        yield open_output(path, force, resume)  # again: another process may have just finished
+        output = open_output(path, force, resume)  # again: another process may have just finished
+        remove_stale(output.folder)
+        yield output
 
 
 def open_output(path: str, force: bool, resume: bool) -> Output:

@@ -13,6 +13,7 @@ import dataclasses
 import time
 from typing import Any
 
+from .. import _signals
 from . import _console, _errors, _inputs, _model, _options, _outputs
 
 HELP = "encode images to vectors and features"
@@ -70,22 +71,25 @@ def _run(arguments, files: list[str], output) -> int:
     done = len(output.names.intersection(files))
     progress = _console.ProgressLine(len(files), "image", done)
     begin = time.monotonic()
-    try:
-        _embed(encoder, arguments, [name for name in files if name not in output.names], output, failures, progress)
-    finally:  # also after Ctrl-C or an error, so that finished results are written
-        progress.close()
-        output.write()
-        report = {
-            "output": arguments.output,
-            "images": progress.done - progress.failed,
-            "failed": failures.count,
-            "found_there": done,
-            "of": len(files),
-            "seconds": time.monotonic() - begin,
-            "images_per_second": progress.rate,
-            "errors": str(failures.path) if failures.count else None,
-        }
-        _tell(report, arguments)
+    missing = [name for name in files if name not in output.names]
+    with _signals.held():  # Ctrl-C interrupts the encoding, but not what keeps its results
+        try:
+            with _signals.released():
+                _embed(encoder, arguments, missing, output, failures, progress)
+        finally:  # also after Ctrl-C or an error, so that finished results are written
+            progress.close()
+            output.write()
+            report = {
+                "output": arguments.output,
+                "images": progress.done - progress.failed,
+                "failed": failures.count,
+                "found_there": done,
+                "of": len(files),
+                "seconds": time.monotonic() - begin,
+                "images_per_second": progress.rate,
+                "errors": str(failures.path) if failures.count else None,
+            }
+            _tell(report, arguments)
     return _errors.SOME_FAILED if failures.count else _errors.OK
 
 
@@ -132,9 +136,10 @@ def _embed(encoder, arguments, names: list[str], output, failures, progress) -> 
     for features in batches:
         if not arguments.tokens:
             features = dataclasses.replace(features, tokens=None)
-        if len(features):
-            output.add(dataclasses.replace(features, errors=[]))
-        progress.add(len(features) + len(features.errors), failed=len(features.errors))
+        with _signals.held():
+            if len(features):
+                output.add(dataclasses.replace(features, errors=[]))
+            progress.add(len(features) + len(features.errors), failed=len(features.errors))
         for error in features.errors:
             progress.close()
             _failed(arguments, failures, error.name, error.reason)

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from .._temporary import remove_stale
 from . import _console, _errors, _model, _options, _outputs
 
 HELP = "draw where the model looks"
@@ -63,6 +64,7 @@ def run(arguments) -> int:
     seconds = time.perf_counter() - begin
     from ..features.files import replacing
 
+    remove_stale(Path(arguments.output).parent)
     with replacing(Path(arguments.output), overwrite=arguments.force) as temporary:
         _draw(plot, result, arguments).savefig(temporary)
     report = {

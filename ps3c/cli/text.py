@@ -2,6 +2,9 @@
 
 The dot product of a text's vector and an image's vector is their cosine similarity."""
 
+from pathlib import Path
+
+from .._temporary import remove_stale
 from . import _console, _errors, _inputs, _model, _options, _outputs
 
 HELP = "encode texts to vectors"
@@ -27,6 +30,7 @@ def run(arguments) -> int:
     _model.need_text_tower(encoder)
     features = encoder.embed_texts(texts, normalize=not arguments.no_normalize, batch_size=arguments.batch_size)
     if arguments.output is not None:
+        remove_stale(Path(arguments.output).parent)
         features.save(arguments.output, overwrite=arguments.force)
         _console.say(f"{arguments.output}: {len(texts)} vectors of {features.pooled.shape[1]} channels")
         if arguments.json:

@@ -3,6 +3,7 @@
 Needs no torch of its own: modules and tensors are the caller's.
 """
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
@@ -15,22 +16,32 @@ _PLANS = 16  # plans kept for each configuration of a model
 _CONFIGURATIONS = 4
 
 
+_lock = threading.Lock()  # of all caches: it is held for microseconds
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()  # another thread of the parent may have held it
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 class Cache:
     """A small mapping that forgets what was used least recently. Safe to share between threads."""
 
     def __init__(self, size: int):
         self._size = size
         self._items: OrderedDict[Hashable, Any] = OrderedDict()
-        self._lock = threading.Lock()
 
     def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """The value of key; made, outside the lock, when it is not there."""
-        with self._lock:
+        with _lock:
             if key in self._items:
                 self._items.move_to_end(key)
                 return self._items[key]
         value = make()
-        with self._lock:
+        with _lock:
             self._items[key] = value
             while len(self._items) > self._size:
                 self._items.popitem(last=False)

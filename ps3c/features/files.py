@@ -1,13 +1,11 @@
 """Writes tensors and metadata to files: vectors to Parquet, all tensors without loss to safetensors and .npz.
 
-A file is written under a temporary name in the same folder and then renamed. A full disk or Ctrl-C leaves no partial
-file.
+A file is written in a hidden folder beside its place and then renamed. A full disk or Ctrl-C leaves nothing of it.
 """
 
 import json
 import os
 import re
-import secrets
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ import numpy as np
 import torch
 
 from .._extras import require
+from .._temporary import temporary_folder
 from ..errors import MissingExtraError, short_reason
 
 Tensors = dict[str, torch.Tensor]
@@ -74,7 +73,9 @@ class _Foreign(Exception):
 
 @contextmanager
 def replacing(path: Path, overwrite: bool) -> Iterator[Path]:
-    """Yields a temporary path in the folder of path. It is renamed to path at the end, or removed after an exception.
+    """Yields a path with the suffix of `path`. The file is renamed to path at the end, or removed after an exception.
+
+    It is in a folder of its own, because safetensors writes another temporary file beside it.
 
     Raises:
         FileExistsError: path exists before or after the block, and overwrite is False. OSError: another error; the
@@ -82,18 +83,15 @@ def replacing(path: Path, overwrite: bool) -> Iterator[Path]:
     """
     _check_target(path, overwrite)
     try:
-        temporary = path.with_name(f".ps3c-{secrets.token_hex(8)}{path.suffix}")
-        try:
-            temporary.touch(exist_ok=False)
+        with temporary_folder(path.parent) as folder:
+            temporary = folder / f"new{path.suffix}"
+            temporary.touch()
             mode = temporary.stat().st_mode
             yield temporary
             _check_target(path, overwrite)
             _to_disk(temporary)
             temporary.chmod(mode)  # safetensors creates a new file that only its owner may read
             (os.replace if overwrite else _rename_new)(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
     except OSError as error:
         if error.errno is None:
             if str(path) in str(error):
@@ -120,8 +118,6 @@ def _rename_new(temporary: Path, path: Path) -> None:
         raise FileExistsError(f"{path}: exists; overwrite=True (--force) replaces it") from None
     except OSError:  # a file system without hard links
         os.replace(temporary, path)
-    else:
-        temporary.unlink()
 
 
 def _check_target(path: Path, overwrite: bool) -> None:

@@ -24,12 +24,13 @@ from typing import Any
 from PIL import Image
 
 from .._extras import require
+from .._signals import ending_on_signals
 from ..errors import ImageError
 from ..features.encoder import Encoder
 from ..images import open_image
 from . import view
 from .guard import Guard, plain_host
-from .uploads import ending_on_signals, upload_folder
+from .uploads import upload_folder
 
 HOST = "127.0.0.1"
 MOST_BYTES = 128 << 20  # of an uploaded file, also where max_pixels would allow more

@@ -3,14 +3,11 @@
 import fcntl
 import os
 import shutil
-import signal
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 PREFIX = "ps3c-demo-"
 _LOCK = ".ps3c-lock"
@@ -53,29 +50,3 @@ def remove_stale() -> None:
                 os.close(descriptor)
         except OSError:  # in use, or another server removes it at the same time
             continue
-
-
-class Terminated(SystemExit):
-    """SIGTERM or SIGHUP arrived. The exit code is the shell's: 128 + the signal's number."""
-
-
-@contextmanager
-def ending_on_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise Terminated in the main thread during the block, so that files are removed."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(number: int, frame: Any) -> None:
-        signal.signal(number, signal.SIG_IGN)  # a second one does not interrupt the cleaning
-        raise Terminated(128 + number)
-
-    before = {}
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) == signal.SIG_DFL:  # not under nohup, or where the caller has a handler
-            before[number] = signal.signal(number, end)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
