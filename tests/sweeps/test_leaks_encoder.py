@@ -273,7 +273,7 @@ def page():
 
 
 GROUPS = {
-    "embeddings": lambda: fewer(2000, embeddings()),
+    "embeddings": lambda: fewer(1000, embeddings()),
     "refused": refused,
     "load": load,
     "results": results,

@@ -1,4 +1,4 @@
-"""No refused run of ps3c._core leaves memory, references, open files or threads behind: 10,000 calls each (leaks.py).
+"""No refused run of ps3c._core leaves memory, references, open files or threads behind (leaks.py).
 
 The tables of tests/test_core.py (wrong dtypes, shapes, devices and values, missing weights), tensors of every kind that
 ps3c does not read, and arguments whose own methods raise. Each in the three ways to borrow a tensor of torch.
@@ -68,10 +68,11 @@ def refused_kinds(core, route):
         kinds = (TypeError, ValueError)
         # requires_grad is the Python package's to refuse; of lazy zeros torch may make memory
         raises = () if name == "of gradients" else kinds
-        yield row(f"{route}: pixel_values {name}", plan.run, raises=raises, **{**named, "pixel_values": tensor})
+        bad = {**named, "pixel_values": tensor}
+        yield row(f"{route}: pixel_values {name}", plan.run, raises=raises, calls=2000, **bad)
         if name not in ("of gradients", "negative"):
             bad = {**named, "hidden_states": [tensor]}
-            yield row(f"{route}: hidden_states {name}", plan.run, raises=kinds, **bad)
+            yield row(f"{route}: hidden_states {name}", plan.run, raises=kinds, calls=2000, **bad)
 
 
 def refused_values(core, route):
