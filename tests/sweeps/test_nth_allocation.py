@@ -138,7 +138,8 @@ def verdict(error: BaseException) -> tuple[str | None, str]:
         if isinstance(inner, MemoryError) or "an exception occurred : ()" in str(one):
             if not raised_in(one).startswith(f"{faults.ROOT}/ps3c/") or inner is None:
                 return None, "errors of other packages"
-            break
+            if isinstance(inner, MemoryError):
+                break
         one = inner
     return f"raised {type(error).__name__}: {str(error)[:300]} ({raised_in(error)})", ""
 
