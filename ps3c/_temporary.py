@@ -32,7 +32,7 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
             yield folder
             return
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
             if lock is not None:
                 os.close(lock)
 
@@ -50,10 +50,16 @@ def remove_stale(parent: Path) -> None:
                 continue
             lock = _locked(folder, required=True)
             if lock is not None:
-                shutil.rmtree(folder, ignore_errors=True)
+                _remove(folder)
                 os.close(lock)
         except OSError:  # no locks on this file system, or another process removes it at the same time
             continue
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    if os.path.lexists(folder):  # once more: a system call may have been interrupted
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _locked(folder: Path, required: bool = False) -> int | None:
