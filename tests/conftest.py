@@ -35,6 +35,13 @@ LONGEST_FIRST = (
     "test_parity_cuda.py",
     "test_transformers_matrix.py",
     "test_wheel.py",
+    "test_leaks_models.py",
+    "test_leaks_encoder.py",
+    "test_leaks_refused.py",
+    "test_leaks_core.py",
+    "test_forks.py",
+    "test_nth_file_call.py",
+    "test_kill.py",
     "test_notebooks.py",
     "test_c_example.py",
 )

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from support import Figures
 
 # The sweeps that `make asan` runs: fast, and about memory.
-UNDER_SANITIZERS = {"test_dlpack.py"}
+UNDER_SANITIZERS = {"test_dlpack.py", "test_operation_arguments.py"}
 if "PS3C_ASAN" in os.environ:
     collect_ignore = [
         file.name for file in Path(__file__).parent.glob("test_*.py") if file.name not in UNDER_SANITIZERS

@@ -5,9 +5,10 @@ its own, where every allocation of Python, torch and ps3c goes through malloc, w
 (mallinfo2; resident memory counts pages, and holds freed memory).
 
 A row makes CALLS calls in 20 equal parts. After each part garbage is collected and a sample is taken. A line is fitted
-to the 21 samples; the upper end of the 95 % confidence interval of its slope must be at most 1 byte per call. A slow
-function makes fewer calls in `make test`, and all of them in `make sweep`. The fit of fewer calls tells less: the bound
-is then 1 byte times CALLS / calls. Objects of the call's arguments must have as many references as before.
+to the 21 samples; the upper end of the 95 % confidence interval of its slope must be at most 1 byte per call. In
+`make test` a slow function makes fewer calls (MOST_ROW_SECONDS), and all of them in `make sweep`. The fit of fewer
+calls tells less: the bound is then 1 byte times CALLS / calls. Objects of the call's arguments must have as many
+references as before.
 
 Where a library that the call uses leaves something behind, the row names the same call without ps3c. That call is
 measured too and shown by name with its slope, and the line is fitted to the difference. Sizes of leaked blocks differ
@@ -36,6 +37,7 @@ CALLS = 10_000
 PARTS = 20
 STUDENT = 2.093  # of 19 degrees of freedom: 95 % of the distribution lie within
 MOST_FAULTY = 5  # rows with faults of one group: the others are then not measured
+MOST_ROW_SECONDS = 0.3  # in `make test`: for the calls of a row, of which there are hundreds
 BYTES = 1.0  # most bytes that a call may leave behind, by a fit over CALLS calls
 MOST_SECONDS = 6 * 3600 if SCALE > 1 else 900
 
@@ -184,10 +186,10 @@ def threads() -> int:
 def least(in_use: Callable[[], int], wanted: int) -> int:
     """The least of a few readings, if the first is above `wanted`: other threads may be about to free memory."""
     value = in_use()
-    for _ in range(10):
+    for _ in range(4):
         if value <= wanted:
             break
-        time.sleep(0.01)
+        time.sleep(0.005)
         value = min(value, in_use())
     return value
 
@@ -256,6 +258,17 @@ def examine_once(one: Row, in_use: Callable[[], int], shared: list[Any]) -> dict
     }
 
 
+def limit_calls(one: Row) -> None:
+    """In `make test`: as many calls as fit into MOST_ROW_SECONDS, 100 or more."""
+    if SCALE > 1:
+        return
+    begin = time.process_time()
+    for _ in range(5):
+        one()
+    seconds = max(time.process_time() - begin, 1e-5) / 5
+    one.calls = min(one.calls, max(int(MOST_ROW_SECONDS / seconds), 100) // PARTS * PARTS)
+
+
 # ---- the process of a group -----------------------------------------------------------------------------------------
 
 
@@ -277,6 +290,7 @@ def main(file: str, group: str, out: str, words: str = "") -> None:
             if words not in one.name or faulty == MOST_FAULTY:
                 continue
             try:
+                limit_calls(one)
                 result = examine(one, in_use, shared)
             except BaseException:
                 result = {"calls": 0, "faults": [traceback.format_exc(limit=-4)]}

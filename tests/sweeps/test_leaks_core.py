@@ -75,7 +75,7 @@ def models():
     yield row("VisionModel of a list", _core.VisionModel, [], raises=TypeError)
     yield row("VisionModel without a key", _core.VisionModel, {"width": 8}, raises=ValueError)
     yield row("VisionModel: scales fail", _core.VisionModel, {**TINY, "scales": Raises()}, raises=ValueError)
-    yield row("VisionModel: a scale fails", _core.VisionModel, {**TINY, "scales": [16, Raises()]}, raises=ValueError)
+    yield row("VisionModel: a scale fails", _core.VisionModel, {**TINY, "scales": [16, Raises()]}, raises=TypeError)
 
 
 def plans():
