@@ -197,6 +197,17 @@ def test_auto_class(tmp_path, plain):
     assert AutoTokenizer.from_pretrained(tmp_path, context_length=5)("a").shape == (1, 5)
 
 
+def test_code_in_the_folder_is_not_run(tmp_path, capfd):
+    """A tokenizer's class beside its files: transformers would ask on the terminal whether it may run it."""
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", None]}})
+    )
+    (tmp_path / "own.py").write_text("raise SystemExit('ran')\n")
+    with pytest.raises(ValueError, match="^tokenizer_name: got .*, whose tokenizer is Python code .* does not run"):
+        ps3c.PS3Tokenizer(str(tmp_path))
+    assert capfd.readouterr().out == ""
+
+
 def test_threads_with_two_lengths(separated):
     tokenizer = ps3c.PS3Tokenizer(separated)
     wanted = {length: tokenizer(TEXTS, context_length=length) for length in (6, 30)}

@@ -24,7 +24,7 @@ def load_wrapped(name: str, **where: Any) -> Any:
 
     Raises:
         OSError: neither a folder nor in the cache, and it cannot be downloaded. ValueError: the folder is a PS3
-            checkpoint.
+            checkpoint, or the tokenizer needs code of its own.
     """
     check_folder(name)
     if os.path.isdir(name):
@@ -33,9 +33,11 @@ def load_wrapped(name: str, **where: Any) -> Any:
                 f"tokenizer_name: got {str(name)!r}, whose {CONFIG_FILE} names a tokenizer itself, expected the folder "
                 "of a Hugging Face tokenizer"
             )
-        return _with_prefix_space_of_its_file(AutoTokenizer.from_pretrained(name), name, where)
+        return _with_prefix_space_of_its_file(_load(name), name, where)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, **{**where, "local_files_only": True})
+        tokenizer = _load(name, **{**where, "local_files_only": True})
+    except _NeedsCode:
+        raise
     except Exception as error:  # transformers raises many types for a file that is not in the cache
         raise_memory_error(error)
         if where.get("local_files_only"):
@@ -44,10 +46,29 @@ def load_wrapped(name: str, **where: Any) -> Any:
     return _with_prefix_space_of_its_file(tokenizer, name, where)
 
 
+class _NeedsCode(ValueError):
+    """A tokenizer whose class is Python code beside its files."""
+
+
+def _load(name: str, **where: Any) -> Any:
+    """transformers' tokenizer. It asks on the terminal whether it may run a folder's code, unless it is told not to."""
+    try:
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False, **where)
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise _NeedsCode(
+            f"tokenizer_name: got {name!r}, whose tokenizer is Python code of its own, which ps3c does not run; "
+            "expected a tokenizer of transformers"
+        ) from None
+
+
 def _download(name: str, where: dict[str, Any]) -> Any:
     try:
         _check_reachable(name)
-        return AutoTokenizer.from_pretrained(name, **where)
+        return _load(name, **where)
+    except _NeedsCode:
+        raise
     except Exception as error:
         raise_memory_error(error)
         raise _unavailable(name, error) from error
