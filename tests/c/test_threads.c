@@ -1,6 +1,7 @@
 /* The pool of threads (kernels/cpu/threads.c) and the number of processors. Also built with ThreadSanitizer (tsan). */
 #define _GNU_SOURCE /* sched_setaffinity */
 #include "check.h"
+#include "poll.h"
 
 #include "../../csrc/contract/processors.h"
 
@@ -230,10 +231,59 @@ static void test_processors(void)
     }
 }
 
+static void pause_for(int milliseconds) { nanosleep(&(struct timespec){0, milliseconds * 1000000L}, NULL); }
+
+static void note_slowly(void *data, int64_t index, int thread)
+{
+    note(data, index, thread);
+    pause_for(1);
+}
+
+/* Of a long region: the tasks that ran are the first ones, each once, and none runs after the return. */
+static void long_region(int threads, bool interrupted)
+{
+    const int64_t tasks = 300;
+    ps3c_run run = {.threads = threads};
+    record *r = calloc(1, sizeof *r);
+    if (!r)
+        return;
+    r->threads = threads;
+    test_polls = 0;
+    test_interrupted = interrupted;
+    ps3c_cpu_begin(&run);
+    const ps3c_status status = ps3c_parallel(&run, tasks, note_slowly, r);
+    int64_t ran = 0;
+    while (ran < tasks && r->done[ran] == 1)
+        ran++;
+    pause_for(5);
+    int64_t others = 0;
+    for (int64_t i = ran; i < TASKS; i++)
+        others += r->done[i];
+    CHECK(others == 0, "%d threads: %lld tasks beside the first %lld", threads, (long long)others, (long long)ran);
+    if (interrupted)
+        CHECK(status == PS3C_ERROR_INTERRUPTED && test_polls == 1 && ran > 0 && ran < tasks, "%d threads: %lld tasks",
+              threads, (long long)ran);
+    else
+        CHECK(status == PS3C_OK && test_polls > 0 && ran == tasks, "%d threads: %lld tasks, %d polls", threads,
+              (long long)ran, test_polls);
+    ps3c_cpu_end(&run);
+    test_interrupted = false;
+    free(r);
+}
+
+static void test_interruption(void)
+{
+    for (int threads = 1; threads <= 4; threads *= 2) {
+        long_region(threads, false);
+        long_region(threads, true);
+    }
+}
+
 int main(void)
 {
     test_processors();
     test_regions();
+    test_interruption();
     test_callers();
     if (!TSAN)
         test_fork();
