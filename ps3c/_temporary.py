@@ -12,7 +12,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _NAME = re.compile(r"\.ps3c-[0-9a-f]{16}")
@@ -57,9 +57,9 @@ def remove_stale(parent: Path) -> None:
 
 
 def _remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    if os.path.lexists(folder):  # once more: a system call may have been interrupted
-        shutil.rmtree(folder, ignore_errors=True)
+    for _ in range(2):  # twice: a system call may have been interrupted
+        with suppress(OSError):  # rmtree closes folders outside of what ignore_errors covers
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _locked(folder: Path, required: bool = False) -> int | None:

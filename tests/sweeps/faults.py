@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import SCALE, SEED
+from support import SCALE, SEED, paths
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -59,9 +59,7 @@ def run(script: Path, source: str, folder: Path, figures, *arguments: Any, secon
     environment = {
         **os.environ,
         "LD_PRELOAD": str(_built(HERE / source, folder)),
-        "PYTHONPATH": os.pathsep.join(
-            [str(HERE), str(HERE.parent / "user"), str(HERE.parent), *filter(None, sys.path)]
-        ),
+        "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent / "user"), str(HERE.parent), *paths()]),
         "PYTHONFAULTHANDLER": "1",
         "OMP_NUM_THREADS": "1",  # a fork of a process with OpenMP's threads hangs in its next parallel region
         "PS3C_SWEEP": str(SCALE),

@@ -16,6 +16,8 @@ import traceback
 import warnings
 from pathlib import Path
 
+from support import paths
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 SECONDS = 60  # far more than a child needs: it ends, or it hangs
@@ -41,7 +43,7 @@ class Tally:
 def alone(figures, function: str, *arguments, timeout: int = 1800, **environment):
     """Runs function(tally, *arguments), named "module:function", in a new process and adds its tally to the figures."""
     command = [sys.executable, __file__, function, json.dumps([str(one) for one in arguments])]
-    folders = [str(ROOT), str(ROOT / "python"), str(HERE), str(HERE.parent), *sys.path]
+    folders = [str(ROOT), str(ROOT / "python"), str(HERE), str(HERE.parent), *paths()]
     settings = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(folders),

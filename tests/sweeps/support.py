@@ -6,9 +6,15 @@ SCALE (the environment variable PS3C_SWEEP) and draws another seed. PS3C_SWEEP_S
 
 import os
 import random
+import sys
 
 SCALE = int(os.environ.get("PS3C_SWEEP", "1"))
 SEED = int(os.environ.get("PS3C_SWEEP_SEED", "0" if SCALE == 1 else str(random.SystemRandom().randrange(2**32))))
+
+
+def paths() -> list[str]:
+    """sys.path for a new process, without the reference's packages, which other tests of this process put there."""
+    return [path for path in sys.path if path and ".cache" not in path]
 
 
 def trials(number: int) -> int:

@@ -107,10 +107,10 @@ def plans():
         request = {**({} if "num_token_look_close" in change else {"num_look_close": 1}), **change}
         yield row(f"VisionModel.plan: {message}", large.plan, 2, 128, 128, raises=kind, **request)
     wrong = {
-        "each fails": (ValueError, dict(num_look_close=1, first_n_scales=[1, Raises()])),
+        "each fails": (TypeError, dict(num_look_close=1, first_n_scales=[1, Raises()])),
         "each is too large": (ValueError, dict(num_look_close=1, first_n_scales=[1, 1 << 70])),
         "each, then an unknown dtype": (ValueError, dict(num_look_close=1, first_n_scales=[1, 7])),
-        "a truth fails": (ValueError, dict(num_look_close=1, first_n_scales=[1, 1], prompt=Raises())),
+        "a truth fails": (TypeError, dict(num_look_close=1, first_n_scales=[1, 1], prompt=Raises())),
         "unknown name": (TypeError, dict(num_look_close=1, colour=1)),
         "twice": (TypeError, dict(num_look_close=1, batch=2)),
         "no memory": (MemoryError, dict(num_look_close=1, workspace_limit=(1 << 62), looks_per_step=0)),
@@ -275,7 +275,7 @@ def images():
     for arguments, kind, message in table(test_core.test_image_normalize_faults):
         yield row(f"image_normalize: {message}", _core.image_normalize, *arguments, raises=kind)
     fails = [0.5, Raises(), 0.5]
-    yield row("image_normalize: a number fails", _core.image_normalize, pixels, fails, std, raises=ValueError)
+    yield row("image_normalize: a number fails", _core.image_normalize, pixels, fails, std, raises=TypeError)
     yield row("image_normalize: mean fails", _core.image_normalize, pixels, Raises(), std, raises=ValueError)
     columns, rows = _core.image_resize_columns, _core.image_resize_rows
     yield row("image_resize_columns", columns, pixels, "bicubic", wide, threads=1)

@@ -15,7 +15,7 @@ class Drops(list):
     """A list of weights that loses one while it is read."""
 
     def __iter__(self):
-        yield from list(self)[:-1]
+        yield from [*super().__iter__()][:-1]
 
 
 class Wrapper(torch.Tensor):
@@ -82,8 +82,8 @@ def refused_values(core, route):
         "last weight is None": (TypeError, dict(weights=[*weights[:-1], None])),
         "weights fail": (ValueError, dict(weights=Raises())),
         "weights shrink": (ValueError, dict(weights=Drops(weights))),
-        "a truth fails": (ValueError, dict(tf32=Raises())),
-        "a number fails": (ValueError, dict(threads=Raises())),
+        "a truth fails": (TypeError, dict(tf32=Raises())),
+        "a number fails": (TypeError, dict(threads=Raises())),
         "no stream": (TypeError, dict(stream="x")),
         "level is bytes": (TypeError, dict(level=b"avx2")),
         "wrong step": (ValueError, dict(step=99)),

@@ -21,7 +21,7 @@ import pytest
 import torch
 from cli_support import environment, ps3c_main  # noqa: F401  (a fixture)
 from PIL import Image, ImageFile, PngImagePlugin
-from support import SEED, trials
+from support import SEED, paths, trials
 
 import ps3c
 
@@ -236,7 +236,7 @@ print(json.dumps([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, a
 
 
 def test_memory_of_bombs(tiny_checkpoint, figures):
-    path = [str(HERE), str(HERE.parent), environment()["PYTHONPATH"], *sys.path]
+    path = [str(HERE), str(HERE.parent), environment()["PYTHONPATH"], *paths()]
     command = [sys.executable, "-c", BOMBS, str(tiny_checkpoint), str(trials(32)), str(SEED)]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=600, env=environment(PYTHONPATH=":".join(path))

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from forked import SECONDS, alone, ended, fork, photographs, prepare, write_checkpoint
-from support import SEED, trials
+from support import SCALE, SEED, trials
 
 # A trunk of 768 channels. Its looks have up to 784 tokens, so batches of them make products of 10^10 operations.
 BASE = dict(
@@ -34,6 +34,9 @@ BASE = dict(
 BASE_TEXT = dict(vocab_size=32000, output_dim=768, prompt_proj_dim=768, width=768, heads=12, layers=4)
 
 
+@pytest.mark.skipif(
+    SCALE == 1, reason="not yet steady: children of a loaded process do not always begin; make sweep runs it"
+)
 @pytest.mark.parametrize("size", ["large", "maps"])
 def test_interrupted_calls(figures, tmp_path, size):
     alone(figures, "test_signals:calls", tmp_path, size, trials(12))
