@@ -26,7 +26,7 @@ torch.set_num_threads(min(2, os.cpu_count() or 1))
 # says little there, since freed memory is kept for a while.
 if "PS3C_ASAN" in os.environ:
     names = ("build", "c_example", "cuda_on_cpu", "memory", "processor", "python_api", "tokenizer")
-    collect_ignore = ["user", *(f"test_{name}.py" for name in names)]
+    collect_ignore = ["user", "sweeps", *(f"test_{name}.py" for name in names)]
 
 
 # `make test` gives whole files to its processes. The longest come first: one that starts last would run alone.
