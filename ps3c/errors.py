@@ -46,11 +46,16 @@ class MissingExtraError(ImportError):
 
 
 def raise_memory_error(error: BaseException) -> None:
-    """Raises the MemoryError that `error` is or comes from: other packages make exceptions of their own of one."""
+    """Raises the MemoryError that `error` is or comes from: other packages make exceptions of their own of one.
+
+    CPython itself says RuntimeError where it has no memory for a lock ("can't allocate read lock" for a file).
+    """
     one: BaseException | None = error
     while one is not None:
         if isinstance(one, MemoryError):
             raise one
+        if isinstance(one, RuntimeError) and str(one).startswith("can't allocate"):
+            raise MemoryError(str(one)) from error
         one = one.__cause__ or one.__context__
 
 
