@@ -41,11 +41,11 @@ help:
 
 # ---- environment and build ------------------------------------------------------------------------------------------
 
-# torch first: a transformers that comes before it would choose its own.
+# torch first: a transformers that comes before it would choose its own. Python compiles what it imports.
 $(VENV)/.ready: tests/requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q "$$(grep '^torch==' tests/requirements.txt)"
-	$(BIN)/python -m pip install -q -r tests/requirements.txt
+	$(BIN)/python -m pip install -q --no-compile "$$(grep '^torch==' tests/requirements.txt)"
+	$(BIN)/python -m pip install -q --no-compile -r tests/requirements.txt
 	$(BIN)/python -m pip install -q --no-build-isolation --no-deps -e .
 	touch $@
 
@@ -57,8 +57,8 @@ build: venv
 
 $(REFERENCE): $(VENV)/.ready
 	rm -rf .cache/reference .cache/reference-packages
-	$(BIN)/python -m pip install -q --no-deps --target .cache/reference ps3-torch==0.1.3
-	$(BIN)/python -m pip install -q --no-deps --target .cache/reference-packages \
+	$(BIN)/python -m pip install -q --no-compile --no-deps --target .cache/reference ps3-torch==0.1.3
+	$(BIN)/python -m pip install -q --no-compile --no-deps --target .cache/reference-packages \
 	    timm==1.0.15 einops==0.8.2 torchvision==0.28.0
 	touch $@
 
@@ -71,7 +71,7 @@ operations: build
 	$(BIN)/python setup.py -q build_operations
 
 test: build reference toolkit operations
-	$(MAKE) -s -C tests/c BUILD=$(CURDIR)/build/tests-c check
+	$(MAKE) -s -j2 --output-sync=target -C tests/c BUILD=$(CURDIR)/build/tests-c check
 	$(BIN)/pytest tests -q $(PARALLEL) $(ARGS)
 
 real-size: build reference
@@ -82,7 +82,7 @@ real-size: build reference
 # allocator would hide errors, so PYTHONMALLOC replaces it. LeakSanitizer is off here, because Python itself leaks;
 # the C tests (LeakSanitizer) and tests/test_memory.py (memory in use) detect leaks.
 asan: build reference
-	$(MAKE) -s -C tests/c BUILD=$(CURDIR)/build/tests-c-asan SANITIZE=1 check
+	$(MAKE) -s -j2 --output-sync=target -C tests/c BUILD=$(CURDIR)/build/tests-c-asan SANITIZE=1 check
 	CC=gcc PS3C_SANITIZE=1 $(BIN)/python setup.py -q build --build-lib $(ASAN)
 	CC=gcc PS3C_SANITIZE=1 $(BIN)/python setup.py -q build_operations > $(ASAN)/operations.log
 	$(SANITIZED) $(BIN)/python -P -c "import ps3c._core as core; assert '$(ASAN)' in core.__file__, core.__file__"
@@ -126,7 +126,7 @@ COVERED_BUT := -k "not cuda or cuda_library" $(patsubst %,--ignore tests/operati
 	--ignore tests/sweeps/test_planted.py
 coverage: build reference
 	find $(COVERAGE) -name "*.gcda" -delete 2>/dev/null || true
-	$(MAKE) -s -C tests/c BUILD=$(CURDIR)/$(COVERAGE)/tests-c COVERAGE=1 check
+	$(MAKE) -s -j2 --output-sync=target -C tests/c BUILD=$(CURDIR)/$(COVERAGE)/tests-c COVERAGE=1 check
 	CC=gcc PS3C_COVERAGE=1 $(BIN)/python setup.py -q build --build-lib $(COVERAGE)/lib --build-temp $(COVERAGE)/temp
 	CC=gcc PS3C_COVERAGE=1 $(BIN)/python setup.py -q build_operations --build-temp $(COVERAGE)/temp \
 	    > $(COVERAGE)/operations.log
@@ -145,13 +145,13 @@ CUDA_WHEELS := nvidia-cuda-nvcc==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-nvvm==1
 	nvidia-cuda-runtime==13.0.96 nvidia-cuda-cccl==13.0.85
 
 $(CUDA_HOME)/bin/nvcc:
-	$(BIN)/python -m pip install -q --no-deps --target .cache/cuda $(CUDA_WHEELS)
+	$(BIN)/python -m pip install -q --no-compile --no-deps --target .cache/cuda $(CUDA_WHEELS)
 	chmod +x $(CUDA_HOME)/bin/* $(CUDA_HOME)/nvvm/bin/*
 toolkit: venv $(CUDA_HOME)/bin/nvcc
 
 $(CUBLAS)/.ready: $(VENV)/.ready
 	rm -rf $(CUBLAS)
-	$(BIN)/python -m pip install -q --no-deps --target $(CUBLAS) nvidia-cublas==13.1.0.3
+	$(BIN)/python -m pip install -q --no-compile --no-deps --target $(CUBLAS) nvidia-cublas==13.1.0.3
 	touch $@
 
 # All checks of the CUDA library that need no GPU: it compiles, no kernel spills, our declarations of cuBLASLt agree

@@ -120,7 +120,7 @@ class Toolchain:
         self.folder = Path(objects, self.kind)
         self.jobs = jobs
         self.optimize = {
-            "sanitize": ["-O1", "-g", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined"],
+            "sanitize": ["-O2", "-g1", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined"],
             "coverage": ["-O1", "-g"],
             "debug": ["-O0", "-g"],
             "release": [],

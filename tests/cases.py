@@ -228,7 +228,7 @@ PRETRAIN = [
     case("radio_v1", P, prompt=1, gt=(torch.float32, 20, 20), pool_gt_token_only=True, half=True),
     case("radio_v1_norm", P),
     case("small", P, prompt=1),
-    case("siglip", (2, 90, 120), global_text=torch.bool, half=True),
+    case("siglip", (2, 90, 120), global_text=torch.bool),
 ]
 
 

@@ -25,7 +25,8 @@ torch.set_num_threads(min(2, os.cpu_count() or 1))
 # Under the sanitizers, a few times slower, only tests that run C code of ps3c's which no other test runs; memory in use
 # says little there, since freed memory is kept for a while.
 if "PS3C_ASAN" in os.environ:
-    names = ("build", "c_example", "cuda_on_cpu", "memory", "processor", "python_api", "tokenizer")
+    names = ("autocast", "build", "c_example", "changed_layers", "cuda_on_cpu", "memory", "processor", "python_api")
+    names += ("python_bad_input", "recorders", "rooms", "tokenizer", "transformers_matrix")
     collect_ignore = ["user", "sweeps", *(f"test_{name}.py" for name in names)]
 
 
@@ -42,6 +43,13 @@ LONGEST_FIRST = (
     "test_forks.py",
     "test_nth_file_call.py",
     "test_kill.py",
+    "test_threads.py",
+    "test_parity_vision.py",
+    "test_signals.py",
+    "test_steps.py",
+    "test_bad_input.py",
+    "test_embed_memory.py",
+    "test_plan.py",
     "test_notebooks.py",
     "test_c_example.py",
 )

@@ -44,7 +44,7 @@ def same(first, second) -> bool:
     return len(first) == len(second) and all(torch.equal(a, b) for a, b in zip(first, second))
 
 
-@pytest.mark.parametrize("count", [8, 16])
+@pytest.mark.parametrize("count", [8] if "PS3C_ASAN" in os.environ else [8, 16])
 def test_python_threads_on_one_model(count):
     model = models.ours("vision", "tiny")
     expected = [run(model, index) for index in range(count)]
@@ -140,6 +140,8 @@ SECONDS = 300  # far more than any of them needs: they end, or they hang
 def script(code, *arguments, threads=8):
     """Runs Python code in a process of its own, where up to `threads` threads are allowed, also on fewer processors.
     Returns what it prints, as JSON."""
+    if "PS3C_ASAN" in os.environ:
+        pytest.skip("minutes under sanitizers, where tests/c/test_threads.c tests the pool")
     path = os.pathsep.join([str(TESTS), *sys.path])
     environment = dict(os.environ, PYTHONPATH=path, PS3C_NUM_THREADS=str(threads))
     command = [sys.executable, "-c", f"import conftest\n{code}", *map(str, arguments)]

@@ -26,13 +26,19 @@ import ps3c
 TESTS = Path(__file__).resolve().parent
 VERSIONS = ["transformers==4.46.3", "transformers>=4.57,<4.58", "transformers>=5"]
 
-pytestmark = pytest.mark.skipif(
-    "PS3C_ASAN" in os.environ, reason="nothing of the C code that the other tests do not run"
-)
-
 
 def pip(*arguments) -> None:
-    command = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps", *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--disable-pip-version-check",
+        "--no-compile",
+        "--no-deps",
+        *arguments,
+    ]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
 

@@ -142,6 +142,9 @@ void compare_query(const attention &a, const std::vector<float> &got, int64_t se
 
 void check(ps3c_dtype dtype, const shape &s, bool apart = false)
 {
+    static int seen = 0;
+    if (SMALL() && seen++ % 5 != 0) /* the lists of shapes have periods of 2 and 3, so each kind is left */
+        return;
     const about what(
         "dtype %d, %lld segments, %lld heads of %lld, %lld tokens, %lld x %lld cached, causal %d, masked %d, "
         "tf32 %d",

@@ -9,17 +9,20 @@ planted/*.toml lists the mistakes:
     new = '''...'''
     test = "tests/sweeps/test_dlpack.py -k refused"
 
-`make planted` runs all of them, `make planted ARGS=words` those whose description or test has the words. A mistake is
-caught when the tests run and at least one fails. Each test must pass first without a mistake. ARGS=--write also writes
-the table of tests/README.md.
+`make planted` runs all of them in two copies of the sources side by side, `make planted ARGS=words` those whose
+description or test has the words. A mistake is caught when the tests run and at least one fails. Each test must pass
+first without a mistake. ARGS=--write also writes the table of tests/README.md.
 """
 
 import os
+import queue
 import shlex
 import shutil
 import subprocess
 import sys
 import time
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 try:
@@ -29,7 +32,7 @@ except ImportError:  # Python 3.10, where pytest brings it
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-COPY = ROOT / "build" / "planted"
+COPIES = [ROOT / "build" / "planted" / name for name in ("first", "second")]
 BEGIN, END = "<!-- planted: begin -->\n", "<!-- planted: end -->\n"
 
 
@@ -41,74 +44,80 @@ def mistakes() -> list[dict]:
     return found
 
 
-def copy_sources():
-    """The sources as they stand here, with what is built, so that only a changed file is compiled."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    COPY.mkdir(parents=True, exist_ok=True)
-    for name in listed.stdout.splitlines():
-        source, target = ROOT / name, COPY / name
-        if source.is_file() and not (target.is_file() and target.read_bytes() == source.read_bytes()):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(source, target)
-    for name in (".venv", ".cache"):
-        if not (COPY / name).exists():
-            (COPY / name).symlink_to(ROOT / name)
+class Copy:
+    """A copy of the sources as they stand here. It is built in place, so that only a changed file is compiled."""
 
+    def __init__(self, folder: Path):
+        self.folder = folder
+        listed = subprocess.run(
+            ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in listed.stdout.splitlines():
+            source, target = ROOT / name, folder / name
+            if source.is_file() and not (target.is_file() and target.read_bytes() == source.read_bytes()):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(source, target)
+        for name in (".venv", ".cache"):
+            if not (folder / name).exists():
+                (folder / name).symlink_to(ROOT / name)
 
-def build() -> str:
-    """Builds the copy. Returns the compiler's message if that fails: such a mistake is no mistake of this list."""
-    done = subprocess.run(
-        [sys.executable, "setup.py", "-q", "build_ext", "--inplace"],
-        cwd=COPY,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PS3C_CUDA": "0"},
-    )
-    return done.stdout + done.stderr if done.returncode else ""
+    def build(self) -> str:
+        """Builds the copy. Returns the compiler's message if that fails: such a mistake is no mistake of this list."""
+        done = subprocess.run(
+            [sys.executable, "setup.py", "-q", "build_ext", "--inplace"],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PS3C_CUDA": "0"},
+        )
+        return done.stdout + done.stderr if done.returncode else ""
 
+    def run(self, test: str) -> tuple[int, str]:
+        """Runs pytest in the copy: its exit code (0 passed, 1 failed) and its output."""
+        folders = os.pathsep.join([str(self.folder), str(self.folder / "python")])
+        environment = {**os.environ, "PYTHONPATH": folders, "PS3C_CUDA": "0"}
+        environment.pop("PS3C_OPERATIONS", None)
+        options = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist"]
+        command = [sys.executable, "-m", "pytest", *options, *shlex.split(test)]
+        try:
+            done = subprocess.run(
+                command, cwd=self.folder, capture_output=True, text=True, env=environment, timeout=900
+            )
+        except subprocess.TimeoutExpired:
+            return -1, "not ended after 900 s"
+        return done.returncode, done.stdout + done.stderr
 
-def run(test: str) -> tuple[int, str]:
-    """Runs pytest in the copy: its exit code (0 passed, 1 failed) and its output."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(COPY), str(COPY / "python")]), "PS3C_CUDA": "0"}
-    environment.pop("PS3C_OPERATIONS", None)
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-x",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:xdist",
-        *shlex.split(test),
-    ]
-    try:
-        done = subprocess.run(command, cwd=COPY, capture_output=True, text=True, env=environment, timeout=900)
-    except subprocess.TimeoutExpired:
-        return -1, "not ended after 900 s"
-    return done.returncode, done.stdout + done.stderr
+    def plant(self, mistake: dict) -> str:
+        """Plants one mistake, runs its test and takes the mistake out. Returns "caught", or what happened instead."""
+        file = self.folder / mistake["file"]
+        text = file.read_text()
+        file.write_text(text.replace(mistake["old"], mistake["new"]))
+        try:
+            message = self.build()
+            if message:
+                return "does not compile: " + message[-400:]
+            code, output = self.run(mistake["test"])
+            return {1: "caught", 0: "NOT CAUGHT"}.get(code, f"pytest ended with {code}: {output[-400:]}")
+        finally:
+            file.write_text(text)
 
-
-def plant(mistake: dict) -> str:
-    """Plants one mistake, runs its test and takes the mistake out. Returns "caught", or what happened instead."""
-    file = COPY / mistake["file"]
-    text = file.read_text()
-    file.write_text(text.replace(mistake["old"], mistake["new"]))
-    try:
-        message = build()
-        if message:
-            return "does not compile: " + message[-400:]
-        code, output = run(mistake["test"])
-        return {1: "caught", 0: "NOT CAUGHT"}.get(code, f"pytest ended with {code}: {output[-400:]}")
-    finally:
-        file.write_text(text)
+    def plant_each(self, test: str, chosen: list[dict]) -> list[tuple[dict, str]]:
+        """Plants the mistakes that one test is meant for, each by itself: (mistake, what happened)."""
+        start = time.time()
+        message = self.build()  # takes the last mistake out
+        code, output = (1, message) if message else self.run(test)
+        rows = []
+        for mistake in chosen:
+            result = self.plant(mistake) if code == 0 else f"fails without the mistake: {output[-2000:]}"
+            rows.append((mistake, result))
+            seconds, start = time.time() - start, time.time()
+            print(f"{result}: {mistake['what']} ({mistake['file']}; {test}; {seconds:.0f} s)", flush=True)
+        return rows
 
 
 def write_table(rows: list[tuple[dict, str]]):
@@ -124,27 +133,28 @@ def write_table(rows: list[tuple[dict, str]]):
 
 
 def main(arguments: list[str]) -> int:
-    write = "--write" in arguments
     words = " ".join(argument for argument in arguments if argument != "--write")
-    chosen = [mistake for mistake in mistakes() if words in mistake["what"] or words in mistake["test"]]
-    copy_sources()
-    message = build()
-    if message:
-        print(message)
-        return 1
-    passing, rows = {}, []
-    for mistake in chosen:
-        test, start = mistake["test"], time.time()
-        if test not in passing:
-            passing[test] = run(test)
-        code, output = passing[test]
-        result = plant(mistake) if code == 0 else f"fails without the mistake: {output[-2000:]}"
-        rows.append((mistake, result))
-        print(f"{result}: {mistake['what']} ({mistake['file']}; {test}; {time.time() - start:.0f} s)", flush=True)
-    build()
+    groups, order = defaultdict(list), mistakes()
+    for mistake in order:
+        if words in mistake["what"] or words in mistake["test"]:
+            groups[mistake["test"]].append(mistake)
+    copies = queue.SimpleQueue()
+    for folder in COPIES:
+        copies.put(Copy(folder))
+
+    def plant_group(test: str) -> list[tuple[dict, str]]:
+        copy = copies.get()
+        try:
+            return copy.plant_each(test, groups[test])
+        finally:
+            copies.put(copy)
+
+    with ThreadPoolExecutor(len(COPIES)) as pool:
+        rows = [row for found in pool.map(plant_group, groups) for row in found]
+    rows.sort(key=lambda row: order.index(row[0]))
     caught = sum(result == "caught" for _, result in rows)
     print(f"{len(rows)} mistakes planted, {caught} caught")
-    if write:
+    if "--write" in arguments:
         write_table(rows)
     return caught != len(rows)
 

@@ -37,7 +37,7 @@ BASE_TEXT = dict(vocab_size=32000, output_dim=768, prompt_proj_dim=768, width=76
 
 @pytest.mark.parametrize("size", ["large", "maps"])
 def test_interrupted_calls(figures, tmp_path, size):
-    alone(figures, "test_signals:calls", tmp_path, size, trials(12))
+    alone(figures, "test_signals:calls", tmp_path, size, trials(8))
     figures.finish()
 
 
