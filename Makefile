@@ -13,6 +13,8 @@ PARALLEL = -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
 # Builds here leave the CUDA library out unless asked (minutes of nvcc): make build PS3C_CUDA=1.
 PS3C_CUDA ?= 0
 export PS3C_CUDA
+# Tests start Python hundreds of times: compiled modules are kept.
+unexport PYTHONDONTWRITEBYTECODE
 
 BIN := $(VENV)/bin
 C_FOLDERS := csrc kernels examples tests benchmarks
@@ -41,11 +43,11 @@ help:
 
 # ---- environment and build ------------------------------------------------------------------------------------------
 
-# torch first: a transformers that comes before it would choose its own. Python compiles what it imports.
+# torch first: a transformers that comes before it would choose its own.
 $(VENV)/.ready: tests/requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --no-compile "$$(grep '^torch==' tests/requirements.txt)"
-	$(BIN)/python -m pip install -q --no-compile -r tests/requirements.txt
+	$(BIN)/python -m pip install -q "$$(grep '^torch==' tests/requirements.txt)"
+	$(BIN)/python -m pip install -q -r tests/requirements.txt
 	$(BIN)/python -m pip install -q --no-build-isolation --no-deps -e .
 	touch $@
 
@@ -57,8 +59,8 @@ build: venv
 
 $(REFERENCE): $(VENV)/.ready
 	rm -rf .cache/reference .cache/reference-packages
-	$(BIN)/python -m pip install -q --no-compile --no-deps --target .cache/reference ps3-torch==0.1.3
-	$(BIN)/python -m pip install -q --no-compile --no-deps --target .cache/reference-packages \
+	$(BIN)/python -m pip install -q --no-deps --target .cache/reference ps3-torch==0.1.3
+	$(BIN)/python -m pip install -q --no-deps --target .cache/reference-packages \
 	    timm==1.0.15 einops==0.8.2 torchvision==0.28.0
 	touch $@
 
@@ -145,13 +147,13 @@ CUDA_WHEELS := nvidia-cuda-nvcc==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-nvvm==1
 	nvidia-cuda-runtime==13.0.96 nvidia-cuda-cccl==13.0.85
 
 $(CUDA_HOME)/bin/nvcc:
-	$(BIN)/python -m pip install -q --no-compile --no-deps --target .cache/cuda $(CUDA_WHEELS)
+	$(BIN)/python -m pip install -q --no-deps --target .cache/cuda $(CUDA_WHEELS)
 	chmod +x $(CUDA_HOME)/bin/* $(CUDA_HOME)/nvvm/bin/*
 toolkit: venv $(CUDA_HOME)/bin/nvcc
 
 $(CUBLAS)/.ready: $(VENV)/.ready
 	rm -rf $(CUBLAS)
-	$(BIN)/python -m pip install -q --no-compile --no-deps --target $(CUBLAS) nvidia-cublas==13.1.0.3
+	$(BIN)/python -m pip install -q --no-deps --target $(CUBLAS) nvidia-cublas==13.1.0.3
 	touch $@
 
 # All checks of the CUDA library that need no GPU: it compiles, no kernel spills, our declarations of cuBLASLt agree

@@ -145,6 +145,7 @@ PATCH14 = dict(width=144, depth=4, heads=2, mlp_ratio=3.7362, patch=14)
 @functools.cache
 def register_patch14() -> None:
     """Makes "ps3c_test_patch14" known to timm (for the reference) and to ps3c's table of architectures."""
+    reference.load()  # puts timm on the path
     import timm
     from timm.models.vision_transformer import VisionTransformer
 

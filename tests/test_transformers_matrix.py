@@ -28,17 +28,7 @@ VERSIONS = ["transformers==4.46.3", "transformers>=4.57,<4.58", "transformers>=5
 
 
 def pip(*arguments) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "-q",
-        "--disable-pip-version-check",
-        "--no-compile",
-        "--no-deps",
-        *arguments,
-    ]
+    command = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps", *arguments]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
 
