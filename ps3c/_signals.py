@@ -3,11 +3,15 @@
 The library installs no handler. The command and the server of the web page do, while they run.
 """
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+_SECONDS = 0.05  # until a signal is sent again whose exception was dropped
 
 
 class Terminated(SystemExit):
@@ -23,7 +27,8 @@ class _State:
 def ending_on_signals() -> Iterator[None]:
     """SIGTERM and SIGHUP raise Terminated in the main thread during the block, so that files are removed.
 
-    SIGINT raises KeyboardInterrupt, as without the block, but it respects `held`.
+    SIGINT raises KeyboardInterrupt, as without the block, but it respects `held`. Python drops an exception that is
+    raised while a `__del__` or a weak reference's callback runs: the signal is then sent again.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -36,19 +41,33 @@ def ending_on_signals() -> Iterator[None]:
     def interrupt(number: int, frame: Any) -> None:
         _raise(KeyboardInterrupt())
 
-    before = {}
+    handlers = {signal.SIGTERM: end, signal.SIGHUP: end, signal.SIGINT: interrupt}
+    before: dict[int, Any] = {}
+    show = sys.unraisablehook
+
+    def send_again(dropped: Any) -> None:
+        error = dropped.exc_value
+        number = int(error.code) - 128 if isinstance(error, Terminated) else signal.SIGINT
+        if not isinstance(error, (KeyboardInterrupt, Terminated)) or number not in before:
+            show(dropped)
+            return
+        signal.signal(number, handlers[number])
+        timer = threading.Timer(_SECONDS, os.kill, (os.getpid(), number))
+        timer.daemon = True
+        timer.start()
+
     try:
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) == signal.SIG_DFL:  # not under nohup, or where the caller has a handler
-                before[number] = signal.SIG_DFL
-                signal.signal(number, end)
-        if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
-            before[signal.SIGINT] = signal.default_int_handler
-            signal.signal(signal.SIGINT, interrupt)
+        sys.unraisablehook = send_again
+        for number, handler in handlers.items():
+            default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            if signal.getsignal(number) == default:  # not under nohup, or where the caller has a handler
+                before[number] = default
+                signal.signal(number, handler)
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, default in before.items():
+            signal.signal(number, default)
+        sys.unraisablehook = show
 
 
 def _raise(error: BaseException) -> None:

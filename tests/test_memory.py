@@ -22,13 +22,19 @@ def resident() -> int:
 
 
 def growth(work, warm_up: int, rounds: int) -> int:
-    """Bytes by which memory grows over `rounds` calls of work(index), after `warm_up` of them."""
+    """Bytes by which memory grows over `rounds` calls of work(index), after `warm_up` of them.
+
+    The least of three: memory that other tests of this process have freed comes and goes in steps, and a leak stays.
+    """
     for index in range(warm_up):
         work(index)
-    before = resident()
-    for index in range(rounds):
-        work(index)
-    return resident() - before
+    grown = []
+    while len(grown) < 3 and (not grown or min(grown) > ALLOWED // 4):
+        before = resident()
+        for index in range(rounds):
+            work(index)
+        grown.append(resident() - before)
+    return min(grown)
 
 
 def test_two_hundred_forwards_of_changing_shapes():

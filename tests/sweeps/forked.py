@@ -78,9 +78,19 @@ def fork(function, *arguments, seconds: int = SECONDS) -> int:
         traceback.print_exc()
         code = 98
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code if isinstance(code, int) else 97)
+        leave(code if isinstance(code, int) else 97)
+
+
+def leave(code: int):
+    """Ends this process. A signal that arrives after the function is not part of the trial."""
+    while True:
+        try:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+        except KeyboardInterrupt:
+            continue
 
 
 def ended(child: int) -> int:

@@ -195,10 +195,10 @@ def threads() -> int:
 def least(in_use: Callable[[], int], wanted: int) -> int:
     """The least of a few readings, if the first is above `wanted`: other threads may be about to free memory."""
     value = in_use()
-    for _ in range(4):
+    for seconds in (0.001, 0.001, 0.005):
         if value <= wanted:
             break
-        time.sleep(0.005)
+        time.sleep(seconds)
         value = min(value, in_use())
     return value
 
