@@ -7,6 +7,7 @@ import torch
 from test_python_api import IDS, IMAGE, expected, text, vision  # noqa: F401  (fixtures)
 
 import ps3c
+from ps3c.errors import raise_memory_error
 
 FLOAT = dict(num_look_close=1)
 BAD_CALLS = {
@@ -281,3 +282,10 @@ def test_bad_text(text, ids, exception, message):
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.uint8])
 def test_ids_of_any_integer_type(text, dtype):
     assert torch.equal(text(IDS.to(dtype)).prompt, text(IDS).prompt)
+
+
+def test_no_memory_for_a_lock():
+    """CPython says RuntimeError where it cannot allocate a file's lock."""
+    with pytest.raises(MemoryError, match="can't allocate read lock"):
+        raise_memory_error(RuntimeError("can't allocate read lock"))
+    raise_memory_error(RuntimeError("can't start new thread"))  # no lack of memory: raises nothing

@@ -38,7 +38,7 @@ CALLS = 10_000
 PARTS = 20
 STUDENT = 2.093  # of 19 degrees of freedom: 95 % of the distribution lie within
 MOST_FAULTY = 5  # rows with faults of one group: the others are then not measured
-MOST_ROW_SECONDS = 0.15  # in `make test`: for the calls of a row, of which there are hundreds
+MOST_ROW_SECONDS = 0.3  # in `make test`: for the calls of a row, of which there are hundreds
 BYTES = 1.0  # most bytes that a call may leave behind, by a fit over CALLS calls
 MOST_SECONDS = 6 * 3600 if SCALE > 1 else 900
 
@@ -270,14 +270,14 @@ def examine_once(one: Row, in_use: Callable[[], int], shared: list[Any]) -> dict
 
 
 def limit_calls(one: Row) -> None:
-    """In `make test`: as many calls as fit into MOST_ROW_SECONDS, 60 or more."""
+    """In `make test`: as many calls as fit into MOST_ROW_SECONDS, 100 or more."""
     if SCALE > 1 or "in a new thread" in one.name:  # a thread's memory comes in steps, which few calls do not average
         return
     begin = time.process_time()
     for _ in range(5):
         one()
     seconds = max(time.process_time() - begin, 1e-5) / 5
-    one.calls = min(one.calls, max(int(MOST_ROW_SECONDS / seconds), 60) // PARTS * PARTS)
+    one.calls = min(one.calls, max(int(MOST_ROW_SECONDS / seconds), 100) // PARTS * PARTS)
 
 
 # ---- the process of a group -----------------------------------------------------------------------------------------
