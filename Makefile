@@ -68,12 +68,15 @@ reference: $(REFERENCE)
 
 # ---- tests ----------------------------------------------------------------------------------------------------------
 
+# The folder of the objects. A make that runs targets in parallel shares its jobs.
+tests_c = $(MAKE) -s $(if $(findstring jobserver,$(MAKEFLAGS)),,-j2) --output-sync=target -C tests/c BUILD=$(CURDIR)/$(1)
+
 # The tests' own extension, from the same objects as ps3c._core. Prints its path.
 operations: build
 	$(BIN)/python setup.py -q build_operations
 
 test: build reference toolkit operations
-	$(MAKE) -s -j2 --output-sync=target -C tests/c BUILD=$(CURDIR)/build/tests-c check
+	$(call tests_c,build/tests-c) check
 	$(BIN)/pytest tests -q $(PARALLEL) $(ARGS)
 
 real-size: build reference
@@ -83,10 +86,13 @@ real-size: build reference
 # must be loaded before it, and libstdc++ with it; otherwise the first C++ exception in torch ends the process. Python's
 # allocator would hide errors, so PYTHONMALLOC replaces it. LeakSanitizer is off here, because Python itself leaks;
 # the C tests (LeakSanitizer) and tests/test_memory.py (memory in use) detect leaks.
-asan: build reference
-	$(MAKE) -s -j2 --output-sync=target -C tests/c BUILD=$(CURDIR)/build/tests-c-asan SANITIZE=1 check
+asan: tests-c-asan asan-python
+tests-c-asan:
+	$(call tests_c,build/tests-c-asan) SANITIZE=1 check
+asan-build: build
 	CC=gcc PS3C_SANITIZE=1 $(BIN)/python setup.py -q build --build-lib $(ASAN)
 	CC=gcc PS3C_SANITIZE=1 $(BIN)/python setup.py -q build_operations > $(ASAN)/operations.log
+asan-python: asan-build reference
 	$(SANITIZED) $(BIN)/python -P -c "import ps3c._core as core; assert '$(ASAN)' in core.__file__, core.__file__"
 	$(SANITIZED) PS3C_ASAN=1 PS3C_OPERATIONS=$$(tail -n 1 $(ASAN)/operations.log) \
 	    $(BIN)/pytest tests -q $(PARALLEL) $(ARGS)
@@ -128,7 +134,7 @@ COVERED_BUT := -k "not cuda or cuda_library" $(patsubst %,--ignore tests/operati
 	--ignore tests/sweeps/test_planted.py
 coverage: build reference
 	find $(COVERAGE) -name "*.gcda" -delete 2>/dev/null || true
-	$(MAKE) -s -j2 --output-sync=target -C tests/c BUILD=$(CURDIR)/$(COVERAGE)/tests-c COVERAGE=1 check
+	$(call tests_c,$(COVERAGE)/tests-c) COVERAGE=1 check
 	CC=gcc PS3C_COVERAGE=1 $(BIN)/python setup.py -q build --build-lib $(COVERAGE)/lib --build-temp $(COVERAGE)/temp
 	CC=gcc PS3C_COVERAGE=1 $(BIN)/python setup.py -q build_operations --build-temp $(COVERAGE)/temp \
 	    > $(COVERAGE)/operations.log
@@ -226,5 +232,5 @@ clean:
 distclean: clean
 	rm -rf $(VENV) .venv-* .cache
 
-.PHONY: help venv build toolkit reference operations test real-size asan sweep planted fuzz coverage cuda demo docs lint \
-	typecheck wheel clean distclean
+.PHONY: help venv build toolkit reference operations test real-size asan tests-c-asan asan-build asan-python sweep planted \
+	fuzz coverage cuda demo docs lint typecheck wheel clean distclean

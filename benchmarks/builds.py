@@ -1,7 +1,8 @@
 """Two builds of ps3c in turn, on the CPU: is the new one as fast as the old one?
 
-Each build runs in a process of its own, on the same random weights, and both wait while the other runs. ratio: the old
-build's best time over the new build's; 1.02 means that the new build is 2 % faster.
+Each build runs in a process of its own, on the same random weights, and both wait while the other runs. The pages of
+memory that a process gets change its time by up to 5 %, so every row is timed in several pairs of processes. ratio: the
+old build's best time over the new build's; 1.02 means that the new build is 2 % faster.
 
     git worktree add build/old v0.1.0 && (cd build/old && python setup.py build_ext --inplace)
     python benchmarks/builds.py build/old .
@@ -54,6 +55,10 @@ class Worker:
         self.process.stdin.flush()
         return self._answer()["seconds"]
 
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
 
 def serve(threads: int) -> None:
     """The worker's side."""
@@ -105,6 +110,22 @@ def make_call(row: str, dtype):
     return lambda: model(x, num_look_close=looks)
 
 
+def time_pair(arguments: argparse.Namespace, row: str, dtype: str, swap: bool) -> tuple[list[float], list[float]]:
+    """Seconds of the old and of the new build's runs, in one new process each. swap: the new build goes first."""
+    times: tuple[list[float], list[float]] = ([], [])
+    order = (1, 0) if swap else (0, 1)
+    workers = {build: Worker(arguments.builds[build], arguments.threads) for build in order}
+    for build in order:
+        workers[build].time(row, dtype)  # builds the model and warms up
+    begin = time.perf_counter()
+    while len(times[0]) < arguments.runs or time.perf_counter() - begin < arguments.seconds:
+        for build in order:
+            times[build].append(workers[build].time(row, dtype))
+    for worker in workers.values():
+        worker.close()
+    return times
+
+
 def main() -> None:
     listing = "\n".join(f"  {name:<12} {text}" for name, text in ROWS.items())
     parser = argparse.ArgumentParser(
@@ -114,7 +135,10 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=[row for row in ROWS if row != "4k-2"])
     parser.add_argument("--dtypes", nargs="+", choices=["float32", "bfloat16"], default=["float32", "bfloat16"])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--runs", type=int, default=5, help="at least so many runs of each (default: %(default)s)")
+    parser.add_argument(
+        "--processes", type=int, default=3, help="pairs of processes, one after another (default: %(default)s)"
+    )
+    parser.add_argument("--runs", type=int, default=5, help="at least so many runs in a process (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=10.0, help="short rows run until so much time is spent")
     parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -122,20 +146,15 @@ def main() -> None:
         return serve(arguments.serve)
     if len(arguments.builds) != 2:
         parser.error("OLD NEW: expected two folders")
-    old, new = (Worker(folder, arguments.threads) for folder in arguments.builds)
-    print(f"{'row':<12}{'dtype':<10}{'old s':>10}{'new s':>10}{'ratio':>8}{'runs':>6}")
+    print(f"{'row':<12}{'dtype':<10}{'old s':>10}{'new s':>10}{'ratio':>8}{'runs':>6}  ratio in each pair")
     for row in arguments.rows:
         for dtype in ["float32"] if row == "processor" else arguments.dtypes:
-            times: tuple[list[float], list[float]] = ([], [])
-            begin = time.perf_counter()
-            for worker in (old, new):
-                worker.time(row, dtype)  # builds the model and warms up
-            while len(times[0]) < arguments.runs or time.perf_counter() - begin < arguments.seconds:
-                for worker, runs in zip((old, new), times):
-                    runs.append(worker.time(row, dtype))
-            best = [min(runs) for runs in times]
+            pairs = [time_pair(arguments, row, dtype, bool(pair % 2)) for pair in range(arguments.processes)]
+            best = [min(min(pair[build]) for pair in pairs) for build in (0, 1)]
+            ratios = " ".join(f"{min(pair[0]) / min(pair[1]):.3f}" for pair in pairs)
+            runs = sum(len(pair[0]) for pair in pairs)
             print(
-                f"{row:<12}{dtype:<10}{best[0]:>10.5f}{best[1]:>10.5f}{best[0] / best[1]:>8.3f}{len(times[0]):>6}",
+                f"{row:<12}{dtype:<10}{best[0]:>10.5f}{best[1]:>10.5f}{best[0] / best[1]:>8.3f}{runs:>6}  {ratios}",
                 flush=True,
             )
     return None

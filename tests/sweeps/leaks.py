@@ -1,8 +1,8 @@
 """Measures what a call leaves behind: bytes of memory, references, open files, threads.
 
 A test file of leaks has a table: GROUPS, functions by name that return Rows. `measure` runs one group in a process of
-its own, where every allocation of Python, torch and ps3c goes through malloc, which counts bytes exactly
-(mallinfo2; resident memory counts pages, and holds freed memory).
+its own, a fork of one that has imported torch and the test file. There every allocation of Python, torch and ps3c goes
+through malloc, which counts bytes exactly (mallinfo2; resident memory counts pages, and holds freed memory).
 
 A row makes CALLS calls in 20 equal parts. After each part garbage is collected and a sample is taken. A line is fitted
 to the 21 samples; the upper end of the 95 % confidence interval of its slope must be at most 1 byte per call. One step,
@@ -17,13 +17,17 @@ by where malloc finds room, so the bound is then larger by a tenth of that slope
 """
 
 import array
+import atexit
 import ctypes
+import functools
 import gc
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -31,6 +35,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from forked import ended, to_file
 from support import SCALE
 
 HERE = Path(__file__).resolve().parent
@@ -283,13 +288,10 @@ def limit_calls(one: Row) -> None:
 # ---- the process of a group -----------------------------------------------------------------------------------------
 
 
-def main(file: str, group: str, out: str, words: str = "") -> None:
+def examine_group(file: str, group: str, out: str, words: str) -> None:
     """Examines the rows of one group and writes a line of JSON for each."""
-    sys.path.insert(0, str(HERE.parent / "user"))
-    sys.path.insert(0, str(HERE.parent))
     import torch
 
-    torch.set_num_threads(1)
     in_use = malloc_counter()
     assert in_use is not None
     torch_objects = [torch.float32, torch.float16, torch.int64, torch.uint8, torch.strided, torch.Tensor, torch.Size]
@@ -309,9 +311,39 @@ def main(file: str, group: str, out: str, words: str = "") -> None:
             print(json.dumps({"name": one.name, **result}), file=lines, flush=True)
 
 
-def measure(file: str, group: str, figures, tmp_path: Path, words: str = "") -> None:
-    """Runs a group of a test file in a process whose Python allocates by malloc, and counts its rows in figures."""
-    out = tmp_path / "rows.jsonl"
+def serve(file: str) -> None:
+    """Reads lines [group, out, log, words], examines each group in a child, and answers with the child's status."""
+    sys.path.insert(0, str(HERE.parent / "user"))
+    sys.path.insert(0, str(HERE.parent))
+    import torch
+
+    torch.set_num_threads(1)
+    importlib.import_module(file)
+    for line in sys.stdin:
+        group, out, log, words = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            to_file(log)
+            tempfile.tempdir = str(Path(out).parent)  # pytest removes it
+            code = 1
+            try:
+                signal.alarm(MOST_SECONDS)
+                examine_group(file, group, out, words)
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
+        print(ended(child), flush=True)
+
+
+# ---- in the test -----------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def server(file: str) -> subprocess.Popen:
+    """The process that forks the groups of a test file. Its Python allocates by malloc."""
     environment = {
         **os.environ,
         "PYTHONMALLOC": "malloc",
@@ -322,14 +354,22 @@ def measure(file: str, group: str, figures, tmp_path: Path, words: str = "") -> 
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONWARNINGS": "ignore",
     }
-    done = subprocess.run(
-        [sys.executable, __file__, Path(file).stem, group, str(out), words],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=MOST_SECONDS,
+    process = subprocess.Popen(
+        [sys.executable, __file__, file], env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
-    assert done.returncode == 0, done.stderr[-4000:]
+    atexit.register(process.stdin.close)  # it ends when it can read no more
+    return process
+
+
+def measure(file: str, group: str, figures, tmp_path: Path, words: str = "") -> None:
+    """Runs a group of a test file in a process of its own, and counts its rows in figures."""
+    out, log = tmp_path / "rows.jsonl", tmp_path / "log"
+    process = server(Path(file).stem)
+    print(json.dumps([group, str(out), str(log), words]), file=process.stdin, flush=True)
+    status = process.stdout.readline().strip()
+    assert status == "0", (
+        f"the process of the group ended with {status}: {log.read_text()[-4000:] if log.exists() else ''}"
+    )
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     for line in lines:
         for fault in line["faults"]:
@@ -350,4 +390,4 @@ def measure(file: str, group: str, figures, tmp_path: Path, words: str = "") -> 
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    serve(sys.argv[1])

@@ -4,7 +4,6 @@ ps3c.load, every method of Encoder, results with their files, pictures, the even
 with what it refuses.
 """
 
-import atexit
 import contextlib
 import functools
 import json
@@ -28,10 +27,8 @@ PIXELS = np.random.default_rng(0).integers(0, 255, (9, 12, 3), dtype=np.uint8)
 
 
 def folder() -> Path:
-    """A folder that is removed at the end of the process."""
-    path = Path(tempfile.mkdtemp(prefix="ps3c-leaks-"))
-    atexit.register(shutil.rmtree, path, ignore_errors=True)
-    return path
+    """A new folder, inside the test's (leaks.py), which pytest removes."""
+    return Path(tempfile.mkdtemp())
 
 
 def loaded() -> ps3c.Encoder:
