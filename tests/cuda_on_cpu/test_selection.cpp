@@ -461,7 +461,8 @@ TEST(assign_looks)
             check_looks(dtype, {1, {{4, 4}}, 3, all});
             check_looks(dtype, {2, {{6, 6}, {12, 12}}, 2, all});
             check_looks(dtype, {3, {{3, 9}, {2, 2}, {1, 7}, {5, 5}}, 6, all});
-            check_looks(dtype, {1, {{27, 27}, {54, 54}}, 2, all});
+            if (!SMALL() || (dtype == PS3C_FLOAT32 && all))
+                check_looks(dtype, {1, {{27, 27}, {54, 54}}, 2, all});
         }
     check_looks(PS3C_FLOAT32, {2, {{3, 3}}, 0, false});
 }
@@ -479,7 +480,8 @@ TEST(assign_looks_in_rounds)
         if (!SMALL() || looks == 256)
             check_looks(PS3C_FLOAT16, {1, grids, looks, true});
     check_looks(PS3C_FLOAT32, {65, {{3, 3}, {5, 4}}, 4, true}); /* more images than two rounds have */
-    check_looks(PS3C_FLOAT32, {34, {{9, 9}, {13, 15}}, 270, false});
+    if (!SMALL())
+        check_looks(PS3C_FLOAT32, {34, {{9, 9}, {13, 15}}, 270, false});
 }
 
 } // namespace

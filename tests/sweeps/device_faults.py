@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import apart
+import forked
 import support
 import tiny_core
 import torch
@@ -229,7 +230,7 @@ def in_a_child(function, *arguments):
         signal.alarm(120)
         function(*arguments)
         sys.stdout.flush()
-        os._exit(0)
+        forked.end(0)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code:
         apart.failed(f"{arguments[-1]}: {apart.ending(code)}")

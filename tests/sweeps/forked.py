@@ -4,6 +4,7 @@ A Python with torch takes seconds to start. So a sweep of processes runs in one 
 loads everything once and then forks a child for each trial. A child that hangs is ended by SIGALRM.
 """
 
+import ctypes
 import importlib
 import json
 import os
@@ -88,9 +89,14 @@ def leave(code: int):
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
             sys.stdout.flush()
             sys.stderr.flush()
-            os._exit(code)
+            end(code)
         except KeyboardInterrupt:
             continue
+
+
+def end(code: int):
+    """Ends this process without what Python does at its end. A build that counts lines (gcov) writes its counts."""
+    (ctypes.CDLL(None).exit if "PS3C_COVERAGE" in os.environ else os._exit)(code)
 
 
 def ended(child: int) -> int:

@@ -19,12 +19,10 @@ by where malloc finds room, so the bound is then larger by a tenth of that slope
 import array
 import atexit
 import ctypes
-import functools
 import gc
 import importlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -35,7 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from forked import ended, to_file
+from forked import ended, fork, to_file
 from support import SCALE
 
 HERE = Path(__file__).resolve().parent
@@ -164,6 +162,11 @@ class Watched:
         return lines
 
 
+def bound(one: Row) -> float:
+    """Most bytes that a call of the row may leave behind."""
+    return BYTES * CALLS / one.count
+
+
 def short(value: Any) -> str:
     try:
         return repr(value)[:60].replace("\n", " ")
@@ -198,7 +201,7 @@ def threads() -> int:
 
 
 def least(in_use: Callable[[], int], wanted: int) -> int:
-    """The least of a few readings, if the first is above `wanted`: other threads may be about to free memory."""
+    """The least of a few readings, while they are above `wanted`: other threads may be about to free memory."""
     value = in_use()
     for seconds in (0.001, 0.001, 0.005):
         if value <= wanted:
@@ -228,7 +231,8 @@ def sampled(one: Row, size: int, in_use: Callable[[], int], shared: list[Any]) -
             one()
         settle()
         watched.sample(part)
-        memory[part] = least(in_use, memory[0])
+        # A fifth of the bound changes no verdict; to wait for it takes longer than the calls.
+        memory[part] = least(in_use, memory[0] + int(bound(one) * part * size / 5))
         if part == 0:
             files, threads_before = open_files(), threads()
     faults = []
@@ -247,7 +251,7 @@ def examine(one: Row, in_use: Callable[[], int], shared: list[Any]) -> dict[str,
 
 def examine_once(one: Row, in_use: Callable[[], int], shared: list[Any]) -> dict[str, Any]:
     size, begin, named, library = max(one.count // PARTS, 1), time.process_time(), None, None
-    most = BYTES * CALLS / one.count
+    most = bound(one)
     places = [part * size for part in range(PARTS + 1)]
     memory, watched, faults = sampled(one, size, in_use, shared)
     if one.library:
@@ -288,17 +292,19 @@ def limit_calls(one: Row) -> None:
 # ---- the process of a group -----------------------------------------------------------------------------------------
 
 
-def examine_group(file: str, group: str, out: str, words: str) -> None:
-    """Examines the rows of one group and writes a line of JSON for each."""
+def examine_group(file: str, group: str, out: Path, log: Path, words: str) -> None:
+    """Examines the rows of one group and writes a line of JSON for each to `out`; what is printed goes to `log`."""
     import torch
 
+    to_file(log)
+    tempfile.tempdir = str(out.parent)  # pytest removes it
     in_use = malloc_counter()
     assert in_use is not None
     torch_objects = [torch.float32, torch.float16, torch.int64, torch.uint8, torch.strided, torch.Tensor, torch.Size]
     shared = SHARED + torch_objects
     rows = importlib.import_module(file).GROUPS[group]()
     faulty = 0
-    with open(out, "w") as lines:
+    with out.open("w") as lines:
         for one in rows:
             if words not in one.name or faulty == MOST_FAULTY:
                 continue
@@ -321,29 +327,32 @@ def serve(file: str) -> None:
     importlib.import_module(file)
     for line in sys.stdin:
         group, out, log, words = json.loads(line)
-        child = os.fork()
-        if child == 0:
-            to_file(log)
-            tempfile.tempdir = str(Path(out).parent)  # pytest removes it
-            code = 1
-            try:
-                signal.alarm(MOST_SECONDS)
-                examine_group(file, group, out, words)
-                code = 0
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stderr.flush()
-                os._exit(code)
+        child = fork(examine_group, file, group, Path(out), Path(log), words, seconds=MOST_SECONDS)
         print(ended(child), flush=True)
 
 
 # ---- in the test -----------------------------------------------------------------------------------------------------
 
 
-@functools.cache
+_servers: dict[str, subprocess.Popen] = {}  # by test file: the last one
+
+
 def server(file: str) -> subprocess.Popen:
     """The process that forks the groups of a test file. Its Python allocates by malloc."""
+    if file not in _servers:
+        stop_servers()
+        _servers[file] = start_server(file)
+    return _servers[file]
+
+
+@atexit.register
+def stop_servers() -> None:
+    for process in _servers.values():
+        process.communicate()  # closes its input, so that it ends
+    _servers.clear()
+
+
+def start_server(file: str) -> subprocess.Popen:
     environment = {
         **os.environ,
         "PYTHONMALLOC": "malloc",
@@ -354,11 +363,9 @@ def server(file: str) -> subprocess.Popen:
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONWARNINGS": "ignore",
     }
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, __file__, file], env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
-    atexit.register(process.stdin.close)  # it ends when it can read no more
-    return process
 
 
 def measure(file: str, group: str, figures, tmp_path: Path, words: str = "") -> None:
