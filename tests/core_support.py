@@ -89,9 +89,9 @@ def random_weights(model, dtype=torch.float32):
     return [(torch.randn(shape, generator=generator) * 0.2).to(dtype) for _, shape in model.weights]
 
 
-def vision_arguments(core, **changes):
-    """A VisionPlan and all that its run wants."""
-    model = core.VisionModel(VISION)
+def vision_arguments(core, config=None, **changes):
+    """A VisionPlan and all that its run wants. config: changes of VISION."""
+    model = core.VisionModel({**VISION, **(config or {})})
     plan = model.plan(2, 128, 128, num_look_close=2, prompt=True, gt_maps=True, hidden_states=2)
     generator = torch.Generator().manual_seed(2)
 

@@ -7,12 +7,13 @@ import signal
 import sys
 import threading
 import time
+import types
 import weakref
 
 import numpy as np
 import pytest
 import torch
-from core_support import VISION, core, random_weights, route, run, text_arguments, vision_arguments  # noqa: F401
+from core_support import TEXT, VISION, core, random_weights, route, run, text_arguments, vision_arguments  # noqa: F401
 from torch import nn
 
 from ps3c import _core as installed
@@ -309,6 +310,16 @@ def test_interrupt():
 # ---- configurations and plans ----------------------------------------------------------------------------------------
 
 
+class Unprintable(int):
+    def __repr__(self):
+        raise ValueError("too many digits")
+
+
+class Interrupting(int):
+    def __repr__(self):
+        raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize(
     "change, exception, message",
     [
@@ -338,6 +349,21 @@ def test_interrupt():
             r"scales: got 65536 for a patch size of 1, expected 2\^31 - 1 patches or less",
         ),
         ({"crop_positions": True, "grid": 7}, ValueError, "grid: got 7 with crop_positions, expected 16 or more"),
+        ({"scales": [32, 128, 64]}, ValueError, "scales: got 64 after 128, expected ascending sizes"),
+        ({"max_select_num": [0, 0]}, ValueError, "max_select_num: got only zeros, expected patches to take"),
+        ({"pool_width": 64}, ValueError, "width: got 32, expected 64, the width of the attention pool that reads it"),
+        ({"norm_eps": 10**400}, ValueError, r"config\['norm_eps'\]: got .*, expected a number in the range of float64"),
+        (
+            {"crop_positions": np.zeros(2)},
+            TypeError,
+            r"config\['crop_positions'\]: got ndarray, expected True or False",
+        ),
+        (
+            {"width": Unprintable(1 << 70)},
+            ValueError,
+            "got a .*Unprintable that cannot be printed, expected an integer",
+        ),
+        ({"width": Interrupting(1 << 70)}, KeyboardInterrupt, None),
     ],
 )
 def test_config_faults(change, exception, message):
@@ -350,6 +376,16 @@ def test_config_missing_key():
         installed.VisionModel({key: value for key, value in VISION.items() if key != "depth"})
     with pytest.raises(TypeError, match="config: got list, expected a dict"):
         installed.TextModel([])
+
+
+class Shrinking:
+    """Says that it has two entries, and has none."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        raise IndexError(index)
 
 
 @pytest.mark.parametrize(
@@ -370,6 +406,8 @@ def test_config_missing_key():
         ({"mode": "train"}, ValueError, "mode: got 'train', expected one of"),
         ({"workspace_limit": -1}, ValueError, "workspace_limit: got -1, expected 0 to"),
         ({"hidden_states": 9}, ValueError, "hidden_states: got 9, expected 1 to 2"),
+        ({"first_n_scales": Shrinking()}, ValueError, "first_n_scales: got a sequence that changed during reading"),
+        ({"batch": 2}, TypeError, "got 'batch' by position and by name, expected it once"),
     ],
 )
 def test_plan_faults(change, exception, message):
@@ -378,6 +416,66 @@ def test_plan_faults(change, exception, message):
     with pytest.raises(exception, match=message):
         model.plan(2, 128, 128, **arguments)
     assert model.plan(2, 128, 128, num_look_close=1).looks == 1
+
+
+def test_plan_sizes():
+    model = installed.VisionModel(VISION)
+    for sizes, message in [
+        ((0, 128), "height: got 0, expected 1 to"),
+        ((128, 1 << 31), "width: got 2147483648, expected 1 to"),
+        ((1 << 21, 1 << 20), r"height: got 2097152 for a width of 1048576, expected 2\^40 pixels or less"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            model.plan(1, *sizes, num_look_close=1)
+    with pytest.raises(TypeError, match="got 30 positional arguments, expected at most"):
+        model.plan(*[1] * 30)
+
+
+def test_select_layers_from_the_end():
+    """-1 is the last block, as in ps3-torch."""
+    features = []
+    for layers in ([0, 1], [-2, -1]):
+        plan, arguments = vision_arguments(installed, config={"select_layers": layers})
+        features.append(run(plan, arguments))
+    assert torch.equal(*features)
+
+
+@pytest.mark.parametrize(
+    "name, value, exception, message",
+    [
+        ("level", 3, TypeError, "level: got int, expected a str or None"),
+        ("level", "avx2\0", ValueError, r"level: got 'avx2\\x00', expected a name"),
+        ("level", "\udc80", ValueError, r"level: got '\\udc80', expected a name"),
+        ("stream", "x", TypeError, "stream: got str, expected an integer"),
+        ("stream", 1 << 70, ValueError, "stream: got 1180591620717411303424, expected an address"),
+    ],
+)
+def test_run_settings(name, value, exception, message):
+    plan, arguments = vision_arguments(installed)
+    with pytest.raises(exception, match=message):
+        run(plan, {**arguments, name: value})
+    assert torch.isfinite(run(plan, arguments)).all()
+
+
+def test_rows_of_a_step():
+    plan, arguments = vision_arguments(installed)
+    with pytest.raises(TypeError, match="step: got str, expected an integer"):
+        plan.rows("first", arguments["workspace"].data_ptr())
+
+
+def test_text_groups():
+    """Texts run in groups that fit into the limit; the bits are the same."""
+    model = installed.TextModel(TEXT)
+    plans = [model.plan(16, 8, workspace_limit=limit) for limit in (0, 1)]
+    assert plans[1].workspace_bytes < plans[0].workspace_bytes and plans[0].pooled_tokens == 1
+    results = []
+    for plan in plans:
+        arguments = text_arguments(installed)[1]
+        arguments["ids"] = torch.arange(16 * 8).reshape(16, 8) % 50
+        arguments["pooled"], arguments["prompt"] = torch.empty(16, 24), torch.empty(16, 32)
+        arguments["workspace"] = torch.empty(plan.workspace_bytes, dtype=torch.uint8)
+        results.append(run(plan, arguments).clone())
+    assert torch.equal(*results)
 
 
 def test_models_and_plans_are_closed():
@@ -465,6 +563,8 @@ def test_parameters_missing():
         installed.Parameters(module, [1])
     with pytest.raises((TypeError, AttributeError)):
         installed.Parameters(3, NAMES)
+    with pytest.raises(TypeError, match="whose _modules is a int, expected a torch.nn.Module"):
+        installed.Parameters(types.SimpleNamespace(_modules=3, _parameters={}), NAMES).collect()
 
 
 def test_parameters_parametrized():
@@ -494,6 +594,27 @@ def test_parameters_check():
     module.inner.norm = nn.Identity()
     with pytest.raises(ValueError, match="inner.norm is not what it was"):
         parameters.collect()
+
+
+def test_parameters_watch_what_the_check_names():
+    """A check returns (holder, attribute) pairs; it runs again when one changes, also one that appears."""
+    module, seen = small_module(), []
+
+    def check(path, child):
+        seen.append(path)
+        return [(child, "colour")]
+
+    parameters = installed.Parameters(module, NAMES, check)
+    parameters.collect()
+    count = len(seen)
+    parameters.collect()
+    assert len(seen) == count
+    module.first.colour = "red"
+    parameters.collect()
+    assert len(seen) > count
+    for pairs in ([3], [("holder",)], [(module, 3)]):
+        with pytest.raises(TypeError, match=r"(?s)check: got .*, expected \(holder, key\)"):
+            installed.Parameters(module, NAMES, lambda path, child, pairs=pairs: pairs).collect()
 
 
 def test_parameters_die_with_their_module():
@@ -541,6 +662,7 @@ def test_image_normalize(shape):
         ((np.zeros((4, 4, 2), np.uint8), [0] * 3, [1] * 3), ValueError, "pixels: got shape"),
         ((np.zeros((4, 8, 3), np.uint8)[:, ::2], [0] * 3, [1] * 3), TypeError, "pixels: got strides .*, expected rows"),
         (([[1]], [0] * 3, [1] * 3), TypeError, "pixels: got list, expected a numpy.ndarray"),
+        ((np.zeros([1] * 9, np.uint8), [0] * 3, [1] * 3), ValueError, "pixels: got 9 dimensions, expected at most 8"),
         ((np.zeros((4, 4, 3), np.uint8), [0] * 2, [1] * 3), ValueError, r"mean: got \[0, 0\], expected 3 numbers"),
         ((np.zeros((4, 4, 3), np.uint8), [0] * 3, 1), ValueError, "std: got 1, expected 3 numbers"),
         ((np.zeros((4, 4, 3), np.uint8), [0] * 3, [1] * 3, np.zeros((3, 4, 5), np.float32)), ValueError, "out: got"),

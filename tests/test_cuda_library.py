@@ -29,7 +29,8 @@ def python(code, **environment):
     """What the code prints, in a new process whose engine has opened no library."""
     variables = {key: value for key, value in os.environ.items() if key not in ("PS3C_CUDA_LIBRARY", "PS3C_CUBLASLT")}
     variables["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tests"), *filter(None, [variables.get("PYTHONPATH")])])
-    done = subprocess.run([sys.executable, "-c", code], env=variables | environment, capture_output=True, text=True)
+    command = [sys.executable, "-c", code]  # in a folder without a ps3c
+    done = subprocess.run(command, env=variables | environment, capture_output=True, text=True, cwd=ROOT / "tests")
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

@@ -26,6 +26,20 @@ def test_area_means_are_not_truncated():
             assert all(torch.equal(a, b) for a, b in pairs), (dtype, name)
 
 
+def test_a_large_map():
+    """Maps of more than 2^25 cells are read by one thread, which looks for signals meanwhile."""
+    model = models.ours("vision", "tiny")
+    small = torch.ones(1, 1, 1)
+    with torch.no_grad():
+        outputs = [
+            model(models.image(1, 128, 128), num_look_close=1, gt_selection_maps=maps)
+            for maps in (small.expand(1, 16, 16), small.expand(1, 8192, 8192))
+        ]
+    for one, other in zip(*(output.selection_probs for output in outputs), strict=True):
+        assert torch.equal(one, other)
+    assert torch.equal(outputs[0].last_hidden_state, outputs[1].last_hidden_state)
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_pooling_inside_the_map(dtype):
     """pool_gt_token_only: the tokens whose area mean is above 0, whatever the dtype."""

@@ -10,29 +10,13 @@ int ps3c_numpy_import(void)
 
 int ps3c_numpy_type(ps3c_dtype dtype)
 {
-    switch (dtype) {
-    case PS3C_FLOAT32:
-        return NPY_FLOAT32;
-    case PS3C_FLOAT16:
-        return NPY_FLOAT16;
-    case PS3C_BFLOAT16:
-        return NPY_UINT16;
-    case PS3C_FLOAT64:
-        return NPY_FLOAT64;
-    case PS3C_BOOL:
-        return NPY_BOOL;
-    case PS3C_UINT8:
-        return NPY_UINT8;
-    case PS3C_INT8:
-        return NPY_INT8;
-    case PS3C_INT16:
-        return NPY_INT16;
-    case PS3C_INT32:
-        return NPY_INT32;
-    case PS3C_INT64:
-        return NPY_INT64;
-    }
-    return NPY_NOTYPE;
+    static const int types[] = {
+        [PS3C_FLOAT32] = NPY_FLOAT32, [PS3C_FLOAT16] = NPY_FLOAT16, [PS3C_BFLOAT16] = NPY_UINT16,
+        [PS3C_FLOAT64] = NPY_FLOAT64, [PS3C_BOOL] = NPY_BOOL,       [PS3C_UINT8] = NPY_UINT8,
+        [PS3C_INT8] = NPY_INT8,       [PS3C_INT16] = NPY_INT16,     [PS3C_INT32] = NPY_INT32,
+        [PS3C_INT64] = NPY_INT64,
+    };
+    return types[dtype];
 }
 
 /* The ps3c_dtype of an array, or -1. It is found by kind and size and not by NumPy's type number, because on Linux both

@@ -150,7 +150,7 @@ static int ps3c_map_watch_all(ps3c_parameter_map *map, PyObject *pairs)
         PyObject *pair = PyTuple_GetItem(tuple, i);
         failed = !PyTuple_Check(pair) || PyTuple_Size(pair) != 2 || !PyUnicode_Check(PyTuple_GetItem(pair, 1));
         if (failed)
-            PyErr_Format(PyExc_TypeError, "check: got %R, expected (holder, key)", pair);
+            PyErr_Format(PyExc_TypeError, "check: got %.100R, expected (holder, key)", pair);
         else
             failed = ps3c_map_watch(map, PyTuple_GetItem(pair, 0), PyTuple_GetItem(pair, 1)) < 0;
     }

@@ -51,6 +51,7 @@ MAPS = [
     (9, 11),
     (13, 13),
     (10, 54),
+    (1, 513),  # wider than the fast convolution's buffers
 ]
 
 

@@ -10,14 +10,15 @@ planted/*.toml lists the mistakes:
     test = "tests/sweeps/test_dlpack.py -k refused"
 
 `make planted` runs all of them in two copies of the sources side by side, `make planted ARGS=words` those whose
-description or test has the words. A mistake is caught when the tests run and at least one fails. Each test must pass
-first without a mistake. ARGS=--write also writes the table of tests/README.md.
+description or test has the words. A mistake is caught when the tests run and at least one fails or crashes. Each test
+must pass first without a mistake. ARGS=--write also writes the table of tests/README.md.
 """
 
 import os
 import queue
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -102,6 +103,8 @@ class Copy:
             if message:
                 return "does not compile: " + message[-400:]
             code, output = self.run(mistake["test"])
+            if code in (-signal.SIGSEGV, -signal.SIGBUS, -signal.SIGABRT):
+                return "caught: a crash"
             return {1: "caught", 0: "NOT CAUGHT"}.get(code, f"pytest ended with {code}: {output[-400:]}")
         finally:
             file.write_text(text)
@@ -152,7 +155,7 @@ def main(arguments: list[str]) -> int:
     with ThreadPoolExecutor(len(COPIES)) as pool:
         rows = [row for found in pool.map(plant_group, groups) for row in found]
     rows.sort(key=lambda row: order.index(row[0]))
-    caught = sum(result == "caught" for _, result in rows)
+    caught = sum(result.startswith("caught") for _, result in rows)
     print(f"{len(rows)} mistakes planted, {caught} caught")
     if "--write" in arguments:
         write_table(rows)

@@ -296,6 +296,15 @@ def flat(value) -> list:
     return [one for part in value for one in flat(part)] if isinstance(value, (list, tuple)) else [value]
 
 
+def watching(count: int) -> tuple:
+    """Arguments of Parameters whose check, a function of C, names so many attributes to watch: their list grows."""
+    from torch import nn
+
+    module = nn.Module()
+    module.child = nn.Linear(2, 2)
+    return module, ["child.weight"], {"child": (({"key": 1}, "key"),) * count}.get
+
+
 def replay(memory: faults.Memory, function, arguments, keywords) -> dict:
     """Points of one call of ps3c._core, in one process.
 
@@ -350,6 +359,7 @@ def sweep_binding(operations: Operations, memory: faults.Memory, report: faults.
     name = next(name for name in calls.found if name.startswith("Parameters("))
     function, arguments, _ = calls.found[name]
     calls.found[f"{name} without a check"] = (function, arguments[:2], {})
+    calls.found["Parameters that watch much"] = (function, watching(70), {})
     report.count("calls", len(calls.found))
     for name, (function, arguments, keywords) in calls.found.items():
         found = faults.forked(lambda: replay(memory, function, arguments, keywords))  # noqa: B023

@@ -49,7 +49,7 @@ CALLS = {
     "class_mask": dict(ids=IDS, pad_id=1, first=0, segments=2),
     "copy_channels": dict(x=ROWS, y=floats(2, 6, 20), at=2),
     "cosine": dict(features=ROWS, prompt=floats(2, 16)),
-    "depthwise": dict(x=ROWS, weight=floats(16, 1, 7, 7), bias=floats(16), rows=2, cols=3),
+    "depthwise": dict(x=floats(2, 12, 16), weight=floats(16, 1, 7, 7), bias=floats(16), rows=4, cols=3),
     "expand": dict(probs=floats(2, 2, 3), rows=4, cols=6, gt=floats(2, 5, 5), gt_rows=4, gt_cols=6),
     "from_rows": dict(rows=ROWS),
     "gemm": dict(x=ROWS, weight=floats(8, 16), values_from=0, out_channel=0),
