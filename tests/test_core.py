@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import math
 import resource
 import signal
 import sys
@@ -650,6 +651,16 @@ def test_image_normalize(shape):
     assert np.array_equal(installed.image_normalize(pixels[::-1], mean, std), out[:, ::-1])
 
 
+def unaligned(*shape):
+    return np.zeros(4 * math.prod(shape) + 1, np.uint8)[1:].view(np.float32).reshape(shape)
+
+
+def read_only(*shape):
+    array = np.zeros(shape, np.float32)
+    array.flags.writeable = False
+    return array
+
+
 @pytest.mark.parametrize(
     "arguments, exception, message",
     [
@@ -667,6 +678,13 @@ def test_image_normalize(shape):
         ((np.zeros((4, 4, 3), np.uint8), [0] * 3, 1), ValueError, "std: got 1, expected 3 numbers"),
         ((np.zeros((4, 4, 3), np.uint8), [0] * 3, [1] * 3, np.zeros((3, 4, 5), np.float32)), ValueError, "out: got"),
         ((np.zeros((4, 4, 3), np.uint8), [0] * 3, [1] * 3, np.zeros((3, 4, 4))), TypeError, "out: got"),
+        (
+            (np.zeros((4, 4, 3), np.uint8), [0] * 3, [1] * 3, np.zeros((3, 4, 4), ">f4")),
+            TypeError,
+            "foreign byte order",
+        ),
+        ((np.zeros((4, 4, 3), np.uint8), [0] * 3, [1] * 3, unaligned(3, 4, 4)), TypeError, "that is not aligned"),
+        ((np.zeros((4, 4, 3), np.uint8), [0] * 3, [1] * 3, read_only(3, 4, 4)), TypeError, "that is read-only"),
     ],
 )
 def test_image_normalize_faults(arguments, exception, message):

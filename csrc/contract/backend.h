@@ -272,7 +272,7 @@ typedef struct ps3c_gt_mask_args {
 
 /* Attention of one query per head over the tokens of each segment: softmax(q k^T / sqrt(head_dim)) v. */
 typedef struct ps3c_attention_pool_args {
-    int64_t heads, head_dim;
+    int64_t heads, head_dim;            /* head_dim: a multiple of 8 */
     const ps3c_activation *query;       /* 1 segment, 1 token, heads * head_dim channels */
     const ps3c_activation *keys_values; /* keys, then values, 2 * heads * head_dim channels; gemm without values_from */
     const uint8_t *mask;                /* [segments][tokens], 1: the token is used; or NULL */

@@ -122,8 +122,6 @@ static void pool_part(void *data, int64_t part, int thread)
 
 ps3c_status PS3C_CPU(ps3c_attention_pool)(const ps3c_run *run, const ps3c_attention_pool_args *args)
 {
-    if (ps3c_is16(run->dtype) && args->head_dim % 2) /* a word would belong to two heads */
-        return ps3c_attention_pool_naive(run, args);
     ps3c_activation_clear(args->out, run->dtype);
     operation o = {run, args, ps3c_parts(run, args->keys_values->segments * args->heads)};
     return ps3c_parallel(run, o.parts, pool_part, &o);

@@ -24,7 +24,7 @@ def exact(query, keys_values, heads, mask=None):
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 3, 7, 47, 48, 49, 96, 97, 200])
-@pytest.mark.parametrize("heads, d", [(1, 8), (3, 16), (2, 72), (2, 3)])
+@pytest.mark.parametrize("heads, d", [(1, 8), (3, 16), (2, 72)])
 def test_tokens(tokens, heads, d, dtype, level):
     query, query64 = random((1, 1, heads * d), dtype, "query")
     both, both64 = random((3, tokens, 2 * heads * d), dtype, "both")
