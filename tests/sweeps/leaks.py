@@ -21,6 +21,7 @@ import atexit
 import ctypes
 import gc
 import importlib
+import inspect
 import json
 import os
 import subprocess
@@ -134,6 +135,8 @@ def parts_of(value: Any, depth: int = 3) -> Iterator[Any]:
     elif isinstance(value, (list, tuple)) and depth:
         for item in value:
             yield from parts_of(item, depth - 1)
+    elif inspect.isfunction(value) and depth:
+        yield from parts_of(value.__defaults__ or (), depth - 1)
 
 
 class Watched:
@@ -296,12 +299,15 @@ def examine_group(file: str, group: str, out: Path, log: Path, words: str) -> No
     """Examines the rows of one group and writes a line of JSON for each to `out`; what is printed goes to `log`."""
     import torch
 
+    from ps3c import _core
+
     to_file(log)
     tempfile.tempdir = str(out.parent)  # pytest removes it
     in_use = malloc_counter()
     assert in_use is not None
     torch_objects = [torch.float32, torch.float16, torch.int64, torch.uint8, torch.strided, torch.Tensor, torch.Size]
-    shared = SHARED + torch_objects
+    core_types = [value for value in vars(_core).values() if isinstance(value, type)]
+    shared = SHARED + torch_objects + core_types
     rows = importlib.import_module(file).GROUPS[group]()
     faulty = 0
     with out.open("w") as lines:

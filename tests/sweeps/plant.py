@@ -11,7 +11,7 @@ planted/*.toml lists the mistakes:
 
 `make planted` runs all of them in two copies of the sources side by side, `make planted ARGS=words` those whose
 description or test has the words. A mistake is caught when the tests run and at least one fails or crashes. Each test
-must pass first without a mistake. ARGS=--write also writes the table of tests/README.md.
+must pass first without a mistake. ARGS=--write also writes the results into the table of tests/README.md.
 """
 
 import os
@@ -124,15 +124,18 @@ class Copy:
 
 
 def write_table(rows: list[tuple[dict, str]]):
-    """Writes the results between the two marks of tests/README.md."""
+    """Writes the results between the two marks of tests/README.md. Mistakes that were not planted keep their row."""
     readme = ROOT / "tests" / "README.md"
-    text = readme.read_text()
+    before, rest = readme.read_text().split(BEGIN)
+    table, after = rest.split(END)
+    kept = {line.split(" | ")[0].removeprefix("| "): line for line in table.splitlines()}
+    results = {mistake["what"]: result for mistake, result in rows}
     lines = ["| mistake | file | test | result |", "| --- | --- | --- | --- |"]
-    for mistake, result in rows:
-        test = mistake["test"].removeprefix("tests/sweeps/")
-        lines.append(f"| {mistake['what']} | `{mistake['file']}` | `{test}` | {result} |")
-    before, rest = text.split(BEGIN)
-    readme.write_text(before + BEGIN + "\n".join(lines) + "\n" + END + rest.split(END)[1])
+    for mistake in mistakes():
+        what, test = mistake["what"], mistake["test"].removeprefix("tests/sweeps/")
+        row = f"| {what} | `{mistake['file']}` | `{test}` | {results.get(what, '')} |"
+        lines.append(row if what in results else kept.get(what, row))
+    readme.write_text(before + BEGIN + "\n".join(lines) + "\n" + END + after)
 
 
 def main(arguments: list[str]) -> int:

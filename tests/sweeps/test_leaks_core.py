@@ -243,8 +243,8 @@ def parameters():
         changing.inner.norm = norms[norms[0] is changing.inner.norm]
         followed.collect()
 
-    def watch(path, module):
-        return [(vars(module), "training"), (type(module), "forward")]
+    def watch(path, module, keys=("training", "forward")):  # references of defaults are counted
+        return [(vars(module), keys[0]), (type(module), keys[1])]
 
     def refuse(path, module):
         raise ValueError(path)
