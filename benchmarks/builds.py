@@ -139,7 +139,7 @@ def main() -> None:
         "--processes", type=int, default=3, help="pairs of processes, one after another (default: %(default)s)"
     )
     parser.add_argument("--runs", type=int, default=5, help="at least so many runs in a process (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=10.0, help="short rows run until so much time is spent")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of a pair of processes: short rows run so long")
     parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve is not None:

@@ -23,8 +23,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import forked
 import pytest
+from forked import end as end_process
 from support import SCALE, SEED, paths
 
 HERE = Path(__file__).resolve().parent
@@ -151,7 +151,7 @@ def forked(work: Callable[[], dict], seconds: float = SECONDS) -> dict:
             with open(writing, "w") as pipe:
                 json.dump(result, pipe)
         finally:
-            forked.end(0)
+            end_process(0)
     os.close(writing)
     parts, end = [], time.monotonic() + seconds
     while True:
@@ -168,9 +168,10 @@ def forked(work: Callable[[], dict], seconds: float = SECONDS) -> dict:
     if os.WIFSIGNALED(status) and not trouble.startswith("not"):
         trouble = f"ended by {signal.Signals(os.WTERMSIG(status)).name}"
     try:
-        return json.loads(b"".join(parts))
+        result = json.loads(b"".join(parts))
     except ValueError:
         return {"trouble": trouble}
+    return result if os.waitstatus_to_exitcode(status) == 0 else {"trouble": f"ended with status {status}"}
 
 
 def points(total: int, most: int, random) -> Iterable[int]:

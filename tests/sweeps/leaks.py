@@ -24,6 +24,9 @@ import importlib
 import inspect
 import json
 import os
+import select
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -234,7 +237,7 @@ def sampled(one: Row, size: int, in_use: Callable[[], int], shared: list[Any]) -
             one()
         settle()
         watched.sample(part)
-        # A fifth of the bound changes no verdict; to wait for it takes longer than the calls.
+        # Memory up to a fifth of the bound cannot change the verdict, so nobody waits for it to be freed.
         memory[part] = least(in_use, memory[0] + int(bound(one) * part * size / 5))
         if part == 0:
             files, threads_before = open_files(), threads()
@@ -302,7 +305,8 @@ def examine_group(file: str, group: str, out: Path, log: Path, words: str) -> No
     from ps3c import _core
 
     to_file(log)
-    tempfile.tempdir = str(out.parent)  # pytest removes it
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: it ends with its parent
+    tempfile.tempdir = str(out.parent)
     in_use = malloc_counter()
     assert in_use is not None
     torch_objects = [torch.float32, torch.float16, torch.int64, torch.uint8, torch.strided, torch.Tensor, torch.Size]
@@ -317,6 +321,8 @@ def examine_group(file: str, group: str, out: Path, log: Path, words: str) -> No
             try:
                 limit_calls(one)
                 result = examine(one, in_use, shared)
+            except KeyboardInterrupt:
+                raise
             except BaseException:
                 result = {"calls": 0, "faults": [traceback.format_exc(limit=-4)]}
             faulty += bool(result["faults"])
@@ -325,6 +331,8 @@ def examine_group(file: str, group: str, out: Path, log: Path, words: str) -> No
 
 def serve(file: str) -> None:
     """Reads lines [group, out, log, words], examines each group in a child, and answers with the child's status."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what an import prints is no answer
     sys.path.insert(0, str(HERE.parent / "user"))
     sys.path.insert(0, str(HERE.parent))
     import torch
@@ -334,7 +342,7 @@ def serve(file: str) -> None:
     for line in sys.stdin:
         group, out, log, words = json.loads(line)
         child = fork(examine_group, file, group, Path(out), Path(log), words, seconds=MOST_SECONDS)
-        print(ended(child), flush=True)
+        print(ended(child), file=answers, flush=True)
 
 
 # ---- in the test -----------------------------------------------------------------------------------------------------
@@ -353,8 +361,10 @@ def server(file: str) -> subprocess.Popen:
 
 @atexit.register
 def stop_servers() -> None:
+    """They have no work now, or must not go on with it."""
     for process in _servers.values():
-        process.communicate()  # closes its input, so that it ends
+        process.kill()
+        process.communicate()
     _servers.clear()
 
 
@@ -377,12 +387,19 @@ def start_server(file: str) -> subprocess.Popen:
 def measure(file: str, group: str, figures, tmp_path: Path, words: str = "") -> None:
     """Runs a group of a test file in a process of its own, and counts its rows in figures."""
     out, log = tmp_path / "rows.jsonl", tmp_path / "log"
-    process = server(Path(file).stem)
-    print(json.dumps([group, str(out), str(log), words]), file=process.stdin, flush=True)
-    status = process.stdout.readline().strip()
-    assert status == "0", (
-        f"the process of the group ended with {status}: {log.read_text()[-4000:] if log.exists() else ''}"
-    )
+    process, status = server(Path(file).stem), "no answer"
+    try:
+        print(json.dumps([group, str(out), str(log), words]), file=process.stdin, flush=True)
+        if select.select([process.stdout], [], [], MOST_SECONDS + 60)[0]:
+            status = process.stdout.readline().strip() or "the end of the process that forks it"
+    finally:
+        if status not in ("0", "1"):
+            stop_servers()  # the next group gets a new one
+    said = log.read_text()[-4000:] if log.exists() else ""
+    assert status == "0", f"the process of the group ended with {status}: {said}"
+    for path in tmp_path.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     for line in lines:
         for fault in line["faults"]:

@@ -129,12 +129,13 @@ def write_table(rows: list[tuple[dict, str]]):
     before, rest = readme.read_text().split(BEGIN)
     table, after = rest.split(END)
     kept = {line.split(" | ")[0].removeprefix("| "): line for line in table.splitlines()}
-    results = {mistake["what"]: result for mistake, result in rows}
+    results = {mistake["what"]: result.splitlines()[0][:100].replace("|", "/") for mistake, result in rows}
     lines = ["| mistake | file | test | result |", "| --- | --- | --- | --- |"]
     for mistake in mistakes():
         what, test = mistake["what"], mistake["test"].removeprefix("tests/sweeps/")
-        row = f"| {what} | `{mistake['file']}` | `{test}` | {results.get(what, '')} |"
-        lines.append(row if what in results else kept.get(what, row))
+        start, before_it = f"| {what} | `{mistake['file']}` | `{test}` | ", kept.get(what, "")
+        result = results.get(what, before_it.removeprefix(start).rstrip(" |") if before_it.startswith(start) else "")
+        lines.append(f"{start}{result} |")
     readme.write_text(before + BEGIN + "\n".join(lines) + "\n" + END + after)
 
 

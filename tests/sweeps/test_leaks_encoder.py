@@ -27,7 +27,7 @@ PIXELS = np.random.default_rng(0).integers(0, 255, (9, 12, 3), dtype=np.uint8)
 
 
 def folder() -> Path:
-    """A new folder, inside the test's (leaks.py), which pytest removes."""
+    """A new folder inside the test's, which leaks.py removes."""
     return Path(tempfile.mkdtemp())
 
 
