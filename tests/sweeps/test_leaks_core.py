@@ -1,7 +1,7 @@
 """No function of ps3c._core leaves memory, references, open files or threads behind: 10,000 calls each (leaks.py).
 
 Models, plans and their attributes, runs of every form, steps, Parameters, images; refused configurations and requests,
-among them the tables of tests/test_core.py. Runs borrow tensors in each of the three ways. test_leaks_refused.py has
+among them the tables of tests/test_core*.py. Runs borrow tensors in each of the three ways. test_leaks_refused.py has
 the runs that are refused.
 """
 
@@ -266,13 +266,13 @@ def parameters():
 
 
 def images():
-    import test_core
+    import test_core_images
 
     pixels, mean, std = np.ones((5, 7, 3), np.uint8), [0.5] * 3, (0.5, 0.5, 0.5)
     out, wide = np.empty((3, 5, 7), np.float32), np.empty((5, 4, 4), np.uint8)
     yield row("image_normalize", _core.image_normalize, pixels, mean, std)
     yield row("image_normalize with out", _core.image_normalize, pixels, mean, std, out)
-    for arguments, kind, message in table(test_core.test_image_normalize_faults):
+    for arguments, kind, message in table(test_core_images.test_image_normalize_faults):
         yield row(f"image_normalize: {message}", _core.image_normalize, *arguments, raises=kind)
     fails = [0.5, Raises(), 0.5]
     yield row("image_normalize: a number fails", _core.image_normalize, pixels, fails, std, raises=TypeError)

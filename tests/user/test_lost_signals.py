@@ -7,7 +7,7 @@ import pytest
 from cli_support import environment
 
 LOST = """
-import os, sys, time
+import os, signal, sys, time
 from ps3c._signals import Terminated, ending_on_signals
 
 class Dying:
@@ -15,6 +15,7 @@ class Dying:
         os.kill(os.getpid(), int(sys.argv[1]))
         sum(range(1000))
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it
 try:
     with ending_on_signals():
         hook = sys.unraisablehook
