@@ -139,7 +139,7 @@ def parts_of(value: Any, depth: int = 3) -> Iterator[Any]:
         for item in value:
             yield from parts_of(item, depth - 1)
     elif inspect.isfunction(value) and depth:
-        yield from parts_of(value.__defaults__ or (), depth - 1)
+        yield from parts_of(value.__defaults__ or (), 2)
 
 
 class Watched:
