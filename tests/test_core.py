@@ -633,6 +633,9 @@ def test_parameters_are_not_copied():
         copy.deepcopy(installed.Parameters(small_module(), NAMES))
 
 
+# ---- levels ----------------------------------------------------------------------------------------------------------
+
+
 def test_levels():
     levels = installed.cpu_levels()
     assert levels[-2:] == ["portable", "naive"] and installed.cpu_level() in levels
