@@ -21,6 +21,7 @@ class Terminated(SystemExit):
 class _State:
     held = False  # a signal waits for the end of the block
     waiting: BaseException | None = None
+    arrived: BaseException | None = None  # the last signal of this block of ending_on_signals
 
 
 @contextmanager
@@ -28,7 +29,8 @@ def ending_on_signals() -> Iterator[None]:
     """SIGTERM and SIGHUP raise Terminated in the main thread during the block, so that files are removed.
 
     SIGINT raises KeyboardInterrupt, as without the block, but it respects `held`. Python drops an exception that is
-    raised while a `__del__` or a weak reference's callback runs: the signal is then sent again.
+    raised while a `__del__` or a weak reference's callback runs: the signal is then sent again. Another package may
+    catch it and go on: not_lost raises it again.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -68,9 +70,36 @@ def ending_on_signals() -> Iterator[None]:
         for number, default in before.items():
             signal.signal(number, default)
         sys.unraisablehook = show
+        if before:
+            _State.arrived = None
+
+
+def raise_lost() -> None:
+    """Raises the exception of a signal that arrived in this block of ending_on_signals, if there was one.
+
+    For places that are reached only if no signal arrived, or if another package caught its exception and went on:
+    torch, pydantic and others catch every exception in some places.
+    """
+    if _State.arrived is not None and not _State.held:
+        raise _State.arrived
+
+
+@contextmanager
+def not_lost() -> Iterator[None]:
+    """For long calls of other packages: raise_lost at the end of the block, also if the block raises an error.
+
+    The block must not clean up after a signal: that would look like going on.
+    """
+    try:
+        yield
+    except Exception:
+        raise_lost()
+        raise
+    raise_lost()
 
 
 def _raise(error: BaseException) -> None:
+    _State.arrived = error
     if _State.held and _State.waiting is None:
         _State.waiting = error
     else:  # at once, also if it is the second one during a block of `held`

@@ -57,7 +57,8 @@ def say(message: str) -> None:
 
 def _write(message: str) -> None:
     try:
-        print(message, file=sys.stderr, flush=True)
+        # The end of line in the text, so that there is one write: a signal's message cannot stand between.
+        print(f"{message}\n", end="", file=sys.stderr, flush=True)
     except OSError:  # nobody reads messages any more, for example `2>&1 | head`: that does not end the work
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 

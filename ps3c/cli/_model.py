@@ -5,6 +5,7 @@ import os
 import time
 from typing import Any
 
+from .. import _signals
 from . import _console
 from ._errors import MODEL, CommandError
 
@@ -23,7 +24,8 @@ def load(arguments) -> Any:
     from ..features.load import load as load_folder
 
     begin = time.perf_counter()
-    encoder = load_folder(arguments.model, device=arguments.device, dtype=arguments.dtype)
+    with _signals.not_lost():
+        encoder = load_folder(arguments.model, device=arguments.device, dtype=arguments.dtype)
     if arguments.verbose:
         seconds = time.perf_counter() - begin
         _console.say(f"{arguments.model}: {encoder.dtype} on {encoder.device}, loaded in {seconds:.1f} s")

@@ -140,6 +140,7 @@ def _embed(encoder, arguments, names: list[str], output, failures, progress) -> 
             if len(features):
                 output.add(dataclasses.replace(features, errors=[]))
             progress.add(len(features) + len(features.errors), failed=len(features.errors))
+        _signals.raise_lost()  # before an image is called unreadable that a signal interrupted
         for error in features.errors:
             progress.close()
             _failed(arguments, failures, error.name, error.reason)

@@ -24,7 +24,7 @@ from typing import Any
 from PIL import Image
 
 from .._extras import require
-from .._signals import ending_on_signals
+from .._signals import ending_on_signals, not_lost
 from ..errors import ImageError
 from ..features.encoder import Encoder
 from ..images import open_image
@@ -166,30 +166,34 @@ def serve(
     port = _free_port(port)
     with ending_on_signals(), upload_folder() as folder, _environment(folder), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="gradio")  # deprecated functions that gradio itself calls
-        blocks = build(encoder, max_pixels=max_pixels)
+        with not_lost():
+            blocks = build(encoder, max_pixels=max_pixels)
         example = _example()
         options = {"footer_links": [], "show_api": False, "mcp_server": False, "pwa": False, **_style(_gradio())}
         try:
-            blocks.launch(
-                server_name=HOST,
-                server_port=port,
-                share=False,
-                quiet=True,
-                inbrowser=False,
-                inline=False,
-                prevent_thread_lock=True,
-                enable_monitoring=False,
-                root_path="",
-                ssr_mode=False,
-                allowed_paths=[example] if example else [],  # it is outside the folder of uploads
-                max_file_size=_most_bytes(max_pixels),
-                app_kwargs=_guarded(hosts, _most_bytes(max_pixels) + (64 << 10)),  # a form's own lines
-                **_known(blocks.launch, options),
-            )
-            address = f"http://{HOST}:{port}/"
-            print(f"ps3c: {address} serves {encoder.folder}; Ctrl-C stops it", file=sys.stderr, flush=True)
-            if open_browser:
-                webbrowser.open(address)
+            with not_lost():
+                blocks.launch(
+                    server_name=HOST,
+                    server_port=port,
+                    share=False,
+                    quiet=True,
+                    inbrowser=False,
+                    inline=False,
+                    prevent_thread_lock=True,
+                    enable_monitoring=False,
+                    root_path="",
+                    ssr_mode=False,
+                    allowed_paths=[example] if example else [],  # it is outside the folder of uploads
+                    max_file_size=_most_bytes(max_pixels),
+                    app_kwargs=_guarded(hosts, _most_bytes(max_pixels) + (64 << 10)),  # a form's own lines
+                    **_known(blocks.launch, options),
+                )
+                address = f"http://{HOST}:{port}/"
+                # The end of line in the text, so that there is one write: a signal's message cannot stand between.
+                message = f"ps3c: {address} serves {encoder.folder}; Ctrl-C stops it\n"
+                print(message, end="", file=sys.stderr, flush=True)
+                if open_browser:
+                    webbrowser.open(address)
             threading.Event().wait()
         finally:
             blocks.close(verbose=False)
