@@ -38,6 +38,7 @@ help:
 	@echo "make cuda       builds the CUDA library without a GPU; fails if a kernel spills; writes docs/kernels.md"
 	@echo "make real-size  compares models of the published size with ps3-torch (minutes, 20 GB of memory)"
 	@echo "make docs       builds the documentation, build/docs/index.html; a warning is an error"
+	@echo "make install    installs the C library and ps3c-encode under PREFIX=/usr/local"
 	@echo "make wheel      builds an sdist and a manylinux wheel in dist/; with the CUDA library if PS3C_CUDA=1"
 	@echo "make clean      removes what was built; 'make distclean' removes the environments too"
 
@@ -65,6 +66,10 @@ $(REFERENCE): $(VENV)/.ready
 	touch $@
 
 reference: $(REFERENCE)
+
+# The C library alone: needs no Python.
+install:
+	+$(MAKE) -C csrc install
 
 # ---- tests ----------------------------------------------------------------------------------------------------------
 
@@ -235,5 +240,5 @@ clean:
 distclean: clean
 	rm -rf $(VENV) .venv-* .cache
 
-.PHONY: help venv build toolkit reference operations test real-size asan tests-c-asan asan-build asan-python sweep planted \
+.PHONY: help venv build install toolkit reference operations test real-size asan tests-c-asan asan-build asan-python sweep planted \
 	fuzz coverage cuda demo docs lint typecheck wheel clean distclean

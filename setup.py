@@ -150,12 +150,14 @@ class BuildCuda(BuildCore):
         CudaLibrary().build(Path(self.objects_folder()), target, self.jobs())
 
 
+FOLDERS = ("csrc/model", "csrc/run", "csrc/checkpoint", "csrc/encode", "csrc/binding", "kernels/cpu")
+
 os.chdir(ROOT)
 setup(
     ext_modules=[
         Extension(
             "ps3c._core",
-            sources=[*sources("csrc/model"), *sources("csrc/run"), *sources("csrc/binding"), *sources("kernels/cpu")],
+            sources=[file for folder in FOLDERS for file in sources(folder)],
             py_limited_api=bool(LIMITED_API),
         )
     ],

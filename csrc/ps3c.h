@@ -4,8 +4,10 @@
  * First it encodes the whole image at low resolution. Then it ranks the patches of the high-resolution scales, by
  * saliency or by similarity to a text prompt, and encodes only the best patches. A "look" is one group of such patches.
  *
- * Example. read_config, read_weights, read_pixels and fail stand for the program's own code; examples/encode.c is a
- * complete program.
+ * ps3c_model.h opens checkpoint folders and encodes images in one call each. This header is for programs that hold the
+ * weights and pixels themselves.
+ *
+ * Example. read_config, read_weights, read_pixels and fail stand for the program's own code.
  *
  *     ps3c_register_backend(PS3C_CPU, &ps3c_cpu_source);                   // once in a program
  *     ps3c_context *context = ps3c_context_create();
@@ -41,7 +43,7 @@
  *     ps3c_vision_plan_free(plan);
  *     ps3c_context_free(context);
  *
- * Groups of this header: types; backends; context; vision; vision in steps; text; image.
+ * Groups of this header: version; types; backends; context; vision; vision in steps; text; image.
  *
  * Letters in shapes: B images, C width, N tokens, H and W pixels, h and w patches, S high-resolution scales.
  *
@@ -63,9 +65,20 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef PS3C_EXPORT /* while libps3c.so is built: it exports what this header declares */
+#pragma GCC visibility push(default)
+#endif
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+/* ---- version --------------------------------------------------------------------------------------------- */
+
+#define PS3C_VERSION_MAJOR 0
+#define PS3C_VERSION_MINOR 1
+#define PS3C_VERSION_PATCH 0
+/* The version of the library that the program runs with, such as "0.1.0". Static memory. */
+const char *ps3c_version(void);
 
 /* ---- types: limits, status, dtype, device, tensor -------------------------------------------------------- */
 
@@ -83,6 +96,7 @@ typedef enum ps3c_status {
     PS3C_ERROR_MEMORY,  /* an allocation failed, or a size exceeds the address space */
     PS3C_ERROR_NOT_IMPLEMENTED,
     PS3C_ERROR_INTERRUPTED, /* the context's interrupt function returned non-zero */
+    PS3C_ERROR_CHECKPOINT,  /* a file of a checkpoint cannot be read, is damaged, or does not fit the others */
 } ps3c_status;
 
 typedef enum ps3c_dtype {
@@ -436,5 +450,8 @@ ps3c_status ps3c_image_resize_rows(ps3c_context *context, const uint8_t *pixels,
 
 #ifdef __cplusplus
 }
+#endif
+#ifdef PS3C_EXPORT
+#pragma GCC visibility pop
 #endif
 #endif

@@ -1,11 +1,12 @@
 """The C engine. Private to ps3c: its classes are what users call.
 
-Tensors are torch tensors, read and written in place through DLPack. Letters in shapes as in csrc/ps3c.h: B images,
-C width, S scales above the lowest.
+Tensors are torch tensors, read and written in place through DLPack, or NumPy arrays, where uint16 is bfloat16. Letters
+in shapes as in csrc/ps3c.h: B images, C width, S scales above the lowest.
 
 Keyword arguments of plan and run are the rows of tables in csrc/binding, named beside them. They are not repeated here.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, final
 
@@ -116,6 +117,32 @@ class Parameters:
     @property
     def names(self) -> tuple[str, ...]: ...
     def collect(self) -> list[Tensor]: ...
+
+@final
+class Checkpoint:
+    """A checkpoint folder (csrc/ps3c_model.h). Arrays are views of the mapped files; bfloat16 is uint16.
+
+    ValueError: a file is missing or damaged; the message names the file and the field, and not the folder.
+    """
+
+    def __new__(cls, folder: str | os.PathLike[str], dtype: str | None = None) -> Checkpoint: ...
+    @property
+    def vision(self) -> dict[str, Any]: ...
+    @property
+    def text(self) -> dict[str, Any] | None: ...
+    @property
+    def preprocessing(self) -> dict[str, Any]: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def vision_weights(self) -> list[NDArray[Any]]: ...
+    @property
+    def text_weights(self) -> list[NDArray[Any]]: ...
+    def tensors(self) -> dict[str, NDArray[Any] | None]: ...
+    def check(self) -> None: ...
+
+def trunks() -> list[tuple[str, int, int, int, float, int, int, bool, str]]:
+    """The known trunks: name, width, depth, heads, mlp_ratio, patch, img_size, class_token, gelu."""
 
 def cpu_levels() -> list[_Level]:
     """Instruction sets that this processor can run, best first."""

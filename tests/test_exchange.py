@@ -110,10 +110,43 @@ def test_refused_by_name(operations, kind):
     assert operations.TensorView(torch.zeros(3)).shape == (3,)  # nothing is left behind
 
 
-@pytest.mark.parametrize("thing", [[1.0], None, 3.0, np.zeros(3), "x", torch.float32, nn.Linear(2, 2)])
+@pytest.mark.parametrize("thing", [[1.0], None, 3.0, "x", torch.float32, nn.Linear(2, 2)])
 def test_not_a_tensor(operations, thing):
     with pytest.raises(TypeError, match=f"prompt: got {type(thing).__name__}, expected a torch.Tensor"):
         operations.TensorView(thing, "prompt")
+
+
+@pytest.mark.parametrize(
+    "dtype, name",
+    [
+        (np.float32, "float32"),
+        (np.float16, "float16"),
+        (np.uint16, "bfloat16"),
+        (np.int64, "int64"),
+        (np.bool_, "bool"),
+    ],
+)
+def test_arrays(operations, dtype, name):
+    array = np.arange(24).astype(dtype).reshape(2, 3, 4)[:, ::-1, 1:]
+    view = operations.TensorView(array, "prompt")
+    assert view.shape == (2, 3, 3) and view.strides == (12, -4, 1) and view.dtype == name
+    assert view.data_ptr == array.ctypes.data
+
+
+@pytest.mark.parametrize(
+    "array, words",
+    [
+        (np.zeros(3, ">f4"), "foreign byte order"),
+        (np.zeros(13, np.uint8)[1:].view(np.float32), "not aligned"),
+        (np.zeros(3, np.complex64), "dtype complex64"),
+        (np.zeros(3, object), "dtype object"),
+        (np.zeros(3, np.uint32), "dtype uint32"),
+        (np.zeros((1,) * 9, np.float32), "9 dimensions"),
+    ],
+)
+def test_arrays_that_are_refused(operations, array, words):
+    with pytest.raises((TypeError, ValueError), match=rf"^prompt: got .*{words}"):
+        operations.TensorView(array, "prompt")
 
 
 def test_pretending_to_be_a_tensor(operations):

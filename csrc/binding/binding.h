@@ -52,7 +52,7 @@ typedef struct ps3c_known_type {
 typedef enum ps3c_route { PS3C_ROUTE_EXCHANGE = 0, PS3C_ROUTE_MANAGED, PS3C_ROUTE_CAPSULE } ps3c_route;
 
 typedef struct ps3c_state {
-    PyTypeObject *vision_model, *vision_plan, *text_model, *text_plan, *parameters;
+    PyTypeObject *vision_model, *vision_plan, *text_model, *text_plan, *parameters, *checkpoint;
     /* torch's objects, looked up when the first tensor is borrowed; NULL before */
     PyObject *tensor_type;                   /* torch.Tensor */
     PyObject *is_neg;                        /* torch.Tensor.is_neg */
@@ -127,10 +127,13 @@ typedef struct ps3c_loan {
     ps3c_dl_managed *managed;     /* set by the route "capsule", else NULL */
 } ps3c_loan;
 
-/* Borrows a torch tensor: fills *loan and *tensor, which is valid until ps3c_loan_return. TypeError: not a tensor, or
+/* Borrows a torch tensor or a NumPy array: fills *loan and *tensor, which is valid until ps3c_loan_return. TypeError: not a tensor, or
  * not dense memory of a supported dtype and device, or memory for an output that cannot be written to. ValueError: a
  * number of dimensions, a size or strides that no tensor in memory has. On an error nothing is borrowed. */
 int ps3c_loan_take(ps3c_state *state, const ps3c_label *label, PyObject *object, ps3c_loan *loan, ps3c_tensor *tensor);
+/* numpy.c. Is the object a NumPy array? Borrows one likewise; uint16 is bfloat16. */
+bool ps3c_is_array(PyObject *object);
+int ps3c_loan_array(const ps3c_label *label, PyObject *array, ps3c_loan *loan, ps3c_tensor *tensor);
 /* Returns the tensor. Accepts a zeroed loan. */
 void ps3c_loan_return(ps3c_loan *loan);
 
@@ -170,6 +173,9 @@ int ps3c_parse_choice(const char *name, PyObject *object, const char *const *nam
  */
 int ps3c_parse_vision_config(PyObject *dict, ps3c_vision_config *config);
 int ps3c_parse_text_config(PyObject *dict, ps3c_text_config *config);
+/* The reverse (strong references): a dict that the two functions above read. */
+PyObject *ps3c_vision_config_dict(const ps3c_vision_config *config);
+PyObject *ps3c_text_config_dict(const ps3c_text_config *config);
 
 /* ---- borrowed.c: the borrowed tensors of one run ----------------------------------------------------------------- */
 
@@ -202,7 +208,7 @@ const ps3c_tensor *ps3c_borrowed_take_workspace(ps3c_borrowed *borrowed, const c
 
 /* ---- model.c: code that VisionModel and TextModel share ---------------------------------------------------------- */
 
-typedef struct ps3c_model {
+typedef struct ps3c_model_object {
     PyObject base;
     union {
         ps3c_vision_config vision;
@@ -210,19 +216,20 @@ typedef struct ps3c_model {
     } config;
     int64_t weight_count;
     ps3c_weight_info *weight_infos; /* [weight_count] */
-} ps3c_model;
+} ps3c_model_object;
 
 /* The functions in which the two kinds of models differ. Each works on the model's own part of config. */
-typedef struct ps3c_tower {
+typedef struct ps3c_tower_kind {
     const char *format; /* of the constructor's arguments, for PyArg_ParseTupleAndKeywords: "O:VisionModel" */
-    int (*parse)(PyObject *dict, ps3c_model *model); /* 0, or -1 with an exception */
-    ps3c_status (*check)(ps3c_context *context, const ps3c_model *model);
-    int64_t (*weight_count)(const ps3c_model *model);
-    ps3c_status (*weight_info)(ps3c_context *context, const ps3c_model *model, int64_t index, ps3c_weight_info *info);
-} ps3c_tower;
+    int (*parse)(PyObject *dict, ps3c_model_object *model); /* 0, or -1 with an exception */
+    ps3c_status (*check)(ps3c_context *context, const ps3c_model_object *model);
+    int64_t (*weight_count)(const ps3c_model_object *model);
+    ps3c_status (*weight_info)(ps3c_context *context, const ps3c_model_object *model, int64_t index,
+                               ps3c_weight_info *info);
+} ps3c_tower_kind;
 
 /* Constructor: parses and checks the configuration and lists the weights. NULL with an exception. */
-PyObject *ps3c_model_new(const ps3c_tower *tower, PyTypeObject *type, PyObject *args, PyObject *kwargs);
+PyObject *ps3c_model_new(const ps3c_tower_kind *tower, PyTypeObject *type, PyObject *args, PyObject *kwargs);
 void ps3c_model_dealloc(PyObject *self);
 /* Attribute `weights`: a list of (name, shape). */
 PyObject *ps3c_model_weights(PyObject *self, void *unused);
@@ -232,8 +239,10 @@ PyObject *ps3c_model_weights(PyObject *self, void *unused);
 extern PyType_Spec ps3c_vision_model_spec, ps3c_vision_plan_spec; /* vision.c */
 extern PyType_Spec ps3c_text_model_spec, ps3c_text_plan_spec;     /* text.c */
 extern PyType_Spec ps3c_parameters_spec;                          /* parameters.c */
+extern PyType_Spec ps3c_checkpoint_spec;                          /* checkpoint.c */
 
-extern PyMethodDef ps3c_machine_methods[]; /* machine.c */
-extern PyMethodDef ps3c_image_methods[];   /* image.c */
+extern PyMethodDef ps3c_machine_methods[];    /* machine.c */
+extern PyMethodDef ps3c_image_methods[];      /* image.c */
+extern PyMethodDef ps3c_checkpoint_methods[]; /* checkpoint.c */
 
 #endif

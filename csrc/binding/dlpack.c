@@ -382,6 +382,8 @@ int ps3c_loan_take(ps3c_state *state, const ps3c_label *label, PyObject *object,
     const ps3c_dl_exchange *exchange = NULL;
     ps3c_dl_tensor dl;
     *loan = (ps3c_loan){0};
+    if (ps3c_is_array(object))
+        return ps3c_loan_array(label, object, loan, tensor);
     int is_tensor = ps3c_tensor_kind(state, object, &exchange);
     if (is_tensor <= 0) {
         if (is_tensor == 0)

@@ -6,6 +6,7 @@ PyObject *ps3c_python_error(const ps3c_context *context, ps3c_status status)
     PyObject *type = PyExc_RuntimeError;
     switch (status) {
     case PS3C_ERROR_VALUE:
+    case PS3C_ERROR_CHECKPOINT: /* Python code makes a CheckpointError of it, which names the folder */
         type = PyExc_ValueError;
         break;
     case PS3C_ERROR_TYPE:

@@ -285,3 +285,52 @@ void ps3c_reader_close(ps3c_reader *reader)
     PyMem_Free(reader->owned);
     reader->owned = NULL;
 }
+
+/* ---- from structs to Python ---------------------------------------------------------------------------------------- */
+
+PyObject *ps3c_int_list(const int64_t *values, int64_t count)
+{
+    PyObject *list = PyList_New(count);
+    for (Py_ssize_t i = 0; i < count && list != NULL; i++) {
+        PyObject *value = PyLong_FromLongLong(values[i]);
+        if (value == NULL)
+            Py_CLEAR(list);
+        else
+            PyList_SetItem(list, i, value);
+    }
+    return list;
+}
+
+/* A field's value (strong reference); None for a field that is left out. */
+static PyObject *ps3c_write_field(const ps3c_field *field, const char *source)
+{
+    const void *at = source + field->offset;
+    switch (field->kind) {
+    case PS3C_FIELD_INT:
+        return PyLong_FromLongLong(*(const int64_t *)at);
+    case PS3C_FIELD_FLOAT:
+        return PyFloat_FromDouble((double)*(const float *)at);
+    case PS3C_FIELD_BOOL:
+        return PyBool_FromLong(*(const bool *)at);
+    case PS3C_FIELD_CHOICE:
+        return PyUnicode_FromString(field->choices[*(const int *)at]);
+    case PS3C_FIELD_LIST:
+        if (field->other != SIZE_MAX)
+            return ps3c_int_list(at, *(const int64_t *)(const void *)(source + field->other));
+        return Py_NewRef(Py_None);
+    default:
+        return Py_NewRef(Py_None);
+    }
+}
+
+PyObject *ps3c_write_fields(const ps3c_field *fields, const void *source)
+{
+    PyObject *dict = PyDict_New();
+    for (const ps3c_field *field = fields; field->name != NULL && dict != NULL; field++) {
+        PyObject *value = ps3c_write_field(field, source);
+        if (value == NULL || (value != Py_None && PyDict_SetItemString(dict, field->name, value) < 0))
+            Py_CLEAR(dict);
+        Py_XDECREF(value);
+    }
+    return dict;
+}

@@ -45,15 +45,15 @@ typedef struct ps3c_field {
 
 typedef struct ps3c_reader {
     const ps3c_field *fields;
-    void *target;            /* the struct to fill */
-    const char *format;      /* format of a name in messages: "%s" or "config['%s']" */
-    const char *whole;       /* name of all arguments together in messages: "run()" or "config" */
-    bool call;               /* true: arguments of a call; false: entries of a configuration */
-    int positional;          /* number of arguments, from the first row, that may be positional */
-    ps3c_borrowed *borrowed; /* TENSOR, OUTPUT, TENSORS, WORKSPACE: open */
-    const ps3c_model *model; /* WEIGHTS */
-    const void *counts;      /* TENSORS */
-    int64_t *owned;          /* the memory of EACH */
+    void *target;                   /* the struct to fill */
+    const char *format;             /* format of a name in messages: "%s" or "config['%s']" */
+    const char *whole;              /* name of all arguments together in messages: "run()" or "config" */
+    bool call;                      /* true: arguments of a call; false: entries of a configuration */
+    int positional;                 /* number of arguments, from the first row, that may be positional */
+    ps3c_borrowed *borrowed;        /* TENSOR, OUTPUT, TENSORS, WORKSPACE: open */
+    const ps3c_model_object *model; /* WEIGHTS */
+    const void *counts;             /* TENSORS */
+    int64_t *owned;                 /* the memory of EACH */
 } ps3c_reader;
 
 /* A reader of the arguments of a call. whole: "run()". positional: how many may be given by position. */
@@ -67,6 +67,11 @@ static inline ps3c_reader ps3c_call_reader(const char *whole, const ps3c_field *
  * or missing argument of a call, or a value of another type. ValueError: an invalid value, or an unknown or missing
  * entry of a configuration. */
 int ps3c_read_arguments(ps3c_reader *reader, PyObject *args, PyObject *kwargs);
+/* The reverse, for the kinds of a configuration: a dict of the struct's fields (strong reference). Lists without a length
+ * field are left out. NULL with an exception. */
+PyObject *ps3c_write_fields(const ps3c_field *fields, const void *source);
+/* A list of integers (strong reference). */
+PyObject *ps3c_int_list(const int64_t *values, int64_t count);
 /* Frees reader->owned; the fields of kind EACH are invalid afterwards. */
 void ps3c_reader_close(ps3c_reader *reader);
 

@@ -1,7 +1,7 @@
 /* Code that VisionModel and TextModel share: the constructor and the list of weights. */
 #include "binding.h"
 
-static ps3c_status ps3c_model_list_weights(const ps3c_tower *tower, ps3c_model *self, ps3c_context *context)
+static ps3c_status ps3c_model_list_weights(const ps3c_tower_kind *tower, ps3c_model_object *self, ps3c_context *context)
 {
     const int64_t count = tower->weight_count(self);
     ps3c_status status = PS3C_OK;
@@ -14,7 +14,7 @@ static ps3c_status ps3c_model_list_weights(const ps3c_tower *tower, ps3c_model *
     return status;
 }
 
-static int ps3c_model_fill(const ps3c_tower *tower, ps3c_model *self, PyObject *config)
+static int ps3c_model_fill(const ps3c_tower_kind *tower, ps3c_model_object *self, PyObject *config)
 {
     ps3c_call call = {0};
     if (tower->parse(config, self) < 0 || ps3c_call_begin(&call, 0, NULL) < 0)
@@ -28,13 +28,13 @@ static int ps3c_model_fill(const ps3c_tower *tower, ps3c_model *self, PyObject *
     return status == PS3C_OK ? 0 : -1;
 }
 
-PyObject *ps3c_model_new(const ps3c_tower *tower, PyTypeObject *type, PyObject *args, PyObject *kwargs)
+PyObject *ps3c_model_new(const ps3c_tower_kind *tower, PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *keywords[] = {"config", NULL};
     PyObject *config;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, tower->format, keywords, &config))
         return NULL;
-    ps3c_model *self = (ps3c_model *)PyType_GenericAlloc(type, 0);
+    ps3c_model_object *self = (ps3c_model_object *)PyType_GenericAlloc(type, 0);
     if (self != NULL && ps3c_model_fill(tower, self, config) < 0)
         Py_CLEAR(self);
     return (PyObject *)self;
@@ -43,7 +43,7 @@ PyObject *ps3c_model_new(const ps3c_tower *tower, PyTypeObject *type, PyObject *
 void ps3c_model_dealloc(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
-    PyMem_Free(((ps3c_model *)self)->weight_infos);
+    PyMem_Free(((ps3c_model_object *)self)->weight_infos);
     PyObject_Free(self);
     Py_DECREF(type);
 }
@@ -64,7 +64,7 @@ static PyObject *ps3c_shape_tuple(const ps3c_weight_info *info)
 PyObject *ps3c_model_weights(PyObject *self, void *unused)
 {
     (void)unused;
-    const ps3c_model *model = (const ps3c_model *)self;
+    const ps3c_model_object *model = (const ps3c_model_object *)self;
     PyObject *list = PyList_New(model->weight_count);
     for (Py_ssize_t i = 0; i < model->weight_count && list != NULL; i++) {
         PyObject *shape = ps3c_shape_tuple(&model->weight_infos[i]);

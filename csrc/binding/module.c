@@ -13,14 +13,15 @@ static int ps3c_add_types(PyObject *module, ps3c_state *state)
         ps3c_add_type(module, &ps3c_vision_plan_spec, &state->vision_plan) < 0 ||
         ps3c_add_type(module, &ps3c_text_model_spec, &state->text_model) < 0 ||
         ps3c_add_type(module, &ps3c_text_plan_spec, &state->text_plan) < 0 ||
-        ps3c_add_type(module, &ps3c_parameters_spec, &state->parameters) < 0)
+        ps3c_add_type(module, &ps3c_parameters_spec, &state->parameters) < 0 ||
+        ps3c_add_type(module, &ps3c_checkpoint_spec, &state->checkpoint) < 0)
         return -1;
     return 0;
 }
 
 static int ps3c_core_exec(PyObject *module)
 {
-    static PyMethodDef *const tables[] = {ps3c_machine_methods, ps3c_image_methods};
+    static PyMethodDef *const tables[] = {ps3c_machine_methods, ps3c_image_methods, ps3c_checkpoint_methods};
     ps3c_state *state = ps3c_state_of(module);
     ps3c_loans_open(state);
     ps3c_register_backend(PS3C_CPU, &ps3c_cpu_source);
@@ -41,6 +42,7 @@ static int ps3c_core_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->text_model);
     Py_VISIT(state->text_plan);
     Py_VISIT(state->parameters);
+    Py_VISIT(state->checkpoint);
     return ps3c_loans_traverse(state, visit, arg);
 }
 
@@ -52,6 +54,7 @@ static int ps3c_core_clear(PyObject *module)
     Py_CLEAR(state->text_model);
     Py_CLEAR(state->text_plan);
     Py_CLEAR(state->parameters);
+    Py_CLEAR(state->checkpoint);
     ps3c_loans_close(state);
     return 0;
 }

@@ -81,6 +81,17 @@ int ps3c_array_view(const char *name, PyObject *object, int dtype, bool write, p
     return 0;
 }
 
+bool ps3c_is_array(PyObject *object) { return PyArray_Check(object); }
+
+int ps3c_loan_array(const ps3c_label *label, PyObject *array, ps3c_loan *loan, ps3c_tensor *tensor)
+{
+    char name[PS3C_LABEL_BYTES];
+    if (ps3c_array_view(ps3c_label_text(label, name, sizeof name), array, PS3C_ANY, label->output, tensor) < 0)
+        return -1;
+    loan->object = Py_NewRef(array);
+    return 0;
+}
+
 int ps3c_array_contiguous(const char *name, PyObject *object, int dtype, bool write, int ndim, const int64_t *shape,
                           ps3c_tensor *tensor)
 {

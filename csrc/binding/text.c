@@ -3,7 +3,7 @@
 
 typedef struct ps3c_text_plan_object {
     PyObject base;
-    ps3c_model *model; /* strong */
+    ps3c_model_object *model; /* strong */
     ps3c_text_plan *plan;
     ps3c_text_request request;
     ps3c_text_plan_info info;
@@ -47,33 +47,34 @@ static const ps3c_field ps3c_text_run_fields[] = {
 
 /* ---- TextModel ------------------------------------------------------------------------------------------------- */
 
-static int ps3c_text_parse(PyObject *dict, ps3c_model *model)
+static int ps3c_text_parse(PyObject *dict, ps3c_model_object *model)
 {
     return ps3c_parse_text_config(dict, &model->config.text);
 }
-static ps3c_status ps3c_text_check(ps3c_context *context, const ps3c_model *model)
+static ps3c_status ps3c_text_check(ps3c_context *context, const ps3c_model_object *model)
 {
     return ps3c_text_config_check(context, &model->config.text);
 }
-static int64_t ps3c_text_count(const ps3c_model *model) { return ps3c_text_weight_count(&model->config.text); }
-static ps3c_status ps3c_text_info(ps3c_context *context, const ps3c_model *model, int64_t index, ps3c_weight_info *info)
+static int64_t ps3c_text_count(const ps3c_model_object *model) { return ps3c_text_weight_count(&model->config.text); }
+static ps3c_status ps3c_text_info(ps3c_context *context, const ps3c_model_object *model, int64_t index,
+                                  ps3c_weight_info *info)
 {
     return ps3c_text_weight_info(context, &model->config.text, index, info);
 }
 
 static PyObject *ps3c_text_model_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static const ps3c_tower tower = {.format = "O:TextModel",
-                                     .parse = ps3c_text_parse,
-                                     .check = ps3c_text_check,
-                                     .weight_count = ps3c_text_count,
-                                     .weight_info = ps3c_text_info};
+    static const ps3c_tower_kind tower = {.format = "O:TextModel",
+                                          .parse = ps3c_text_parse,
+                                          .check = ps3c_text_check,
+                                          .weight_count = ps3c_text_count,
+                                          .weight_info = ps3c_text_info};
     return ps3c_model_new(&tower, type, args, kwargs);
 }
 
 static PyObject *ps3c_text_model_plan(PyObject *object, PyObject *args, PyObject *kwargs)
 {
-    ps3c_model *self = (ps3c_model *)object;
+    ps3c_model_object *self = (ps3c_model_object *)object;
     ps3c_text_plan_object *result = NULL;
     ps3c_text_request request = {0};
     ps3c_reader reader = ps3c_call_reader("plan()", ps3c_text_request_fields, 2, &request);
@@ -89,7 +90,7 @@ static PyObject *ps3c_text_model_plan(PyObject *object, PyObject *args, PyObject
         Py_CLEAR(result);
         goto cleanup;
     }
-    result->model = (ps3c_model *)Py_NewRef(object);
+    result->model = (ps3c_model_object *)Py_NewRef(object);
     result->request = request;
     ps3c_text_plan_describe(result->plan, &result->info);
 cleanup:
@@ -121,7 +122,7 @@ static PyType_Slot ps3c_text_model_slots[] = {
 
 PyType_Spec ps3c_text_model_spec = {
     .name = "ps3c._core.TextModel",
-    .basicsize = sizeof(ps3c_model),
+    .basicsize = sizeof(ps3c_model_object),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = ps3c_text_model_slots,
 };

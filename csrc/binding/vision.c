@@ -3,7 +3,7 @@
 
 typedef struct ps3c_vision_plan_object {
     PyObject base;
-    ps3c_model *model; /* strong */
+    ps3c_model_object *model; /* strong */
     ps3c_vision_plan *plan;
     ps3c_vision_request request; /* first_n_scales is NULL: the plan has a copy */
     ps3c_vision_plan_info info;
@@ -74,16 +74,19 @@ static const ps3c_field ps3c_vision_run_fields[] = {
 
 /* ---- VisionModel --------------------------------------------------------------------------------------------- */
 
-static int ps3c_vision_parse(PyObject *dict, ps3c_model *model)
+static int ps3c_vision_parse(PyObject *dict, ps3c_model_object *model)
 {
     return ps3c_parse_vision_config(dict, &model->config.vision);
 }
-static ps3c_status ps3c_vision_check(ps3c_context *context, const ps3c_model *model)
+static ps3c_status ps3c_vision_check(ps3c_context *context, const ps3c_model_object *model)
 {
     return ps3c_vision_config_check(context, &model->config.vision);
 }
-static int64_t ps3c_vision_count(const ps3c_model *model) { return ps3c_vision_weight_count(&model->config.vision); }
-static ps3c_status ps3c_vision_info(ps3c_context *context, const ps3c_model *model, int64_t index,
+static int64_t ps3c_vision_count(const ps3c_model_object *model)
+{
+    return ps3c_vision_weight_count(&model->config.vision);
+}
+static ps3c_status ps3c_vision_info(ps3c_context *context, const ps3c_model_object *model, int64_t index,
                                     ps3c_weight_info *info)
 {
     return ps3c_vision_weight_info(context, &model->config.vision, index, info);
@@ -91,17 +94,17 @@ static ps3c_status ps3c_vision_info(ps3c_context *context, const ps3c_model *mod
 
 static PyObject *ps3c_vision_model_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static const ps3c_tower tower = {.format = "O:VisionModel",
-                                     .parse = ps3c_vision_parse,
-                                     .check = ps3c_vision_check,
-                                     .weight_count = ps3c_vision_count,
-                                     .weight_info = ps3c_vision_info};
+    static const ps3c_tower_kind tower = {.format = "O:VisionModel",
+                                          .parse = ps3c_vision_parse,
+                                          .check = ps3c_vision_check,
+                                          .weight_count = ps3c_vision_count,
+                                          .weight_info = ps3c_vision_info};
     return ps3c_model_new(&tower, type, args, kwargs);
 }
 
 static PyObject *ps3c_vision_model_plan(PyObject *object, PyObject *args, PyObject *kwargs)
 {
-    ps3c_model *self = (ps3c_model *)object;
+    ps3c_model_object *self = (ps3c_model_object *)object;
     ps3c_vision_plan_object *result = NULL;
     ps3c_vision_request request = {.num_look_close = PS3C_NONE, .num_token_look_close = PS3C_NONE, .hidden_states = 1};
     ps3c_reader reader = ps3c_call_reader("plan()", ps3c_vision_request_fields, 3, &request);
@@ -117,7 +120,7 @@ static PyObject *ps3c_vision_model_plan(PyObject *object, PyObject *args, PyObje
         Py_CLEAR(result);
         goto cleanup;
     }
-    result->model = (ps3c_model *)Py_NewRef(object);
+    result->model = (ps3c_model_object *)Py_NewRef(object);
     result->request = request;
     result->request.first_n_scales = NULL;
     ps3c_vision_plan_describe(result->plan, &result->info);
@@ -155,7 +158,7 @@ static PyType_Slot ps3c_vision_model_slots[] = {
 
 PyType_Spec ps3c_vision_model_spec = {
     .name = "ps3c._core.VisionModel",
-    .basicsize = sizeof(ps3c_model),
+    .basicsize = sizeof(ps3c_model_object),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = ps3c_vision_model_slots,
 };

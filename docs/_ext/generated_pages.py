@@ -1,6 +1,6 @@
 """Sphinx extension: replaces `<!-- ps3c: ... -->` in a page with Markdown that is generated at build time.
 
-The sources are the command line parser and the C header.
+The sources are the command line parser and the C headers.
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ import cli_markdown
 import header_markdown
 
 ROOT = Path(__file__).resolve().parents[2]
-HEADER = ROOT / "csrc" / "ps3c.h"
+HEADER, MODEL_HEADER = ROOT / "csrc" / "ps3c.h", ROOT / "csrc" / "ps3c_model.h"
 
 
 def _command_line() -> str:
@@ -19,13 +19,14 @@ def _command_line() -> str:
     return cli_markdown.document(build_parser())
 
 
-def _header() -> str:
-    return header_markdown.document(HEADER.read_text(encoding="utf-8"))
+def _header(path: Path) -> str:
+    return header_markdown.document(path.read_text(encoding="utf-8"))
 
 
 MARKS = {
     "<!-- ps3c: command line -->": (_command_line, lambda: sorted((ROOT / "ps3c" / "cli").glob("*.py"))),
-    "<!-- ps3c: header -->": (_header, lambda: [HEADER]),
+    "<!-- ps3c: header -->": (lambda: _header(HEADER), lambda: [HEADER]),
+    "<!-- ps3c: model header -->": (lambda: _header(MODEL_HEADER), lambda: [MODEL_HEADER]),
 }
 
 

@@ -20,6 +20,7 @@ else:
 
 FOLDER = os.path.dirname(_core.__file__)  # of the compiled part, and of the CUDA library where there is one
 
+Checkpoint = _core.Checkpoint
 Parameters = _core.Parameters
 cpu_level = _core.cpu_level
 cpu_levels = _core.cpu_levels
@@ -27,6 +28,7 @@ cuda_error = _core.cuda_error
 image_normalize = _core.image_normalize
 image_resize_columns = _core.image_resize_columns
 image_resize_rows = _core.image_resize_rows
+trunks = _core.trunks
 
 
 class Model:

@@ -10,6 +10,8 @@ import difflib
 import re
 from dataclasses import dataclass
 
+from ..engine.core import trunks
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -30,51 +32,8 @@ class Architecture:
         return int(self.width * self.mlp_ratio)
 
 
-#        name with {} for the size       sizes                width depth heads ratio       patch class_token gelu
-_FAMILIES = [
-    ("test_vit", (160,), 64, 6, 2, 3.0, 16, True, "erf"),
-    ("vit_tiny_patch16_{}", (224, 384), 192, 12, 3, 4.0, 16, True, "erf"),
-    ("vit_small_patch8_{}", (224,), 384, 12, 6, 4.0, 8, True, "erf"),
-    ("vit_small_patch16_{}", (224, 384), 384, 12, 6, 4.0, 16, True, "erf"),
-    ("vit_small_patch32_{}", (224, 384), 384, 12, 6, 4.0, 32, True, "erf"),
-    ("vit_base_patch8_{}", (224,), 768, 12, 12, 4.0, 8, True, "erf"),
-    ("vit_base_patch16_{}", (224, 384), 768, 12, 12, 4.0, 16, True, "erf"),
-    ("vit_base_patch16_gap_{}", (224,), 768, 12, 16, 4.0, 16, False, "erf"),
-    ("vit_base_patch32_{}", (224, 384), 768, 12, 12, 4.0, 32, True, "erf"),
-    ("vit_large_patch14_{}", (224,), 1024, 24, 16, 4.0, 14, True, "erf"),
-    ("vit_large_patch16_{}", (224, 384), 1024, 24, 16, 4.0, 16, True, "erf"),
-    ("vit_large_patch32_{}", (224, 384), 1024, 24, 16, 4.0, 32, True, "erf"),
-    ("vit_huge_patch14_{}", (224,), 1280, 32, 16, 4.0, 14, True, "erf"),
-    ("vit_huge_patch14_gap_{}", (224,), 1280, 32, 16, 4.0, 14, False, "erf"),
-    ("vit_huge_patch16_gap_{}", (448,), 1280, 32, 16, 4.0, 16, False, "erf"),
-    ("vit_giant_patch14_{}", (224,), 1408, 40, 16, 48 / 11, 14, True, "erf"),
-    ("vit_giant_patch16_gap_{}", (224,), 1408, 40, 16, 48 / 11, 16, False, "erf"),
-    ("vit_gigantic_patch14_{}", (224,), 1664, 48, 16, 64 / 13, 14, True, "erf"),
-    ("eva_large_patch14_{}", (196, 336), 1024, 24, 16, 4.0, 14, True, "erf"),
-    ("flexivit_small", (240,), 384, 12, 6, 4.0, 16, True, "erf"),
-    ("flexivit_base", (240,), 768, 12, 12, 4.0, 16, True, "erf"),
-    ("flexivit_large", (240,), 1024, 24, 16, 4.0, 16, True, "erf"),
-    ("vit_base_patch16_siglip_{}", (224, 256, 384, 512), 768, 12, 12, 4.0, 16, False, "erf"),
-    ("vit_base_patch16_siglip_gap_{}", (224, 256, 384, 512), 768, 12, 12, 4.0, 16, False, "erf"),
-    ("vit_base_patch32_siglip_{}", (256,), 768, 12, 12, 4.0, 32, False, "tanh"),
-    ("vit_base_patch32_siglip_gap_{}", (256,), 768, 12, 12, 4.0, 32, False, "tanh"),
-    ("vit_large_patch16_siglip_{}", (256, 384), 1024, 24, 16, 4.0, 16, False, "erf"),
-    ("vit_large_patch16_siglip_gap_{}", (256, 384), 1024, 24, 16, 4.0, 16, False, "erf"),
-    ("vit_large_patch16_siglip_{}", (512,), 1024, 24, 16, 4.0, 16, False, "tanh"),
-    ("vit_large_patch16_siglip_gap_{}", (512,), 1024, 24, 16, 4.0, 16, False, "tanh"),
-    ("vit_so400m_patch14_siglip_{}", (224, 378, 384), 1152, 27, 16, 3.7362, 14, False, "erf"),
-    ("vit_so400m_patch14_siglip_gap_{}", (224, 378, 384, 448, 896), 1152, 27, 16, 3.7362, 14, False, "erf"),
-    ("vit_so400m_patch16_siglip_{}", (256, 384, 512), 1152, 27, 16, 3.7362, 16, False, "tanh"),
-    ("vit_so400m_patch16_siglip_gap_{}", (256, 384, 512), 1152, 27, 16, 3.7362, 16, False, "tanh"),
-    ("vit_giantopt_patch16_siglip_{}", (256, 384), 1536, 40, 16, 4.0, 16, False, "tanh"),
-    ("vit_giantopt_patch16_siglip_gap_{}", (256, 384), 1536, 40, 16, 4.0, 16, False, "tanh"),
-]
-
-ARCHITECTURES: dict[str, Architecture] = {
-    name.format(size): Architecture(width, depth, heads, ratio, patch, size, class_token, gelu)
-    for name, sizes, width, depth, heads, ratio, patch, class_token, gelu in _FAMILIES
-    for size in sizes
-}
+# The table itself is the engine's (csrc/checkpoint/trunks.c), which C programs read too.
+ARCHITECTURES: dict[str, Architecture] = {name: Architecture(*sizes) for name, *sizes in trunks()}
 
 # Trunks of timm that PS3 cannot use, and why. First match counts.
 _OTHERS: list[tuple[str, str]] = [

@@ -278,7 +278,7 @@ static inline ps3c_context *fuzz_context(fuzz *f)
 /* A failed call has a status of the list and a message "NAME: ...". */
 static inline void fuzz_check_failure(const ps3c_context *context, ps3c_status status)
 {
-    FUZZ_CHECK(status > PS3C_OK && status <= PS3C_ERROR_INTERRUPTED, "status %d", (int)status);
+    FUZZ_CHECK(status > PS3C_OK && status <= PS3C_ERROR_CHECKPOINT, "status %d", (int)status);
     FUZZ_CHECK(ps3c_context_message(context)[0], "status %d without a message", (int)status);
 }
 

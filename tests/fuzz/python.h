@@ -10,6 +10,7 @@ static inline void fuzz_python_start(void)
 {
     if (!Py_IsInitialized())
         Py_Initialize();
+    FUZZ_CHECK(ps3c_numpy_import() == 0, "NumPy cannot be imported");
 }
 
 /* Runs the code of a module and returns its dictionary. */

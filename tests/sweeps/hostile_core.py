@@ -199,10 +199,12 @@ class TextPlan(VisionPlan):
 
 # ---- runs ------------------------------------------------------------------------------------------------------------
 
-INPUTS: Table = [*MEMORY, *FLOATS, *KINDS, *NOT_FLOAT32, *SHAPES]
+# The engine takes NumPy arrays, too, which the torch classes do not.
+FLOAT_KINDS: Table = [(name, make, (ANSWER,) if name == "an array" else allowed) for name, make, allowed in KINDS]
+INPUTS: Table = [*MEMORY, *FLOATS, *FLOAT_KINDS, *NOT_FLOAT32, *SHAPES]
 # An output must be memory of its own: what is not contiguous, or another size, is refused.
 SPREAD: Table = [(name, make, (T,)) for name, make, _ in MEMORY if name == "every second element"]
-OUTPUTS: Table = [*KINDS, *NOT_FLOAT32, *SHAPES, *SPREAD]
+OUTPUTS: Table = [*FLOAT_KINDS, *NOT_FLOAT32, *SHAPES, *SPREAD]
 
 
 def lists(make, allowed: tuple):
@@ -237,7 +239,7 @@ class Run(Target):
         "weights": [row for row in LISTS if "stride 0" not in row[0]],
         "pixel_values": [row for row in INPUTS if row[0] not in ("requires grad", "a parameter")],
         "prompt": [row for row in INPUTS if row[2] != (ANSWER,)],
-        "gt_maps": KINDS,
+        "gt_maps": FLOAT_KINDS,
         "hidden_states": LISTS,
         "selection_maps": LISTS,
         "selection_probs": LISTS,

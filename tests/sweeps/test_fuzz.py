@@ -21,7 +21,16 @@ FUZZ = Path(__file__).resolve().parents[1] / "fuzz"
 COVERAGE = "PS3C_COVERAGE" in os.environ  # make coverage: counters of lines instead of sanitizers
 BUILD = FUZZ.parents[1] / "build" / ("coverage/fuzz" if COVERAGE else "fuzz-replay")
 # Inputs of each target: 2 to 5 seconds.
-COUNTS = {"plan": 40000, "vision": 1000, "text": 2000, "image": 2000, "machine": 20000, "dlpack": 20000, "module": 4000}
+COUNTS = {
+    "plan": 40000,
+    "vision": 1000,
+    "text": 2000,
+    "image": 2000,
+    "machine": 20000,
+    "checkpoint": 10000,
+    "dlpack": 20000,
+    "module": 4000,
+}
 WITH_PYTHON = ("dlpack", "module")
 
 pytestmark = pytest.mark.skipif(

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import pickle
+import re
 import shutil
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from cli_support import environment
 from safetensors.torch import load_file, save_file
 
 import ps3c
+from ps3c.engine.core import Checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +51,33 @@ def refused(folder, *words):
     assert text.startswith(f"{folder}: ") and "\n" not in text and len(text) < 600
     assert all(word in text for word in words), text
     assert not any(advice in text for advice in ("weights_only", "allow_pickle", "trust_remote_code"))
+    engine_refuses(folder, text)
     return text
+
+
+# What the engine's reader does not read: the tokenizer's files, and what only transformers would open. And JSON that is
+# none (NaN, a number of 10,000 digits), which it refuses in other words.
+NOT_READ = re.compile(
+    r"tokenizer|num_labels|generation_config|adapter_config|\bnan\b|\binf\b|digits|bytes, expected at"
+)
+
+
+def engine_refuses(folder, text):
+    """The C reader (csrc/checkpoint) refuses the folder too, and names the same file and field."""
+    if NOT_READ.search(text.removeprefix(f"{folder}: ")):
+        return
+    begin = time.monotonic()
+    if "index.json: got a named pipe" in text:  # there is model.safetensors, which comes first
+        return
+    with pytest.raises(ValueError) as caught:
+        Checkpoint(folder)
+    said = str(caught.value)
+    assert time.monotonic() - begin < 2 and "\n" not in said and len(said) < 400
+    if "pytorch_model.bin" in text:
+        assert "whose pickled objects only torch reads" in said
+    else:
+        named = re.match(r"(?:[\w.-]+(?:\[[^]]*\])?: ?)+", text.removeprefix(f"{folder}: "))
+        assert named is None or "a zero character" in said or said.startswith(named[0].rstrip(": ")), (said, text)
 
 
 # ---- numbers of config.json ----------------------------------------------------------------------------------------
