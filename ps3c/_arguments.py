@@ -1,12 +1,14 @@
 """Checks of plain arguments, shared by configurations and calls."""
 
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 _MOST_BITS = 4096  # of an integer that a message can print
 _NO_VALUE = (TypeError, ValueError, RuntimeError, NotImplementedError)  # of tensors that cannot become a number
 
 Looks = int | str | None  # a number, "all", or None
+Colour = str | Sequence[int]  # a name or code that PIL.ImageColor knows, or (r, g, b)
 
 
 def index(name: str, value: Any, expected: str) -> int:
@@ -65,3 +67,32 @@ def looks(name: str, value: Any) -> Looks:
     if number < 0:
         raise ValueError(f"{name}: got {shown(number)}, expected 0 or more, 'all' or None")
     return number
+
+
+def background(value: Any) -> tuple[int, int, int]:
+    """The colour behind transparent pixels as (r, g, b), each 0 to 255."""
+    numbers: tuple[int, ...] = ()
+    kind: type[Exception] = ValueError
+    if isinstance(value, str):
+        from PIL import ImageColor  # the command starts without Pillow
+
+        try:
+            numbers = ImageColor.getrgb(value)
+        except ValueError:
+            pass
+        if len(numbers) == 4 and numbers[3] == 255:
+            numbers = numbers[:3]
+    elif isinstance(value, (tuple, list)):
+        try:
+            numbers = tuple(index("background", one, "integers") for one in value)
+        except (TypeError, ValueError) as error:
+            kind = type(error)
+    else:
+        kind = TypeError
+    if len(numbers) != 3 or not all(0 <= one <= 255 for one in numbers):
+        raise kind(
+            f"background: got {shown(value)}, expected an opaque colour such as 'white', '#rrggbb' or (r, g, b) of 0 "
+            "to 255"
+        )
+    red, green, blue = numbers
+    return red, green, blue

@@ -14,6 +14,9 @@ from urllib.parse import unquote_to_bytes
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from . import _arguments
+from ._arguments import Colour
+from ._background import alpha_of, on_background, sample_bits, straight, to_rgb
 from .errors import ImageError, UnreadableImageError, short_reason
 
 ImageSource = Union[str, "os.PathLike[str]", Image.Image, np.ndarray, bytes, IO[bytes], Mapping[str, Any]]
@@ -61,12 +64,14 @@ def is_image_source(value: Any) -> bool:
     return isinstance(value, (str, os.PathLike, Image.Image, np.ndarray, *_BYTES)) or _is_file(value)
 
 
-def open_image(source: ImageSource, *, max_pixels: int | None = None, name: str = "image") -> tuple[Image.Image, str]:
+def open_image(
+    source: ImageSource, *, max_pixels: int | None = None, background: Colour = "white", name: str = "image"
+) -> tuple[Image.Image, str]:
     """Opens an image and returns it with its name.
 
     The EXIF orientation is applied. Of a file with several frames or pages, the first one is read. 16-bit values are
-    scaled to 8 bits. Palette, grey, CMYK and other modes are converted to RGB. An alpha channel is dropped, as
-    .convert("RGB") does.
+    scaled to 8 bits. Palette, grey, CMYK and other modes are converted to RGB. A transparent image is put on the
+    background, so the colours of transparent pixels do not matter. A colour profile (ICC) is ignored.
 
     Args:
         source: a path; a PIL image; an array (H, W) or (H, W, 3 or 4) of uint8, uint16, or floats from 0 to 1; the
@@ -74,42 +79,43 @@ def open_image(source: ImageSource, *, max_pixels: int | None = None, name: str 
             Hugging Face dataset, {"bytes": ..., "path": ...} or {"image": ...}.
         max_pixels: the largest accepted number of pixels. None: PIL.Image.MAX_IMAGE_PIXELS, Pillow's protection
             against files that decompress to very large images.
+        background: the colour behind transparent pixels: a name or code that PIL.ImageColor knows, such as "white" or
+            "#rrggbb", or (r, g, b).
         name: the name of a source that has none.
 
     Returns:
         A PIL image of mode RGB, which shares no memory with the source, and its name: the path as given, or `name`.
 
     Raises:
-        ImageError: the image cannot be read, or has too many pixels. TypeError: source has another type.
+        ImageError: the image cannot be read, or has too many pixels. TypeError: source or background has another type.
+        ValueError: background is no colour.
     """
-    image, name = open_upright(source, max_pixels=max_pixels, name=name)
-    try:
-        return to_rgb(image), name
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise ImageError(name, _cannot("read", error)) from error
+    image, name = open_upright(source, max_pixels=max_pixels, background=background, name=name)
+    return (image if image.mode == "RGB" else to_rgb(image)), name
 
 
-def open_upright(source: ImageSource, *, max_pixels: int | None = None, name: str = "image") -> tuple[Image.Image, str]:
-    """Like open_image, but the image keeps its mode, unless that has more than 8 bits."""
+def open_upright(
+    source: ImageSource, *, max_pixels: int | None = None, background: Colour = "white", name: str = "image"
+) -> tuple[Image.Image, str]:
+    """Like open_image, but a grey image without transparency may have mode "L"."""
     most = Image.MAX_IMAGE_PIXELS if max_pixels is None else max_pixels
+    colour = _arguments.background(background)
     if isinstance(source, Mapping):
         source, name = _row(source, name)
     if isinstance(source, np.ndarray):
         _check_pixel_count(source.shape[1] if source.ndim > 1 else 0, source.shape[0] if source.ndim else 0, name, most)
-        return _from_array(source, name), name
+        return flattened(_from_array(source, name), colour, name), name
     if isinstance(source, Image.Image):
         name = str(getattr(source, "filename", "") or name)
-        return _loaded(source, name, most), name
+        return _loaded(source, name, most, colour), name
     if isinstance(source, str):
         source, name = _path_or_bytes(source, name)
     if isinstance(source, (str, os.PathLike)):
         name = os.fsdecode(source)
-        return _read(name, name, most), name
+        return _read(name, name, most, colour), name
     if not isinstance(source, _BYTES):
         source, name = _content(source, name)
-    return _read(io.BytesIO(source), name, most), name
+    return _read(io.BytesIO(source), name, most, colour), name
 
 
 def thumbnail(image: Image.Image) -> Image.Image:
@@ -119,14 +125,6 @@ def thumbnail(image: Image.Image) -> Image.Image:
     return small
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """image.convert("RGB"), always a copy. A palette's transparency is dropped without Pillow's warning about it."""
-    if image.mode == "P" and isinstance(image.info.get("transparency"), bytes):
-        image = image.copy()
-        del image.info["transparency"]
-    return image.convert("RGB")
-
-
 def to_8_bits(image: Image.Image, name: str) -> Image.Image:
     """A 16-bit grey image, scaled to 8 bits; other images as they are. ImageError: values of more than 16 bits."""
     if not image.mode.startswith(("I", "F")):
@@ -134,34 +132,24 @@ def to_8_bits(image: Image.Image, name: str) -> Image.Image:
     return _from_array(_wide_grey(np.asarray(image), name), name)
 
 
-def without_hidden_colours(image: Image.Image) -> Image.Image:
-    """The image with black in place of the colours of fully transparent pixels, which no viewer shows."""
-    if image.mode == "P":
-        return _without_hidden_entries(image)
-    if image.mode not in ("RGBA", "LA"):
-        return image
-    alpha = image.getchannel("A")
-    lowest = alpha.getextrema()[0]
-    if lowest == 255:
-        return image.convert(image.mode[:-1])  # opaque
-    if lowest > 0:
-        return image
-    shown = alpha.point([0] + [255] * 255)
-    return Image.composite(image, Image.new(image.mode, image.size, 0), shown)
+def flattened(image: Image.Image, background: tuple[int, int, int], name: str, bits: int | None = None) -> Image.Image:
+    """A loaded image of any mode, on a background: RGB, or "L" if it is grey and opaque, which needs less memory.
 
+    It may be the image itself. bits: what sample_bits gave before the image was loaded.
 
-def _without_hidden_entries(image: Image.Image) -> Image.Image:
-    transparency = image.info.get("transparency")
-    if transparency is None or image.palette is None:
+    Raises:
+        ImageError: as to_8_bits. Errors of Pillow, of many types: a mode that it cannot convert.
+    """
+    image = straight(image)
+    alpha = alpha_of(image, bits)
+    image = to_8_bits(image, name)
+    if alpha is not None:
+        return on_background(to_rgb(image), alpha, background)
+    if image.mode == "1":
+        image = image.convert("L")
+    if image.mode in ("L", "RGB") and "transparency" not in image.info:
         return image
-    several = isinstance(transparency, bytes)  # the alpha of each entry, or the number of one transparent entry
-    hidden = [entry for entry, alpha in enumerate(transparency) if alpha == 0] if several else [transparency]
-    palette = bytearray(image.getpalette("RGB") or b"")
-    for entry in hidden:
-        palette[3 * entry : 3 * entry + 3] = bytes(len(palette[3 * entry : 3 * entry + 3]))
-    image = image.copy()
-    image.putpalette(bytes(palette), "RGB")
-    return image
+    return to_rgb(image)
 
 
 def load_pixels(image: Image.Image, name: str) -> None:
@@ -275,8 +263,8 @@ def _content(source: Any, name: str) -> tuple[Any, str]:
     return content, name
 
 
-def _read(source: Any, name: str, most: int | None) -> Image.Image:
-    """The upright image of a path, or of a file object in memory."""
+def _read(source: Any, name: str, most: int | None, background: tuple[int, int, int]) -> Image.Image:
+    """The upright, flattened image of a path, or of a file object in memory."""
     if isinstance(source, str):
         if not os.path.exists(source):
             raise ImageError(name, "the file does not exist")
@@ -296,7 +284,7 @@ def _read(source: Any, name: str, most: int | None) -> Image.Image:
     with image:
         if image.format == "TIFF" and name.lower().endswith(RAW_SUFFIXES):
             raise ImageError(name, _unknown(name))
-        return _loaded(image, name, most)
+        return _loaded(image, name, most, background)
 
 
 def _unknown(name: str) -> str:
@@ -311,8 +299,9 @@ def _unknown(name: str) -> str:
     return reason
 
 
-def _loaded(image: Image.Image, name: str, most: int | None) -> Image.Image:
-    """A copy of the image, upright, with 8 bits a channel."""
+def _loaded(image: Image.Image, name: str, most: int | None, background: tuple[int, int, int]) -> Image.Image:
+    """A copy of the image, upright and flattened."""
+    bits = sample_bits(image)
     _check_pixel_count(image.width, image.height, name, most)
     pillow_limit = Image.MAX_IMAGE_PIXELS
     try:
@@ -321,7 +310,7 @@ def _loaded(image: Image.Image, name: str, most: int | None) -> Image.Image:
                 image.load()
         else:
             image.load()
-        return to_8_bits(_upright(image), name)
+        return flattened(_upright(image), background, name, bits)
     except (ImageError, MemoryError):
         raise
     except Exception as error:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from .. import _arguments
-from .._arguments import Looks
+from .._arguments import Colour, Looks
 from ..errors import ImageError
 from ..images import ImageSource
 from .look_pass import LookPass
@@ -168,6 +168,7 @@ class Encoder:
         progress: Progress = None,
         on_error: str = "raise",
         max_pixels: int | None = None,
+        background: Colour = "white",
     ) -> Iterator[ImageFeatures]:
         """Like embed_images, but returns an iterator of batches on the model's device.
 
@@ -186,7 +187,7 @@ class Encoder:
                 )
         size = self._batch_size(batch_size, request)
         sources, count = with_texts(images, text)
-        reader = self._reader(request.selects, max_pixels, ahead=count != 1)
+        reader = self._reader(request.selects, max_pixels, background, ahead=count != 1)
         reporter = Reporter(progress, count, "image")
         return self._batches(reader.read(sources), request, size, on_error == "skip", reporter)
 
@@ -196,8 +197,8 @@ class Encoder:
 
         Args:
             images: one image or several: paths, PIL images, arrays (H, W) or (H, W, 3 or 4) of uint8, uint16 or floats
-                from 0 to 1, or the bytes of image files; see ps3c.images.open_image. They are resized in their own
-                mode, as in ps3-torch: palettes and bilevel images without interpolation.
+                from 0 to 1, or the bytes of image files; see ps3c.images.open_image. Each is made an
+                upright, opaque RGB image, which is then resized.
             text: selects patches that match it: one text for all images, or a list with a text or None per image.
                 None selects salient patches.
             looks: number of looks at high resolution. "all": every patch is encoded. 0: low-res tokens only.
@@ -209,6 +210,7 @@ class Encoder:
                 always or never show it. A function is called as function(done, total) after every image or look.
             on_error: if an image cannot be used, "raise" raises its ImageError; "skip" adds the error to `errors`.
             max_pixels: the largest accepted number of pixels of an image. None: Pillow's limit.
+            background: the colour behind transparent pixels, such as "white", "#rrggbb" or (r, g, b).
 
         Returns:
             ImageFeatures on the CPU, in the model's dtype.
@@ -227,6 +229,7 @@ class Encoder:
         tokens: Looks = None,
         progress: Progress = None,
         max_pixels: int | None = None,
+        background: Colour = "white",
     ) -> Iterator[Look]:
         """Returns an iterator of the looks at one image. A look is computed when the iterator is advanced to it.
 
@@ -243,7 +246,7 @@ class Encoder:
                 raise TypeError(f"text: got {text!r}, expected a string")
             self._need_text_tower("text")
         reporter = Reporter(progress, 1, "look")
-        prepared = self._reader(True, max_pixels).prepare(image, "image", text)
+        prepared = self._reader(True, max_pixels, background).prepare(image, "image", text)
         return self._looks(prepared, request, reporter)
 
     def _looks(self, prepared: Prepared, request: _Request, reporter: Reporter) -> Iterator[Look]:
@@ -269,7 +272,7 @@ class Encoder:
                     patch_size=self._vision.patch_size,
                 )
 
-    def _reader(self, small: bool, max_pixels: int | None, ahead: bool = False) -> Reader:
+    def _reader(self, small: bool, max_pixels: int | None, background: Colour, ahead: bool = False) -> Reader:
         if max_pixels is not None:
             max_pixels = _arguments.positive("max_pixels", max_pixels)
         # On the CPU the model uses all cores; threads that read images in advance would slow it down.
@@ -279,6 +282,7 @@ class Encoder:
             self.dtype,
             small=small,
             max_pixels=max_pixels,
+            background=_arguments.background(background),
             ahead=self._fit(self._pixel_bytes(), min(8, torch.get_num_threads())) if ahead else 0,
         )
 
@@ -453,6 +457,7 @@ class Encoder:
         *,
         progress: Progress = None,
         max_pixels: int | None = None,
+        background: Colour = "white",
     ) -> dict[str, float] | list[dict[str, float]]:
         """The probability that a label matches an image, for each label independently (SigLIP's sigmoid).
 
@@ -484,7 +489,9 @@ class Encoder:
         if not isinstance(template, str) or "{}" not in template:
             raise ValueError(f"template: got {template!r}, expected a string that contains {{}} for the label")
         texts = self.embed_texts([template.replace("{}", label) for label in labels], normalize=False, progress=False)
-        features = self.embed_images(images, normalize=False, progress=progress, max_pixels=max_pixels)
+        features = self.embed_images(
+            images, normalize=False, progress=progress, max_pixels=max_pixels, background=background
+        )
         cosines = F.normalize(features.pooled.float(), dim=-1) @ F.normalize(texts.pooled.float(), dim=-1).T
         logits = cosines * torch.tensor(self.logit_scale).exp() + self.logit_bias
         results = [dict(zip(labels, row)) for row in logits.sigmoid().tolist()]

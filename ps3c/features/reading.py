@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from PIL import Image
 
+from .._background import to_rgb
 from ..errors import ImageError
-from ..images import is_image_source, open_upright, thumbnail, to_rgb, without_hidden_colours
+from ..images import is_image_source, open_upright, thumbnail
 from .memory import Trimmer
 
 
@@ -33,23 +34,33 @@ class Reader:
 
     Args:
         processor: the model's image processor. dtype: dtype of the pixels. small: keep a thumbnail of each image.
-        max_pixels: as in open_image. ahead: number of threads that prepare images while the model computes; 0: none.
+        max_pixels: as in open_image. background: (r, g, b). ahead: number of threads that prepare images while the
+            model computes; 0: none.
     """
 
-    def __init__(self, processor, dtype: torch.dtype, *, small: bool, max_pixels: int | None, ahead: int = 0):
+    def __init__(
+        self,
+        processor,
+        dtype: torch.dtype,
+        *,
+        small: bool,
+        max_pixels: int | None,
+        background: tuple[int, int, int],
+        ahead: int = 0,
+    ):
         self._processor = processor
         self._dtype = dtype
         self._small = small
         self._max_pixels = max_pixels
+        self._background = background
         self._ahead = ahead
         self._trim = Trimmer()
 
     def prepare(self, source: Any, name: str, text: str | None) -> Prepared:
         """Opens and preprocesses one image. `name` is used for a source without a name. Raises as open_image."""
-        image, own_name = open_upright(source, max_pixels=self._max_pixels, name=name)
-        image = without_hidden_colours(image)
+        # Flattened before it is resized: two files that look alike give one vector.
+        image, own_name = open_upright(source, max_pixels=self._max_pixels, background=self._background, name=name)
         try:
-            # In the image's own mode, as in ps3-torch: both ways into a model give one vector.
             pixels = self._processor(image)["pixel_values"][0].to(self._dtype)
             small = thumbnail(image if image.mode == "RGB" else to_rgb(image)) if self._small else None
         except ImageError as error:

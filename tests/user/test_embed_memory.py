@@ -45,8 +45,8 @@ def watched(self, *arguments):
             samples.append((seen[0], int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")))
     return prepare(self, *arguments)
 
-def with_threads(self, small, max_pixels, ahead=False):  # as on a GPU
-    return Reader(self.processor, self.dtype, small=small, max_pixels=max_pixels, ahead=threads)
+def with_threads(self, small, max_pixels, background, ahead=False):  # as on a GPU
+    return Reader(self.processor, self.dtype, small=small, max_pixels=max_pixels, background=(9, 9, 9), ahead=threads)
 
 Reader.prepare = watched
 if threads:

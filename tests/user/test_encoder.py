@@ -182,6 +182,7 @@ BAD = {
     "on_error": (dict(on_error="stop"), ValueError, "on_error: got 'stop', expected 'raise' or 'skip'"),
     "progress": (dict(progress="yes"), TypeError, "progress: got 'yes', expected None, True, False or a function"),
     "pixels": (dict(max_pixels=0), ValueError, "max_pixels: got 0"),
+    "background": (dict(background="whit"), ValueError, "background: got 'whit', expected an opaque colour"),
     "text": (dict(text="a ship"), ValueError, "text: got 'a ship' without looks, tokens or maps"),
     "texts": (
         dict(text=["a"] * 2, looks=1),

@@ -60,7 +60,7 @@ def test_result_shares_nothing_with_the_source():
     "make",
     [
         lambda p: p,
-        lambda p: np.dstack([p, p[..., :1]]),
+        lambda p: np.dstack([p, np.full_like(p[..., :1], 255)]),
         lambda p: p.astype(np.uint16) * 257,
         lambda p: p / 255,
         lambda p: (p / 255).astype(np.float32),
@@ -179,12 +179,14 @@ def test_cmyk(tmp_path):
     assert red < 10 and green > 245 and blue < 10
 
 
-def test_alpha_is_dropped(tmp_path):
-    """As with .convert("RGB"), transparent pixels show their colours."""
+def test_alpha(tmp_path):
+    """Put on white; test_image_preparation.py tests the other kinds of transparency, and other colours."""
     picture = photograph()
     half = picture.convert("RGBA")
     half.putalpha(Image.linear_gradient("L").resize(picture.size))
-    assert np.array_equal(pixels_of(saved(tmp_path, half, "half.png")), picture)
+    colours, alpha = np.asarray(picture, np.int64), np.asarray(half, np.int64)[..., 3:]
+    expected = (colours * alpha + 255 * (255 - alpha) + 127) // 255
+    assert np.array_equal(pixels_of(saved(tmp_path, half, "half.png")), expected)
     grey = picture.convert("LA")
     assert np.array_equal(pixels_of(grey), np.dstack([np.asarray(picture.convert("L"))] * 3))
 
@@ -192,8 +194,9 @@ def test_alpha_is_dropped(tmp_path):
 def test_palettes(tmp_path):
     indexed = photograph().quantize(16)
     assert np.array_equal(pixels_of(saved(tmp_path, indexed, "few.png")), indexed.convert("RGB"))
-    clear = saved(tmp_path, indexed, "clear.png", transparency=3)
-    assert np.array_equal(pixels_of(clear), indexed.convert("RGB"))
+    clear, expected = saved(tmp_path, indexed, "clear.png", transparency=3), np.array(indexed.convert("RGB"))
+    expected[np.asarray(indexed) == 3] = 255
+    assert np.array_equal(pixels_of(clear), expected)
     assert set(np.unique(pixels_of(photograph().convert("1")))) == {0, 255}
 
 
@@ -201,10 +204,14 @@ def test_palettes(tmp_path):
 def test_palettes_under_warnings_as_errors(tmp_path, encoder, transparency):
     indexed = photograph().quantize(16)
     path = saved(tmp_path, indexed, "clear.png", transparency=transparency)
+    alpha = np.full(256, 255)
+    alpha[[0, 1, 2] if isinstance(transparency, bytes) else 3] = list(transparency) if transparency != 3 else 0
+    alpha = alpha[np.asarray(indexed)][..., None]
+    expected = (np.asarray(indexed.convert("RGB"), np.int64) * alpha + 255 * (255 - alpha) + 127) // 255
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert np.array_equal(pixels_of(path), indexed.convert("RGB"))
-        assert np.array_equal(pixels_of(Image.open(path)), indexed.convert("RGB"))
+        assert np.array_equal(pixels_of(path), expected)
+        assert np.array_equal(pixels_of(Image.open(path)), expected)
         encoder.embed_images(path, looks=1)
 
 
