@@ -12,9 +12,10 @@ from PIL import Image
 from transformers.image_processing_utils import BaseImageProcessor
 
 from .. import _arguments
+from .._background import sample_bits, to_rgb
 from ..engine import core
-from ..errors import UnreadableImageError
-from ..images import load_pixels, to_8_bits, to_rgb
+from ..errors import ImageError, UnreadableImageError
+from ..images import flattened, load_pixels, to_8_bits
 
 OPENAI_DATASET_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_DATASET_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -25,7 +26,7 @@ _STRIP_PIXELS = 1 << 18
 _MOST_PIXELS = 1 << 28  # of a result, 3.2 GB
 _LARGEST = 3.4028234663852886e38  # of float32
 
-_SETTINGS = ("image_size", "mean", "std", "resize_mode", "interpolation")
+_SETTINGS = ("image_size", "mean", "std", "resize_mode", "interpolation", "background")
 
 
 class PixelValues(dict):
@@ -46,12 +47,16 @@ class PS3ImageProcessor(BaseImageProcessor):
         mean, std: of each channel, or one for all; default: CLIP's.
         resize_mode: "squash", the only one: the aspect ratio is not kept.
         interpolation: "bicubic" or "bilinear".
+        background: None: as ps3-torch, which resizes an image in its own mode and drops alpha. A colour, such as
+            "white", "#rrggbb" or (r, g, b): a transparent image is put on this background, and every image is converted
+            to RGB before it is resized, as ps3c.load(folder).embed_images does.
 
-    Attributes: image_size, mean, std, interpolation decide what a call does and may be assigned. size, crop_size,
-    image_mean and image_std are for other packages to read; nothing here depends on them.
+    Attributes: image_size, mean, std, interpolation, background decide what a call does and may be assigned. size,
+    crop_size, image_mean and image_std are for other packages to read; nothing here depends on them.
     """
 
     model_input_names = ["pixel_values"]
+    background: _arguments.Colour | None = None  # here too: pickles of earlier versions have none
 
     def __init__(
         self,
@@ -60,6 +65,7 @@ class PS3ImageProcessor(BaseImageProcessor):
         std: float | Sequence[float] | None = None,
         resize_mode: str | None = None,
         interpolation: str | None = None,
+        background: _arguments.Colour | None = None,
         **kwargs,
     ):
         super().__init__()
@@ -74,6 +80,10 @@ class PS3ImageProcessor(BaseImageProcessor):
             raise ValueError(f"resize_mode: got {_arguments.shown(resize_mode)}, expected 'squash'")
         self.interpolation = interpolation or "bicubic"
         _filter(self.interpolation)
+        self.background = background
+        if background is not None:
+            colour = _arguments.background(background)
+            self.background = background if isinstance(background, str) else colour
 
         # VILA reads and assigns these.
         self.size = {"shortest_edge": self.image_size[0]}
@@ -87,11 +97,18 @@ class PS3ImageProcessor(BaseImageProcessor):
         given = {name: kwargs.pop(name) for name in _SETTINGS if name in kwargs}
         return super().from_dict({**image_processor_dict, **given}, **kwargs)
 
+    def to_dict(self) -> dict[str, Any]:
+        """The settings for preprocessor_config.json. Without a background it is what ps3-torch writes."""
+        settings = super().to_dict()
+        if settings.get("background") is None:
+            settings.pop("background", None)
+        return settings
+
     def preprocess(self, image: Any, return_tensors: Any = None, **kwargs) -> PixelValues:
         """One image of any mode and size to {"pixel_values": [tensor (3, H, W), float32]}.
 
         16-bit grey (Pillow's "I;16") is scaled to 8 bits. Values of Pillow's modes "I" and "F" outside 0 to 255 are
-        clamped with a warning.
+        clamped with a warning. The EXIF orientation and colour profiles (ICC) are ignored.
 
         Args:
             image: a PIL image, or a tuple that starts with one. torchvision's BoundingBoxes, Mask and KeyPoints in the
@@ -118,9 +135,13 @@ class PS3ImageProcessor(BaseImageProcessor):
         height, width = _target(self.image_size, image)
         filter = _filter(self.interpolation)
         mean, std = _three("mean", self.mean), _three("std", self.std)
+        colour = None if self.background is None else _arguments.background(self.background)
         name = str(getattr(image, "filename", "") or "image")
+        bits = sample_bits(image)
         load_pixels(image, name)
-        if image.mode.startswith("I;16"):
+        if colour is not None and image.mode not in ("I", "F"):
+            image = _flattened(image, colour, name, bits)
+        elif image.mode.startswith("I;16"):
             image = to_8_bits(image, name)
         resize = (image.height, image.width) != (height, width)
         if resize and image.mode in ("RGB", "L"):
@@ -134,9 +155,23 @@ class PS3ImageProcessor(BaseImageProcessor):
             pixels = np.asarray(to_rgb(image))
         except MemoryError:
             raise
-        except Exception as error:  # Pillow raises errors of many types for modes that it cannot convert
-            raise UnreadableImageError(name, f"cannot be converted from mode {image.mode}: {error}") from error
+        except Exception as error:
+            raise _unconvertible(image, name, error) from error
         return torch.from_numpy(core.image_normalize(pixels, mean, std))
+
+
+def _flattened(image: Image.Image, colour: tuple[int, int, int], name: str, bits: int | None) -> Image.Image:
+    try:
+        return flattened(image, colour, name, bits)
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:
+        raise _unconvertible(image, name, error) from error
+
+
+def _unconvertible(image: Image.Image, name: str, error: Exception) -> UnreadableImageError:
+    """For Pillow's errors, which have many types, about modes that it cannot convert."""
+    return UnreadableImageError(name, f"cannot be converted from mode {image.mode}: {error}")
 
 
 def _warn_of_clamped(image: Image.Image) -> None:
