@@ -3,6 +3,8 @@
 import argparse
 import re
 
+from .. import _arguments
+
 
 def add_verbose(parser: argparse.ArgumentParser) -> None:
     # The option may stand before or after the subcommand. SUPPRESS: the second parser does not reset it.
@@ -64,6 +66,16 @@ def add_max_pixels(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_background(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--background",
+        type=background,
+        default="white",
+        metavar="COLOUR",
+        help="the colour behind transparent pixels: a name, such as black, or '#rrggbb' (default: white)",
+    )
+
+
 def add_batch_size(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size",
@@ -72,6 +84,14 @@ def add_batch_size(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="images or texts per batch, or 'auto', which chooses by device and memory (default: auto)",
     )
+
+
+def background(text: str) -> str:
+    try:
+        _arguments.background(text)
+    except ValueError as error:  # argparse says which argument
+        raise argparse.ArgumentTypeError(str(error).removeprefix("background: ")) from None
+    return text
 
 
 def device(text: str) -> str:

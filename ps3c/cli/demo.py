@@ -6,6 +6,7 @@ Needs gradio: type pip install '.[demo]' in ps3c's source folder."""
 
 import importlib.util
 import socket
+from typing import Any
 
 from .. import _extras
 from . import _errors, _model, _options
@@ -25,6 +26,7 @@ def add_arguments(parser) -> None:
         help="also answer requests for this host name; may be given more than once",
     )
     _options.add_max_pixels(parser)
+    _options.add_background(parser)
 
 
 def run(arguments) -> int:
@@ -41,8 +43,10 @@ def run(arguments) -> int:
             plain_host(name)
         except ValueError as error:
             raise _errors.UsageError(f"--allow-{error}") from None
-    options = {"hosts": arguments.allow_host} if arguments.allow_host else {}
-    serve(_model.load(arguments), arguments.port, arguments.open, max_pixels=arguments.max_pixels, **options)
+    options: dict[str, Any] = {"max_pixels": arguments.max_pixels, "background": arguments.background}
+    if arguments.allow_host:
+        options["hosts"] = arguments.allow_host
+    serve(_model.load(arguments), arguments.port, arguments.open, **options)
     return _errors.OK
 
 

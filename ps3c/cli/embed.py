@@ -50,6 +50,7 @@ def add_arguments(parser) -> None:
         help="if an image cannot be used: list it and continue, or stop (default: skip)",
     )
     _options.add_max_pixels(parser)
+    _options.add_background(parser)
     _options.add_batch_size(parser)
     _options.add_json(parser)
 
@@ -132,6 +133,7 @@ def _embed(encoder, arguments, names: list[str], output, failures, progress) -> 
         progress=progress.show_part,
         on_error="skip",
         max_pixels=arguments.max_pixels,
+        background=arguments.background,
     )
     for features in batches:
         if not arguments.tokens:

@@ -40,6 +40,7 @@ def add_arguments(parser) -> None:
     )
     _options.add_looks(parser, "1")
     _options.add_max_pixels(parser)
+    _options.add_background(parser)
     _options.add_json(parser)
 
 
@@ -59,7 +60,13 @@ def run(arguments) -> int:
         looks = 1
     begin = time.perf_counter()
     result = encoder.embed_images(
-        [arguments.image], arguments.text, looks, arguments.num_tokens, maps=True, max_pixels=arguments.max_pixels
+        [arguments.image],
+        arguments.text,
+        looks,
+        arguments.num_tokens,
+        maps=True,
+        max_pixels=arguments.max_pixels,
+        background=arguments.background,
     )
     seconds = time.perf_counter() - begin
     from ..features.files import replacing

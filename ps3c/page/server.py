@@ -23,6 +23,8 @@ from typing import Any
 
 from PIL import Image
 
+from .. import _arguments
+from .._arguments import Colour
 from .._extras import require
 from .._signals import ending_on_signals, not_lost
 from ..errors import ImageError
@@ -58,15 +60,17 @@ CSS = """
 """
 
 
-def build(encoder: Encoder, *, max_pixels: int | None = None) -> Any:
+def build(encoder: Encoder, *, max_pixels: int | None = None, background: Colour = "white") -> Any:
     """Creates the page as gradio.Blocks.
 
     Args:
         max_pixels: the largest accepted number of pixels of an image. None: Pillow's limit.
+        background: the colour behind transparent pixels, such as "white", "#rrggbb" or (r, g, b).
 
     Raises:
-        MissingExtraError: gradio or matplotlib is not installed.
+        MissingExtraError: gradio or matplotlib is not installed. TypeError, ValueError: background is no colour.
     """
+    _arguments.background(background)
     gr = _gradio()
     require("matplotlib.cm", "demo", "ps3c demo")  # imported now, so that the first look does not wait for it
     example = _example()
@@ -119,7 +123,7 @@ def build(encoder: Encoder, *, max_pixels: int | None = None) -> Any:
                     taken = [_picture(gr, f"Patches, {scale} px", f"taken-{scale}") for scale in scales[1:]]
                 table = gr.HTML(elem_id="table")
 
-        events = _Events(gr, encoder, max_pixels)
+        events = _Events(gr, encoder, max_pixels, background)
         quick: dict[str, Any] = dict(_private(gr), show_progress="hidden", concurrency_limit=4)
         looking = gr.on(
             [start.click, prompt.submit],
@@ -146,6 +150,7 @@ def serve(
     open_browser: bool = False,
     *,
     max_pixels: int | None = None,
+    background: Colour = "white",
     hosts: Sequence[str] = (),
 ) -> None:
     """Serves the page on http://127.0.0.1:port/ until it is interrupted. Prints the address to stderr.
@@ -153,12 +158,13 @@ def serve(
     Args:
         port: 0 selects a free port. open_browser: also opens the page in the browser.
         max_pixels: as in build. It also limits the bytes of an uploaded file: 8 per pixel, at least 1 MiB, at most
-            128 MiB.
+            128 MiB. background: as in build.
         hosts: names of this machine, besides 127.0.0.1 and localhost, under which a proxy in front of the server
             offers the page. Requests for other names are refused.
 
     Raises:
-        OSError: the port is in use or not permitted. MissingExtraError: as in build. ValueError: port or hosts.
+        OSError: the port is in use or not permitted. MissingExtraError: as in build. ValueError: port, hosts or
+            background.
         KeyboardInterrupt: the server was interrupted and has been closed.
         SystemExit: SIGTERM or SIGHUP arrived, and the server has been closed.
     """
@@ -167,7 +173,7 @@ def serve(
     with ending_on_signals(), upload_folder() as folder, _environment(folder), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="gradio")  # deprecated functions that gradio itself calls
         with not_lost():
-            blocks = build(encoder, max_pixels=max_pixels)
+            blocks = build(encoder, max_pixels=max_pixels, background=background)
         example = _example()
         options = {"footer_links": [], "show_api": False, "mcp_server": False, "pwa": False, **_style(_gradio())}
         try:
@@ -224,8 +230,8 @@ def _guarded(hosts: Sequence[str], most_bytes: int) -> dict[str, Any]:
 class _Events:
     """The event handlers. Each docstring begins with the components that receive the returned values."""
 
-    def __init__(self, gr: Any, encoder: Encoder, max_pixels: int | None):
-        self.gr, self.encoder, self.max_pixels = gr, encoder, max_pixels
+    def __init__(self, gr: Any, encoder: Encoder, max_pixels: int | None, background: Colour):
+        self.gr, self.encoder, self.max_pixels, self.background = gr, encoder, max_pixels, background
         self.blank = [None] * (len(encoder.scales) - 1)
         self.same = [gr.skip()] * len(self.blank)
 
@@ -236,7 +242,7 @@ class _Events:
             return
         run = None
         try:
-            image = _opened(file, self.max_pixels)
+            image = _opened(file, self.max_pixels, self.background)
             run = view.Run(image.size, (prompt or "").strip() or None, int(looks), list(self.encoder.scales))
             yield self._empty(run, view.status(run))
             begin = time.perf_counter()
@@ -274,7 +280,7 @@ class _Events:
         if file is None:
             return self.gr.skip()
         try:
-            image = _opened(file, self.max_pixels)
+            image = _opened(file, self.max_pixels, self.background)
             value = self.gr.skip()
             if Path(file).suffix.lower() not in BROWSERS_SHOW:
                 value = str(Path(file).with_suffix(".png"))
@@ -297,9 +303,9 @@ class _Events:
         return self.gr.update(maximum=max(most, 1), value=max(run.last, 0), interactive=run.last > 0)
 
 
-def _opened(file: str, max_pixels: int | None) -> Image.Image:
+def _opened(file: str, max_pixels: int | None, background: Colour) -> Image.Image:
     try:
-        return open_image(file, max_pixels=max_pixels)[0]
+        return open_image(file, max_pixels=max_pixels, background=background)[0]
     except ImageError as error:  # shown without gradio's temporary folder
         raise ImageError(Path(error.name).name, error.reason) from error
 

@@ -65,6 +65,7 @@ def refused():
         "on_error": (ValueError, [PIXELS], dict(on_error="no")),
         "batch_size": (ValueError, [PIXELS], dict(batch_size=0)),
         "max_pixels": (ValueError, [PIXELS], dict(max_pixels=0)),
+        "background": (ValueError, [PIXELS], dict(background="no colour")),
         "empty list": (ValueError, [], {}),
         "wrong type": (TypeError, 3, {}),
         "array of two channels": (ps3c.ImageError, np.zeros((4, 4, 2), np.uint8), {}),
@@ -254,7 +255,7 @@ def page():
     from ps3c.page.server import _Events
 
     gradio = types.SimpleNamespace(skip=lambda: None, update=lambda **changes: changes)
-    events, files = _Events(gradio, one, None), folder()
+    events, files = _Events(gradio, one, None, "white"), folder()
     name, damaged = str(files / "a.tiff"), str(files / "b.png")
     Image.fromarray(PIXELS).save(name)
     Path(damaged).write_bytes(b"none")

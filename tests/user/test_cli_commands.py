@@ -226,14 +226,14 @@ def test_demo(ps3c_main, tiny_checkpoint, monkeypatch):
 
     calls = []
 
-    def serve(encoder, port, open_browser, *, max_pixels):
-        calls.append((type(encoder), port, open_browser, max_pixels))
+    def serve(encoder, port, open_browser, *, max_pixels, background):
+        calls.append((type(encoder), port, open_browser, max_pixels, background))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(page, "serve", serve)
     code, out, err = ps3c_main("demo", "-m", tiny_checkpoint, "--port", 0, "--max-pixels", 5)
     assert (code, out) == (130, "") and err.endswith("ps3c: interrupted\n")
-    assert calls == [(ps3c.Encoder, 0, False, 5)]
+    assert calls == [(ps3c.Encoder, 0, False, 5, "white")]
 
 
 def test_demo_without_gradio(ps3c_main, tiny_checkpoint, monkeypatch):
