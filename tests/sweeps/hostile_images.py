@@ -99,8 +99,17 @@ class Preprocess(Target):
                 (V,), "nearest", "", "Bicubic", "x" * 5000, None, 3, [], {}, b"bicubic", object(), Odd(), Image.BICUBIC
             ),
         ],
+        "background": [
+            *values(
+                (ANSWER,), None, "white", "#102030", "rgb(1, 2, 3)", (0, 0, 0), [255, 255, 255], (np.uint8(7),) * 3
+            ),
+            *values((V,), "", "whit", "#12", "#ffffff80", "x" * 5000, "rgb(300, 0, 0)", (), (1, 2), [0] * 10**5),
+            *values((V,), (0, 0, 256), (-1, 0, 0), (10**9000, 0, 0), [2**70, 0, 0]),
+            *values((T,), 1, 0.5, True, (0.5, 0, 0), (True, 0, 0), ("1", "2", "3"), [None, 0, 0], {}, b"abc", object()),
+            *values((T,), Odd(), [Odd(), 0, 0], torch.ones(3), np.ones(3), Image.BICUBIC),
+        ],
     }
-    nullable = ("return_tensors",)
+    nullable = ("return_tensors", "background")
     aliases = {"mean": ("std",), "std": ("mean",)}
 
     def __init__(self):
@@ -117,6 +126,7 @@ class Preprocess(Target):
             "mean": chance.choice((0.5, (0.1, 0.2, 0.3))),
             "std": chance.choice((0.5, (0.1, 0.2, 0.3))),
             "interpolation": chance.choice(("bicubic", "bilinear")),
+            "background": chance.choice((None, "black", (1, 2, 3))),
         }
 
     def call(self, image, return_tensors, **attributes) -> Any:

@@ -10,6 +10,7 @@ import re
 import shutil
 import struct
 import zlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -341,6 +342,11 @@ def test_opened_images_are_opaque(encoder):
     assert "transparency" not in once.info and np.asarray(once)[0, 0].tolist() == [0, 0, 0]
     assert np.array_equal(open_image(once)[0], once) and image.info["transparency"] == 2
     assert torch.equal(vector(encoder, once), vector(encoder, image))
+    for mode, unused in (("RGB", (1, 254, 3)), ("L", 200), ("1", 0)):
+        image = Image.new(mode, (9, 9), 255)
+        image.info["transparency"] = unused
+        for call in (open_image, open_upright):
+            assert "transparency" not in call(image)[0].info
 
 
 # ---- orientation, profiles, frames -----------------------------------------------------------------------------------
@@ -485,23 +491,32 @@ def test_commands(encoder, ps3c_main, tiny_checkpoint, tmp_path):
         assert code == 2 and re.search(r"--background: got 'whit', expected an opaque colour such as 'white'", err)
 
 
-def test_page(encoder, tmp_path):
+def test_page(encoder, tmp_path, monkeypatch):
+    pytest.importorskip("gradio", reason="the page needs the extra demo")
     pytest.importorskip("matplotlib", reason="the page needs the extra demo")
     from ps3c.page import server
 
     path, (source, colours, alpha) = tmp_path / "a.png", transparent("RGBA", 10)
     path.write_bytes(source)
-    events = server._Events(_Gradio, encoder, None, "black")
+    gradio = SimpleNamespace(skip=lambda: None, update=lambda **changes: changes)
+    events = server._Events(gradio, encoder, None, "black")
     assert np.array_equal(server._opened(str(path), None, "black"), composed(colours, alpha, (0, 0, 0)))
     events.receive(str(path.rename(tmp_path / "a.tga")))  # a browser shows no such file
     assert np.array_equal(Image.open(tmp_path / "a.png"), composed(colours, alpha, (0, 0, 0)))
     with pytest.raises(ValueError, match="background: got 'whit'"):
         server.build(encoder, background="whit")
 
-
-class _Gradio:
-    skip = staticmethod(lambda: None)
-    update = staticmethod(lambda **changes: changes)
+    seen = []
+    events.encoder = SimpleNamespace(scales=[64, 128], looks=lambda image, *_, **__: seen.append(image) or iter(()))
+    list(events.look(str(tmp_path / "a.tga"), "", 0))
+    assert np.array_equal(seen.pop(), composed(colours, alpha, (0, 0, 0)))
+    make = server._Events
+    monkeypatch.setattr(server, "_Events", lambda *arguments: seen.append(arguments[-1]) or make(*arguments))
+    server.build(encoder, background="#102030")
+    monkeypatch.setattr(server, "build", lambda *_, background, **__: seen.append(background) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        server.serve(encoder, 0, background="black")
+    assert seen == ["#102030", "black"]
 
 
 # ---- the processor's setting -----------------------------------------------------------------------------------------
