@@ -1,7 +1,6 @@
 """Checks a checkpoint folder before a model is built. Each fault has its own error message."""
 
 import os
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Union
@@ -9,10 +8,7 @@ from typing import Any, Union
 from ..errors import CheckpointError
 from .checkpoint_config import check_config
 from .checkpoint_files import TensorInfo, check_file, check_files, read_infos, read_json, read_tensors, weight_map_files
-
-# In the order in which transformers looks for them. Each is a single file, or an index that lists several files.
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")  # such as nvidia/PS3-4K-SigLIP2
+from .hub import WEIGHTS, no_folder
 
 
 class Checkpoint:
@@ -57,7 +53,7 @@ class Checkpoint:
 
     def _read_config(self) -> dict[str, Any]:
         if not os.path.exists(self.folder):
-            raise self._error("the folder does not exist" + _hint(self.folder))
+            raise no_folder(self.folder)
         if not self.folder.is_dir():
             raise self._error("got a file, expected a checkpoint folder")
         path = self.folder / "config.json"
@@ -84,12 +80,3 @@ class Checkpoint:
             if os.path.lexists(index):
                 return weight_map_files(self.folder, index, path.suffix)
         raise self._error(f"has no weights, expected {' or '.join(WEIGHTS)}")
-
-
-def _hint(folder: Path) -> str:
-    """What the user may have meant by a folder that does not exist."""
-    if str(folder).startswith("~"):
-        return f"; only a shell replaces ~ by the home folder, expected a path such as {Path.home() / 'models'}"
-    if _HUB_NAME.fullmatch(str(folder)) and not folder.parent.exists():
-        return f"; to download a model of the Hugging Face hub, type: hf download {folder}"
-    return ""

@@ -80,7 +80,8 @@ class Encoder:
         model: PS3Model, or PS3VisionModel if the checkpoint has no text tower. Its num_hidden_layers_to_return is 1.
         processor: PS3ImageProcessor. tokenizer: PS3Tokenizer, or None; then text_error gives the reason. ps3c.load
             leaves it to the first use of either to load the tokenizer.
-        folder: the checkpoint folder. device, dtype: those of the model. scales: image sizes in pixels, ascending.
+        folder: the checkpoint folder, also of a model on the hub: its snapshot in the local cache.
+        device, dtype: those of the model. scales: image sizes in pixels, ascending.
         logit_scale, logit_bias: float, used by zero_shot; None if the checkpoint does not have them.
     """
 

@@ -4,7 +4,7 @@ import os
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import Union
+from typing import Any, Union
 
 import torch
 
@@ -17,33 +17,52 @@ from ..torch_api.tokenization_ps3 import PS3Tokenizer
 from .checkpoint import Checkpoint
 from .checkpoint_parts import check_processor, check_tokenizer
 from .encoder import Encoder
+from .hub import find_model
 
 
 def load(
-    folder: Union[str, "os.PathLike[str]"], *, device: str | torch.device = "auto", dtype: str | torch.dtype = "auto"
+    folder: Union[str, "os.PathLike[str]"],
+    *,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+    revision: str | None = None,
+    cache_dir: Union[str, "os.PathLike[str]", None] = None,
+    local_files_only: bool = False,
 ) -> Encoder:
-    """Loads a checkpoint folder: model, image processor and tokenizer in one object.
+    """Loads a checkpoint: model, image processor and tokenizer in one object.
+
+    A model of the Hugging Face hub is downloaded into the local cache. Once it is there, it is loaded without a
+    request. The cache, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE are those of the package huggingface_hub.
 
     The text tower is loaded if the checkpoint has one, the tokenizer when it is needed for the first time. If it cannot
     be loaded, for example because its repository cannot be reached, a call with a text raises an error with the reason.
 
     Args:
+        folder: a checkpoint folder, or the name of a model on the hub, such as "nvidia/PS3-4K-SigLIP2". A folder of
+            that name comes first.
         device: "auto", "cpu", "cuda", "cuda:1", ... "auto" is a GPU if ps3c can use one, otherwise the CPU.
         dtype: "auto" (the dtype of the checkpoint), torch.float32, torch.float16, torch.bfloat16, or their names.
+        revision: branch, tag or commit of a model on the hub. Default: main.
+        cache_dir: folder to use instead of the default cache, for the model and its tokenizer.
+        local_files_only: True: never download, neither the model nor its tokenizer.
 
     Raises:
-        CheckpointError: the folder cannot be used. The message is one line with the folder and the cause.
-        ValueError, TypeError: device or dtype is wrong.
+        CheckpointError: the folder cannot be used, or the model cannot be downloaded. The message is one line with the
+            folder or the name, and the cause.
+        ValueError, TypeError: device or dtype is wrong. Or revision, cache_dir or local_files_only was given with a
+            folder.
     """
-    place, wanted = _device(device), _dtype(dtype)
-    checkpoint = Checkpoint(folder)
+    target, wanted = _device(device), _dtype(dtype)
+    checkpoint = Checkpoint(
+        find_model(folder, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
+    )
     processor = _processor(checkpoint.folder)
     if checkpoint.has_text:
         check_tokenizer(checkpoint)
     model = _model(checkpoint, wanted)
     logits = checkpoint.numbers(("logit_scale", "logit_bias"))
     encoder = Encoder(
-        model.to(place),
+        model.to(target),
         processor,
         None,
         folder=checkpoint.folder,
@@ -53,7 +72,9 @@ def load(
     )
     if checkpoint.has_text:
         # Not now: a tokenizer of the Hugging Face hub may need the network, and images do not need it.
-        encoder._loads_tokenizer = partial(_tokenizer, checkpoint.folder)
+        place = None if cache_dir is None else os.path.abspath(cache_dir)
+        where = {"cache_dir": place, "local_files_only": local_files_only}
+        encoder._loads_tokenizer = partial(_tokenizer, checkpoint.folder, where)
     return encoder
 
 
@@ -137,10 +158,10 @@ def _processor(folder: Path) -> PS3ImageProcessor:
         raise CheckpointError(folder, f"preprocessor_config.json: {short_reason(error, folder)}") from error
 
 
-def _tokenizer(folder: Path) -> tuple[PS3Tokenizer | None, str | None]:
-    """(tokenizer, None), or (None, the reason)."""
+def _tokenizer(folder: Path, where: dict[str, Any]) -> tuple[PS3Tokenizer | None, str | None]:
+    """(tokenizer, None), or (None, the reason). where: cache_dir and local_files_only of its repository."""
     try:
-        return PS3Tokenizer.from_pretrained(folder), None
+        return PS3Tokenizer.from_pretrained(folder, **where), None
     except Exception as error:
         raise_memory_error(error)  # the next call tries again
         return None, f"its tokenizer cannot be loaded: {short_reason(error, folder)}"

@@ -29,6 +29,7 @@ from .._extras import require
 from .._signals import ending_on_signals, not_lost
 from ..errors import ImageError
 from ..features.encoder import Encoder
+from ..features.hub import name_of
 from ..images import open_image
 from . import view
 from .guard import Guard, plain_host
@@ -323,7 +324,7 @@ def _sentence(error: Exception) -> str:
 
 
 def _headline(encoder: Encoder) -> str:
-    name, sizes = Path(encoder.folder).resolve().name, ", ".join(map(str, encoder.scales))
+    name, sizes = name_of(encoder.folder), ", ".join(map(str, encoder.scales))
     facts = f"{name} · {sizes} pixels · {str(encoder.dtype).removeprefix('torch.')} on {encoder.device}"
     return f"<h1>Where PS3 looks</h1><p>{escape(facts)}</p>"
 
