@@ -15,7 +15,7 @@ from .. import _signals
 from . import _console, _errors
 from ._options import add_verbose
 
-SUBCOMMANDS = ("info", "embed", "text", "search", "look", "bench", "check", "doctor", "demo")
+SUBCOMMANDS = ("models", "info", "embed", "text", "search", "look", "bench", "check", "doctor", "demo")
 
 
 class _Parser(argparse.ArgumentParser):

@@ -6,7 +6,7 @@ OK = 0
 REFUSED = 1  # the output exists, the disk is full, a port is in use; any other failure
 USAGE = 2
 SOME_FAILED = 3  # some images could not be used; OUT.errors.jsonl lists them
-MODEL = 4  # the checkpoint folder cannot be used
+MODEL = 4  # the model cannot be used
 INTERRUPTED = 130
 
 EXIT_CODES = """\
@@ -15,7 +15,7 @@ exit codes:
   1    refused or failed: for example the output exists, the disk is full or the port is in use
   2    wrong arguments
   3    some images could not be used; OUT.errors.jsonl lists them
-  4    the model folder cannot be used
+  4    the model cannot be used or downloaded
   130  interrupted; finished results are kept
   129, 143  SIGHUP or SIGTERM arrived; finished results are kept
 """

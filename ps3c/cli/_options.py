@@ -5,6 +5,8 @@ import re
 
 from .. import _arguments
 
+MODEL = "checkpoint folder, or a name on the Hugging Face hub; `ps3c models` lists the published ones"
+
 
 def add_verbose(parser: argparse.ArgumentParser) -> None:
     # The option may stand before or after the subcommand. SUPPRESS: the second parser does not reset it.
@@ -23,7 +25,8 @@ def add_force(parser: argparse.ArgumentParser) -> None:
 
 def add_model(parser: argparse.ArgumentParser, required: bool = True) -> None:
     group = parser.add_argument_group("model")
-    group.add_argument("-m", "--model", metavar="FOLDER", required=required, help="checkpoint folder")
+    group.add_argument("-m", "--model", metavar="MODEL", required=required, help=MODEL)
+    add_revision(group)
     group.add_argument(
         "--device",
         type=device,
@@ -38,6 +41,12 @@ def add_model(parser: argparse.ArgumentParser, required: bool = True) -> None:
         help="dtype of weights and activations; auto is the dtype of the checkpoint (default: auto)",
     )
     group.add_argument("--threads", type=positive, metavar="N", help="number of CPU threads (default: torch's)")
+
+
+def add_revision(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    parser.add_argument(
+        "--revision", metavar="NAME", help="branch, tag or commit of a model on the Hugging Face hub (default: main)"
+    )
 
 
 def add_looks(parser: argparse.ArgumentParser, default: str) -> None:

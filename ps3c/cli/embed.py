@@ -4,9 +4,9 @@ OUT ends in .parquet (names, sizes and one vector per image), .safetensors or .n
 suffix is a folder of .safetensors files, for results larger than memory. Results are written about once per minute.
 After Ctrl-C, a full disk or a crash, --resume encodes the images that are missing in OUT.
 
-  ps3c embed photos/ -m PS3-4K-SigLIP2 -o photos.parquet
-  find . -name '*.jpg' -print0 | ps3c embed - -m PS3-4K-SigLIP2 -o photos.parquet --resume
-  ps3c embed dock.jpg -m PS3-4K-SigLIP2 -o dock.safetensors --tokens --looks 2 --text "a red boat"
+  ps3c embed photos/ -m nvidia/PS3-4K-SigLIP2 -o photos.parquet
+  find . -name '*.jpg' -print0 | ps3c embed - -m nvidia/PS3-4K-SigLIP2 -o photos.parquet --resume
+  ps3c embed dock.jpg -m nvidia/PS3-4K-SigLIP2 -o dock.safetensors --tokens --looks 2 --text "a red boat"
 """
 
 import dataclasses

@@ -1,22 +1,25 @@
-"""Describe a checkpoint folder: sizes, scales, parameters, patches per look. The weights are not loaded."""
+"""Describe a model: sizes, scales, parameters, patches per look. The weights are not loaded.
+
+A model of the Hugging Face hub is downloaded if the local cache does not have it."""
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from . import _console, _errors, _options
+from . import _console, _errors, _model, _options
 
-HELP = "describe a checkpoint folder"
+HELP = "describe a model"
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("folder", metavar="FOLDER", help="checkpoint folder")
+    parser.add_argument("model", metavar="MODEL", help=_options.MODEL)
+    _options.add_revision(parser)
     _options.add_json(parser)
 
 
 def run(arguments) -> int:
-    report = describe(Path(arguments.folder))
+    report = describe(_model.find(arguments.model, arguments.revision))
     if arguments.json:
         _console.result_json(report)
     else:

@@ -1,6 +1,6 @@
 """Draw where the model looks in an image. Needs matplotlib: type pip install '.[plot]' in ps3c's source folder.
 
-ps3c look dock.jpg -m PS3-4K-SigLIP2 -o overlay.png --text "a red boat"
+ps3c look dock.jpg -m nvidia/PS3-4K-SigLIP2 -o overlay.png --text "a red boat"
 """
 
 import os

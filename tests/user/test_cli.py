@@ -11,7 +11,7 @@ import time
 import pytest
 from cli_support import environment, error_line, ps3c_main, run, spawn  # noqa: F401  (a fixture)
 
-SUBCOMMANDS = ["info", "embed", "text", "search", "look", "bench", "check", "doctor", "demo"]
+SUBCOMMANDS = ["models", "info", "embed", "text", "search", "look", "bench", "check", "doctor", "demo"]
 HEAVY = ("torch", "numpy", "transformers", "PIL", "matplotlib", "gradio", "pyarrow")
 
 
@@ -71,7 +71,8 @@ def test_version(ps3c_main):
     [
         ([], "COMMAND"),
         (["paint"], "paint"),
-        (["info"], "FOLDER"),
+        (["info"], "MODEL"),
+        (["models", "x"], "x"),
         (["embed", "a.jpg", "-m", "x"], "-o"),
         (["embed", "a.jpg", "-m", "x", "-o", "a.csv"], "a.csv"),
         (["embed", "a.jpg", "-m", "x", "-o", "a.parquet", "--resume", "--force"], "--resume"),
