@@ -17,7 +17,7 @@ DOCS = ROOT / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if not path.relative_to(DOCS).parts[0].startswith("_"))
 RUNNABLE = [ROOT / "README.md", DOCS / "quickstart.md", DOCS / "moving.md", *sorted((DOCS / "guides").glob("*.md"))]
 FENCE = re.compile(r"^(?P<fence>`{3,})(?P<kind>\w+)\n(?P<body>.*?)^(?P=fence)$", re.M | re.S)
-MODEL, IMAGE, FOLDER = "PS3-4K-SigLIP2", "dock.jpg", "photos"
+MODEL, IMAGE, FOLDER = "nvidia/PS3-4K-SigLIP2", "dock.jpg", "photos"
 
 pytestmark = pytest.mark.skipif(not DOCS.joinpath("conf.py").exists(), reason="the sources are not beside the tests")
 
@@ -136,6 +136,7 @@ def test_python_blocks_run(path, tiny_checkpoint, tmp_path, monkeypatch):
     if ".parquet" in "".join(code):
         pytest.importorskip("pyarrow", reason="the page writes a Parquet file")
     monkeypatch.chdir(tmp_path)
+    tmp_path.joinpath(MODEL).parent.mkdir()
     tmp_path.joinpath(MODEL).symlink_to(tiny_checkpoint)
     tmp_path.joinpath(FOLDER).mkdir()
     photograph(300, 200).save(IMAGE)

@@ -183,7 +183,8 @@ def desk(tiny_checkpoint, tmp_path_factory) -> Path:
     """A working directory with the files that the README's quick start opens."""
     folder = tmp_path_factory.mktemp("desk") / HERE
     folder.mkdir()
-    (folder / "PS3-4K-SigLIP2").symlink_to(tiny_checkpoint)
+    (folder / "nvidia").mkdir()
+    (folder / "nvidia" / "PS3-4K-SigLIP2").symlink_to(tiny_checkpoint)
     photograph(300, 200).save(folder / "dock.jpg")
     return folder
 
@@ -215,5 +216,5 @@ def test_quick_start_of_the_readme(environment, desk):
 def test_command(environment, desk):
     command = environment / "bin" / "ps3c"
     assert run([command, "--version"], cwd=desk).startswith("ps3c ")
-    assert json.loads(run([command, "info", "PS3-4K-SigLIP2", "--json"], cwd=desk))
+    assert json.loads(run([command, "info", "nvidia/PS3-4K-SigLIP2", "--json"], cwd=desk))
     assert "embed" in run([environment / "bin" / "python", "-m", "ps3c", "--help"], cwd=desk)
