@@ -22,6 +22,8 @@ def add_arguments(parser) -> None:
 
 
 def run(arguments) -> int:
+    if arguments.revision is not None and arguments.model is None:
+        raise _errors.UsageError(f"--revision: got {arguments.revision!r} without -m")
     import torch
 
     from ..engine import core
