@@ -18,6 +18,10 @@ def embed(folder: Path, images: list[Path]) -> ps3c.ImageFeatures:
     return features
 
 
+def by_name(cache: Path) -> ps3c.Encoder:
+    return ps3c.load("nvidia/PS3-4K-SigLIP2", revision="main", cache_dir=cache, local_files_only=True)
+
+
 def look(encoder: ps3c.Encoder, image: Path) -> list[int]:
     return [look.number for look in encoder.looks(image, text="a dog")]
 

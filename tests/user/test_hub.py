@@ -1,6 +1,6 @@
 """Models by name: download, cache, revisions and errors, with a small hub on this machine (hub_server.py).
 
-Two processes run all cases, because a process reads HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE once and starts in seconds.
+Two processes run most cases: a process reads HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE once, and starts in seconds.
 """
 
 import json
@@ -52,6 +52,10 @@ def command(*arguments):
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main(arguments)
     return {"code": code, "out": out.getvalue(), "err": err.getvalue()}
+
+def log_in(token):
+    os.environ["HF_TOKEN"] = token
+    return {}
 
 def stop():
     while ask("/_stop") is not None:
@@ -114,6 +118,8 @@ def models(tiny: Path) -> dict:
     junk = {"README.md": b"# A model", "pytorch_model.bin": b"no pickle", "optimizer.safetensors": b"large"}
     small = files_of(tiny, "model.safetensors")
     old = {**whole, "model.safetensors": save({name: tensor / 2 for name, tensor in weights.items()}, {"format": "pt"})}
+    outside = {path: content for path, content in whole.items() if not path.startswith("tokenizer/")}
+    settings = {**json.loads(whole["tokenizer_config.json"]), "tokenizer_name": "someone/words"}
     bert = {**whole, "config.json": b'{"model_type": "bert"}'}
     split = {part: save(tensors, {"format": "pt"}) for part, tensors in parts.items()}
     return {
@@ -127,6 +133,8 @@ def models(tiny: Path) -> dict:
         "someone/gated": {"main": whole},
         "someone/private": {"main": whole},
         "someone/slow": {"main": whole},
+        "someone/two": {"main": {**outside, "tokenizer_config.json": json.dumps(settings).encode()}},
+        "someone/words": {"main": files_of(tiny / "tokenizer")},
         "nvidia/PS3-4K-SigLIP2": {"main": whole},
     }
 
@@ -158,11 +166,21 @@ def answers(tiny_checkpoint, home):
         found["commit"] = process("load", "someone/tiny", revision=commit("someone/tiny", "v1"))
         found["v9"] = process("load", "someone/tiny", revision="v9")
         found["elsewhere"] = process("load", "someone/tiny", text="a ship", cache_dir="elsewhere")
+        found["tokenizer, images"] = process("load", "someone/two", cache_dir="two")
+        found["tokenizer, offline"] = process(
+            "load", "someone/two", cache_dir="two", local_files_only=True, text="a ship"
+        )
+        found["tokenizer"] = process("load", "someone/two", cache_dir="two", text="a ship")
+        found["tokenizer, again"] = process(
+            "load", "someone/two", cache_dir="two", local_files_only=True, text="a ship"
+        )
         found["cut"] = process("load", "someone/cut")
         found["half"] = process("load", "someone/cut", local_files_only=True)
         found["resumed"] = process("load", "someone/cut")
         for name in ("split", "pickled", "bare", "bert", "empty", "gated", "private", "none", "slow"):
             found[name] = process("load", f"someone/{name}")
+        process("log_in", "good")
+        found["logged in"] = process("load", "someone/private")
         found["misspelt"] = process("load", "nvidia/PS3_4K_SigLIP2")
         found["full disk"] = process("full_disk", "someone/tiny", cache_dir="full")
         found["info"] = process("command", "info", "nvidia/PS3-4K-SigLIP2", "--json")
@@ -220,6 +238,18 @@ def test_another_cache(answers):
     assert answers["elsewhere"]["text"] == answers["download"]["text"]
 
 
+def test_tokenizer_of_its_own_repository(answers, home):
+    """The first text downloads it, into the same cache. local_files_only holds for it, too."""
+    assert not any("someone/words" in line for line in answers["tokenizer, images"]["requests"])
+    assert "its tokenizer cannot be loaded" in answers["tokenizer, offline"]["error"]
+    assert answers["tokenizer, offline"]["requests"] == answers["tokenizer, again"]["requests"] == []
+    assert all("someone/words" in line for line in answers["tokenizer"]["requests"])
+    for case in ("tokenizer", "tokenizer, again"):
+        assert answers[case]["text"] == answers["download"]["text"]
+    assert (home / "two" / "models--someone--words").is_dir()
+    assert not (home / "home" / "hub" / "models--someone--words").exists()
+
+
 def test_connection_that_is_cut(answers):
     """The error says that the download continues. It does, from where it ended; with huggingface_hub 2, at once."""
     cut, last = answers["cut"], answers["resumed"]
@@ -268,6 +298,10 @@ def test_errors_say_what_to_do(answers):
     assert answers["no network, command"]["code"] == 4
     assert answers["no network, command"]["err"].count("\n") == 1
     assert "model.safetensors" not in files_in(answers["bert"])
+
+
+def test_token(answers):
+    assert answers["logged in"]["pooled"] == answers["download"]["pooled"]
 
 
 def test_command(answers, tiny_checkpoint):
@@ -378,6 +412,11 @@ def test_revision_of_a_folder_in_a_command(ps3c_main, tiny_checkpoint):
     for words in (["info", tiny_checkpoint], ["text", "a", "-m", tiny_checkpoint]):
         code, out, err = ps3c_main(*words, "--revision", "v1")
         assert (code, out) == (2, "") and err.startswith("ps3c: error: --revision: got 'v1' with the folder")
+
+
+def test_revision_of_no_model_in_a_command(ps3c_main):
+    code, out, err = ps3c_main("check", "--revision", "v1")
+    assert (code, out) == (2, "") and err == "ps3c: error: --revision: got 'v1' without -m\n"
 
 
 def test_what_a_snapshot_lacks(tiny_checkpoint, tmp_path):
