@@ -60,7 +60,8 @@ def _alpha(image: Image.Image, transparency: Any, bits: int | None) -> np.ndarra
     if image.mode in ("RGBA", "LA", "PA"):
         return np.asarray(image.getchannel("A"))
     if image.mode == "P":
-        return _palette_alpha(image)[np.asarray(image)]
+        entries = _palette_alpha(image)
+        return entries[np.asarray(image)] if entries.min() < 255 else None
     if image.mode == "RGB" and isinstance(transparency, (tuple, list)):
         if len(transparency) != 3 or not all(map(_is_value, transparency)):
             return None
