@@ -108,14 +108,11 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if name in self.hub.gated:
             return self._refuse("GatedRepo")
-        if path not in files:
-            return self._refuse("EntryNotFound")
+        headers = {"X-Repo-Commit": revision if len(revision) == 40 else commit(name, revision)}
+        if path not in files:  # with the commit, a client notes that it has no such file
+            return self._refuse("EntryNotFound", headers)
         content, first = files[path], 0
-        headers = {
-            "ETag": f'"{hashlib.sha1(content).hexdigest()}"',
-            "X-Repo-Commit": revision if len(revision) == 40 else commit(name, revision),
-            "Accept-Ranges": "bytes",
-        }
+        headers |= {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "Accept-Ranges": "bytes"}
         if self.headers["Range"]:
             first = int(self.headers["Range"].removeprefix("bytes=").partition("-")[0])
             headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"
@@ -139,9 +136,9 @@ class _Handler(BaseHTTPRequestHandler):
                 return files
         return self._refuse("RevisionNotFound")
 
-    def _refuse(self, code):
+    def _refuse(self, code, headers=()):
         status, message = REFUSALS[code]
-        headers = {"X-Error-Message": message}
+        headers = {**dict(headers), "X-Error-Message": message}
         if code != "private":
             headers["X-Error-Code"] = code
         self._send(json.dumps({"error": message}).encode(), headers, status)
