@@ -133,7 +133,8 @@ fuzz: venv
 
 # Tests with counters of lines. tests/test_cuda_library.py builds the emulator, because a few lines open its library.
 COVERAGE := build/coverage
-COVERED := tests/operations tests/sweeps $(filter-out $(patsubst %,tests/test_%.py,build c_example cuda_on_cpu parity_cuda \
+COVERED := tests/operations tests/sweeps tests/user/test_malformed_checkpoints.py \
+	$(filter-out $(patsubst %,tests/test_%.py,build c_library cuda_on_cpu parity_cuda \
 	python_api real_size rooms tokenizer transformers_matrix),$(wildcard tests/test_*.py))
 # tests/c reaches the lines of the large operations sooner. The sweeps that are left out reach no line that other tests
 # miss, or run a build without counters.

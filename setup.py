@@ -1,7 +1,7 @@
 """Builds ps3c._core from the engine (csrc), the CPU kernels (once per instruction set) and the Python binding.
 
-If nvcc is installed, it also builds libps3c_cuda.so with the CUDA kernels (kernels/cuda) in the same folder. ps3c opens
-that library at the first CUDA tensor.
+On a machine with an NVIDIA GPU and nvcc, it also builds libps3c_cuda.so with the CUDA kernels (kernels/cuda) in the
+same folder. ps3c opens that library at the first CUDA tensor.
 
 Environment:
     CC              compiler; gcc or clang
@@ -9,7 +9,8 @@ Environment:
     PS3C_SANITIZE=1 address and undefined-behaviour sanitizers; run Python with libasan preloaded
     PS3C_COVERAGE=1 counters of lines, for gcov; `make coverage` uses it
     PS3C_WERROR=1   warnings stop the build
-    PS3C_CUDA       auto (default): build the CUDA library if nvcc is found; 1: fail if that is not possible; 0: do not
+    PS3C_CUDA       auto (default): build the CUDA library if this machine has an NVIDIA GPU and nvcc; 1: build it, and
+                    fail if that is not possible; 0: do not
     PS3C_CUDA_ARCHITECTURES  such as "sm_90a" or "sm_80 sm_90a"; default: all of CUDA_ARCHITECTURES that nvcc supports
     NVCC            the CUDA compiler; default: nvcc on the PATH, then in CUDA_HOME, then in /usr/local/cuda
     PS3C_JOBS       number of parallel compilers; default 2, or the number of `build_ext -j`

@@ -193,11 +193,30 @@ class CudaLibrary:
         if wanted not in ("auto", "0", "1"):
             raise CompileError(f"PS3C_CUDA: got {wanted!r}, expected auto, 1 or 0")
         self.required = wanted == "1"
-        self.nvcc = None if wanted == "0" or not sources("kernels/cuda", "*.cu") else self.find_nvcc()
+        self.nvcc, reason = None, "PS3C_CUDA=0"
+        if not sources("kernels/cuda", "*.cu"):
+            reason = "its sources are not here"
+        elif wanted == "auto" and not self.has_gpu():
+            reason = "this machine has no NVIDIA GPU; PS3C_CUDA=1 builds it for another machine"
+        elif wanted != "0":
+            self.nvcc, reason = self.find_nvcc(), "there is no nvcc"
         if self.nvcc is None and self.required:
             raise CompileError(
                 "PS3C_CUDA: got 1, expected nvcc on the PATH, in CUDA_HOME/bin, in /usr/local/cuda/bin or named by NVCC"
             )
+        if self.nvcc is None:
+            print(f"CUDA library: not built, because {reason}")
+        else:
+            why = "PS3C_CUDA=1" if self.required else "this machine has an NVIDIA GPU; PS3C_CUDA=0 leaves it out"
+            print(f"CUDA library: built with {self.nvcc}, because {why}; this takes minutes", flush=True)
+
+    @staticmethod
+    def has_gpu():
+        """True if NVIDIA's driver shows a GPU: on Linux, and in Windows' subsystem for Linux."""
+        return any(
+            Path(folder).is_dir() and any(Path(folder).glob(pattern))
+            for folder, pattern in (("/proc/driver/nvidia/gpus", "*"), ("/dev", "nvidia[0-9]*"), ("/dev", "dxg"))
+        )
 
     @staticmethod
     def find_nvcc():

@@ -5,8 +5,8 @@
 The wheel is built from the unpacked sdist, so a file that is missing in the sdist makes the build fail. Objects that
 `make build` compiled from the same sources are reused. auditwheel then determines on which systems the wheel runs (the
 tag manylinux_2_X means glibc 2.X or later). It adds no library: ps3c needs only the C library, and opens cuBLASLt
-at run time. The CUDA library is included if nvcc is found. PS3C_CUDA=1
-requires it, PS3C_CUDA=0 leaves it out.
+at run time. The CUDA library is included if PS3C_CUDA=1, or on a machine
+with an NVIDIA GPU and nvcc; PS3C_CUDA=0 leaves it out.
 """
 
 import argparse

@@ -160,3 +160,26 @@ def test_workspace_limit_attribute(bad, error):
             model(pixels, num_look_close=1)
     finally:
         model.vision_model.workspace_limit = None
+
+
+@pytest.mark.parametrize(
+    "wanted, gpu, said",
+    [
+        ("auto", False, "CUDA library: not built, because this machine has no NVIDIA GPU; PS3C_CUDA=1 builds it"),
+        ("auto", True, "CUDA library: built with /nvcc, because this machine has an NVIDIA GPU"),
+        ("0", True, "CUDA library: not built, because PS3C_CUDA=0"),
+        ("1", False, "CUDA library: built with /nvcc, because PS3C_CUDA=1"),
+    ],
+)
+def test_when_it_is_built(wanted, gpu, said):
+    """Not because nvcc is there: the build of a library that nobody uses takes minutes."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT / 'scripts')!r})\n"
+        "from native_build import CudaLibrary\n"
+        f"CudaLibrary.has_gpu = staticmethod(lambda: {gpu})\n"
+        "library = CudaLibrary()\n"
+        "print(library.nvcc)"
+    )
+    shown = python(code, PS3C_CUDA=wanted, NVCC="/nvcc").splitlines()
+    assert shown[0].startswith(said)
+    assert shown[1] == ("/nvcc" if "with /nvcc" in said else "None")

@@ -231,7 +231,11 @@ static int decode_png(const char *path, FILE *file, png_reader *reader, ps3c_ima
     png_init_io(reader->png, file);
     png_read_info(reader->png, reader->info);
     png_set_expand(reader->png); /* palettes, fewer than 8 bits, a transparent colour */
-    png_set_scale_16(reader->png);
+    /* As Pillow does: of 16-bit colours the upper byte, of 16-bit grey the nearest of 256 levels. */
+    if (png_get_color_type(reader->png, reader->info) == PNG_COLOR_TYPE_GRAY)
+        png_set_scale_16(reader->png);
+    else
+        png_set_strip_16(reader->png);
     png_set_gray_to_rgb(reader->png);
     png_set_add_alpha(reader->png, 255, PNG_FILLER_AFTER);
     png_set_interlace_handling(reader->png);
