@@ -346,3 +346,182 @@ def test_numbers_do_not_depend_on_the_locale(tmp_path):
     assert done.stdout.split()[0] == str(Checkpoint(tmp_path).text["mlp_hidden"])
     if done.stdout.split()[1] != ",":
         pytest.skip("this machine has no locale with a decimal comma")
+
+
+# ---- values that are refused -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def whole(tmp_path):
+    """A folder with both towers."""
+    vision, text = models.ours("vision", "test_vit"), models.ours("text", "siglip")
+    config = PS3Config(vision_config=vision.config.to_dict(), text_config=text.config.to_dict())
+    return write(tmp_path / "model", config, {**vision.state_dict(), **text.state_dict()})
+
+
+def edit(folder, file, **changes):
+    """Changes fields of a JSON file; "vision_config.pool" is a field of a field, and ... removes one."""
+    path = folder / file
+    values = json.loads(path.read_text())
+    for name, value in changes.items():
+        *parts, last = name.split("__")
+        place = values
+        for part in parts:
+            place = place[part]
+        if value is ...:
+            place.pop(last, None)
+        else:
+            place[last] = value
+    path.write_text(json.dumps(values))
+
+
+RADIO = {f"vision_config__{name}": value for name, value in models.RADIO.items() if name != "img_size"}
+RADIO["vision_config__radio_adapter_mlp_input_dim"] = 64  # the width of test_vit
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"model_type": ...}, "config.json: got model_type none, expected 'ps3' or 'ps3_vision_model'"),
+        ({"model_type": "siglip"}, "config.json: got model_type 'siglip', expected"),
+        ({"model_type": "ps3_text_model"}, "config.json: got model_type 'ps3_text_model', a text tower only"),
+        ({"dtype": "int8", "torch_dtype": ...}, "config.json: dtype: got 'int8', expected 'float32'"),
+        ({"vision_config__model_name": ...}, "vision_config.model_name: got none"),
+        ({"vision_config__pool": "avg"}, "vision_config.pool: got 'avg', expected 'map'"),
+        ({"vision_config__pretrained": True}, "vision_config.pretrained: got true"),
+        ({"vision_config__class_token": True}, "vision_config.class_token: got true"),
+        ({"vision_config__dynamic_img_size": False}, "vision_config.dynamic_img_size: got false"),
+        (
+            {"vision_config__separate_pos_emb": "yes"},
+            "vision_config.separate_pos_emb: got 'yes', expected true or false",
+        ),
+        ({"vision_config__img_size": 8}, "vision_config.img_size: got 8, expected 16 or more"),
+        ({"vision_config__model_name": "a" + "é" * 90}, "vision_config.model_name: got 'aéé"),
+        ({**RADIO, "vision_config__radio_adapter_mlp_version": "v3"}, "radio_adapter_mlp_version: got 'v3'"),
+        ({**RADIO, "vision_config__radio_adapter_mlp_hidden_dim": None}, "radio_adapter_mlp_hidden_dim: got none"),
+        ({**RADIO, "vision_config__radio_adapter_mlp_output_dim": 7}, "radio_adapter_mlp_output_dim: got 7"),
+        ({**RADIO, "vision_config__radio_adapter_mlp_input_dim": 64}, "vision_config.grid: got 4 with crop_positions"),
+        ({"text_config__pool_type": "mean"}, "text_config.pool_type: got 'mean'"),
+        ({"text_config__act_kwargs": {"approximate": "erf"}}, "text_config.act_kwargs: got 'erf'"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_values_that_are_refused(whole, changes, words):
+    Checkpoint(whole)
+    edit(whole, "config.json", **changes)
+    with pytest.raises(ValueError, match=f"^config.json: .*{words.removeprefix('config.json: ')}"):
+        Checkpoint(whole)
+
+
+def test_scales_in_any_order(whole):
+    expected = Checkpoint(whole).vision
+    edit(whole, "config.json", vision_config__ps3_scales=[256, 64, 128])
+    assert Checkpoint(whole).vision == expected
+
+
+@pytest.mark.parametrize("value", ["area", "lanczos"])
+def test_interpolations(folder, value):
+    for known, name in (("random", "bicubic"), ("bicubic", "bicubic"), ("bilinear", "bilinear")):
+        edit(folder, "preprocessor_config.json", interpolation=known)
+        assert Checkpoint(folder).preprocessing["filter"] == name
+    edit(folder, "preprocessor_config.json", interpolation=value)
+    with pytest.raises(ValueError, match=f"preprocessor_config.json: interpolation: got '{value}'"):
+        Checkpoint(folder)
+    edit(folder, "preprocessor_config.json", interpolation="bicubic", resize_mode="longest")
+    with pytest.raises(ValueError, match="preprocessor_config.json: resize_mode: got 'longest', expected 'squash'"):
+        Checkpoint(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
+def test_a_file_is_missing(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(ValueError, match=f"^has no {name}"):
+        Checkpoint(folder)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "float64", 3])
+def test_dtypes_to_compute_in(folder, dtype):
+    with pytest.raises((TypeError, ValueError), match="^dtype: got"):
+        Checkpoint(folder, dtype)
+
+
+@pytest.mark.parametrize(
+    "text, valid",
+    [
+        (r'"\u00e9\u20ac\ud83d\ude00\n\"\\\/\b\f\r\t"', True),
+        ('"é€😀"', True),
+        (r'"\ud83d"', False),
+        (r'"\ude00\ud83d"', False),
+        (r'"\ud83dx"', False),
+        (r'"\u12g4"', False),
+        (b'"\xed\xa0\x80"', False),
+        (b'"\xf4\x90\x80\x80"', False),
+        (b'"\xc0\x80"', False),
+        (b'"\xe2\x82"', False),
+        ("1e-400", True),
+        ("-0.0E+5", True),
+        ("[" + "[" * 61 + "]" * 61 + "]", True),
+        ("[" * 70 + "]" * 70, False),
+        ("[1,]", False),
+        ('{"a" 1}', False),
+        ("01", False),
+        ("+1", False),
+        ("1.", False),
+        ("tru", False),
+        ("'a'", False),
+        ("[" + "0," * (1 << 22) + "0]", False),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_json(folder, text, valid):
+    """An unknown field of any value is passed over."""
+    content = (folder / "config.json").read_bytes().rstrip().removesuffix(b"}")
+    text = text.encode() if isinstance(text, str) else text
+    (folder / "config.json").write_bytes(content + b', "x": ' + text + b"}")
+    if valid:
+        json.loads((folder / "config.json").read_text())
+        Checkpoint(folder)
+    else:
+        with pytest.raises(ValueError, match="^config.json"):
+            Checkpoint(folder)
+
+
+def test_other_dtypes_may_be_there(folder, state):
+    """Of tensors that are no weights."""
+    state["table"] = torch.arange(4).to(torch.float8_e4m3fn)
+    save_file(state, folder / "model.safetensors")
+    assert Checkpoint(folder).tensors()["table"] is None
+
+
+def test_links_of_the_hub_cache(folder, tmp_path):
+    blobs = tmp_path / "hub" / "models--a--b" / "blobs"
+    blobs.mkdir(parents=True)
+    os.rename(folder / "model.safetensors", blobs / "0123")
+    os.symlink(blobs / "0123", folder / "model.safetensors")
+    Checkpoint(folder)
+    os.rename(blobs, tmp_path / "elsewhere")
+    (folder / "model.safetensors").unlink()
+    os.symlink(tmp_path / "elsewhere" / "0123", folder / "model.safetensors")
+    with pytest.raises(ValueError, match="outside the folder"):
+        Checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    "header, words",
+    [
+        ("[]", "its header is no object"),
+        ('{"a": {"dtype": "F4", "shape": [3], "data_offsets": [0, 2]}}', "no whole number of bytes"),
+    ],
+)
+def test_other_headers(folder, header, words):
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header.encode() + b"\0\0")
+    with pytest.raises(ValueError, match=words):
+        Checkpoint(folder)
+
+
+def test_a_name_that_no_file_can_have(folder):
+    index = {"weight_map": {"vision_model.prior_prompt": "x" * 300 + ".safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match="xxx.safetensors cannot be read: File name too long"):
+        Checkpoint(folder)

@@ -1,28 +1,7 @@
 /* What the C API refuses: the status, and the message that names the field. The tests of Python reach what Python can
  * pass; this file has the rest. The engine runs over the naive operations. */
 #include "check.h"
-
-static ps3c_status find_backend(ps3c_context *context, int32_t device_index, const char *level,
-                                const ps3c_backend **found)
-{
-#define NAIVE(op) .op = ps3c_##op##_naive,
-    static const ps3c_backend backend = {.name = "naive",
-                                         .activation_bytes = ps3c_cpu_activation_bytes,
-                                         .scratch_bytes = ps3c_cpu_scratch_bytes,
-                                         .begin = ps3c_cpu_begin,
-                                         .end = ps3c_cpu_end,
-                                         PS3C_OPERATIONS(NAIVE) PS3C_HOST_OPERATIONS(NAIVE)};
-    (void)context, (void)device_index, (void)level;
-    *found = &backend;
-    return PS3C_OK;
-}
-
-static const char *const *levels(void)
-{
-    static const char *const names[] = {"naive", NULL};
-    return names;
-}
-static const ps3c_backend_source source = {.find = find_backend, .levels = levels};
+#include "naive_backend.h"
 
 static ps3c_context *context;
 
@@ -213,7 +192,7 @@ static void test_image(void)
 
 int main(void)
 {
-    ps3c_register_backend(PS3C_CPU, &source);
+    ps3c_register_backend(PS3C_CPU, &naive_source);
     context = ps3c_context_create();
     if (!context)
         return 2;

@@ -10,6 +10,7 @@
 
 #include "../../csrc/checkpoint/json.h"
 #include "../../csrc/ps3c_model.h"
+#include "../c/tiny_folder.h"
 
 enum { ROOM = 1 << 17 };
 
@@ -28,76 +29,6 @@ static void add(text *t, const char *bytes, size_t size)
     }
 }
 static void add_string(text *t, const char *string) { add(t, string, strlen(string)); }
-
-/* ---- the valid folder ------------------------------------------------------------------------------------------ */
-
-static const char config_text[] =
-    "{\"model_type\":\"ps3\",\"torch_dtype\":\"float32\",\"vision_config\":{\"model_name\":\"test_vit\",\"pool\":"
-    "\"map\","
-    "\"class_token\":false,\"img_size\":16,\"ps3_scales\":[16,32],\"select_based_on_layer\":[0],\"max_select_num\":2,"
-    "\"highres_selection_feature\":false,\"separate_pos_emb\":true},\"text_config\":{\"width\":8,\"heads\":1,"
-    "\"layers\":1,\"vocab_size\":4,\"context_length\":3,\"output_dim\":8,\"prompt_proj_dim\":8,\"proj_bias\":true,"
-    "\"pool_type\":\"last\",\"act_kwargs\":{\"approximate\":\"tanh\"},\"norm_kwargs\":{\"eps\":1e-6}}}";
-static const char processor_text[] =
-    "{\"image_size\":32,\"mean\":[0.5,0.5,0.5],\"std\":0.5,\"interpolation\":\"bicubic\",\"resize_mode\":\"squash\"}";
-
-/* The header of a file that has the tensors of config_text. Returns the size of the data. */
-static size_t make_header(ps3c_context *context, text *header)
-{
-    ps3c_vision_config vision = {.width = 64,
-                                 .depth = 6,
-                                 .heads = 2,
-                                 .mlp_hidden = 192,
-                                 .patch = 16,
-                                 .grid = 1,
-                                 .norm_eps = 1e-6f,
-                                 .final_norm = true,
-                                 .num_scales = 2,
-                                 .scales = {16, 32},
-                                 .max_select_num = {2},
-                                 .separate_positions = true,
-                                 .num_select_layers = 1,
-                                 .pool_width = 64,
-                                 .pool_heads = 2,
-                                 .pool_hidden = 192,
-                                 .pool_eps = 1e-6f};
-    ps3c_text_config words = {.width = 8,
-                              .depth = 1,
-                              .heads = 1,
-                              .mlp_hidden = 32,
-                              .context_length = 3,
-                              .vocab_size = 4,
-                              .output_dim = 8,
-                              .prompt_dim = 8,
-                              .norm_eps = 1e-6f,
-                              .causal = true,
-                              .tanh_gelu = true,
-                              .projection_linear = true,
-                              .projection_bias = true,
-                              .pool = PS3C_POOL_LAST};
-    const int64_t eyes = ps3c_vision_weight_count(&vision), all = eyes + ps3c_text_weight_count(&words);
-    size_t at = 0;
-    add_string(header, "{");
-    for (int64_t i = 0; i < all; i++) {
-        ps3c_weight_info info;
-        char line[400], *end = line;
-        size_t bytes = 4;
-        const ps3c_status status = i < eyes ? ps3c_vision_weight_info(context, &vision, i, &info)
-                                            : ps3c_text_weight_info(context, &words, i - eyes, &info);
-        FUZZ_CHECK(status == PS3C_OK, "%s", ps3c_context_message(context));
-        end += sprintf(end, "%s\"%s%s\":{\"dtype\":\"F32\",\"shape\":[", i > 0 ? "," : "",
-                       i < eyes ? "vision_model." : "text_model.", info.name);
-        for (int d = 0; d < info.ndim; d++) {
-            end += sprintf(end, d > 0 ? ",%lld" : "%lld", (long long)info.shape[d]);
-            bytes *= (size_t)info.shape[d];
-        }
-        sprintf(end, "],\"data_offsets\":[%zu,%zu]}", at, at + bytes);
-        add_string(header, line);
-        at += bytes;
-    }
-    add_string(header, "}");
-    return at;
-}
 
 /* ---- changes --------------------------------------------------------------------------------------------------- */
 
@@ -183,9 +114,10 @@ static void read_folder(fuzz *f, ps3c_context *context)
     static size_t data;
     ps3c_checkpoint *checkpoint;
     config.size = processor.size = header.size = length.size = 0;
-    add_string(&config, config_text);
-    add_string(&processor, processor_text);
-    data = make_header(context, &header);
+    add_string(&config, tiny_config);
+    add_string(&processor, tiny_preprocessor);
+    data = tiny_header(context, header.bytes, ROOM, &header.size);
+    FUZZ_CHECK(data > 0, "no header");
     for (int i = fuzz_byte(f) % 4; i > 0; i--) {
         const uint8_t which = fuzz_byte(f) % 8;
         change(f, which < 3 ? &config : which == 3 ? &processor : &header);
