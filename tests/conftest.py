@@ -26,7 +26,7 @@ torch.set_num_threads(min(2, os.cpu_count() or 1))
 # says little there, since freed memory is kept for a while. Of the sweeps, the one of integers that may overflow.
 if "PS3C_ASAN" in os.environ:
     sweeps = (Path(__file__).parent / "sweeps").glob("test_*.py")
-    names = ("autocast", "build", "c_example", "changed_layers", "cuda_on_cpu", "memory", "processor", "python_api")
+    names = ("autocast", "build", "c_library", "changed_layers", "cuda_on_cpu", "memory", "processor", "python_api")
     names += ("python_bad_input", "recorders", "rooms", "tokenizer", "transformers_matrix")
     collect_ignore = ["user", *(f"test_{name}.py" for name in names)]
     collect_ignore += [f"sweeps/{file.name}" for file in sweeps if file.name != "test_operation_arguments.py"]
@@ -53,7 +53,7 @@ LONGEST_FIRST = (
     "test_bad_input.py",
     "test_plan.py",
     "test_notebooks.py",
-    "test_c_example.py",
+    "test_c_library.py",
 )
 
 

@@ -197,6 +197,8 @@ def test_every_kind_of_png(installed, encode, model, tmp_path):
     [
         (b"", "no known image format"),
         (b"P6\n3 3\n255\n" + bytes(26), "it is truncated"),
+        (b"P6\n3 3\n65535\n" + bytes(27), "it is truncated"),
+        (b"P5\n# a comment\n3 3\n65535\n" + bytes(17), "it is truncated"),
         (b"P6\n3\n", "its header is damaged"),
         (b"P6\n0 3\n255\n", "got 0 x 3 pixels"),
         (b"P6\n999999 999999\n255\n", "got 999999 x 999999 pixels"),

@@ -519,6 +519,13 @@ def test_other_headers(folder, header, words):
         Checkpoint(folder)
 
 
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json", "model.safetensors"])
+def test_empty_files(folder, name):
+    (folder / name).write_bytes(b"")
+    with pytest.raises(ValueError, match=f"^{name}"):
+        Checkpoint(folder)
+
+
 def test_a_name_that_no_file_can_have(folder):
     index = {"weight_map": {"vision_model.prior_prompt": "x" * 300 + ".safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))

@@ -296,7 +296,8 @@ ps3c_status ps3c_json_read(ps3c_context *context, const char *name, const char *
     if (copy == NULL || plain == (locale_t)0) {
         ps3c_fail(context, status, "no memory for the %zu bytes of %s", size, name);
     } else {
-        memcpy(copy, text, size);
+        if (size > 0) /* text may be NULL for an empty file */
+            memcpy(copy, text, size);
         copy[size] = 0;
         reader r = {.context = context, .name = name, .start = copy, .at = copy, .end = copy + size};
         const locale_t before = uselocale(plain);

@@ -70,9 +70,9 @@ static int read_pnm(const char *path, FILE *file, int channels, ps3c_image *imag
     for (int64_t i = 0; i < (int64_t)height * width; i++, out += 3)
         for (int channel = 0; channel < channels; channel++) {
             long value = fgetc(file);
-            if (most > 255)
+            if (most > 255 && value >= 0)
                 value = value << 8 | fgetc(file);
-            if (value < 0 || feof(file))
+            if (value < 0)
                 return fail(EXIT_IMAGE, path, "it is truncated");
             value = value > most ? most : value;
             out[channel] = (uint8_t)((value * 255 + most / 2) / most);
