@@ -143,9 +143,9 @@ typedef struct ps3c_features {
     void *selection_probs[PS3C_MAX_SCALES]; /* [S]: (h, w), the selection probability of each patch */
 } ps3c_features;
 
-/* Resizes and normalises the image as the checkpoint says, and encodes it. The results are those of Python's
- * ps3c.load(folder).embed_images for an opaque image, bit for bit. *features: the new features, NULL on an error.
- * ERROR_VALUE: an image without pixels, or looks and tokens together; ERROR_CHECKPOINT: as ps3c_checkpoint_check;
+/* Resizes and normalises the image as the checkpoint says, and encodes it. Tokens, positions,
+ * maps and probabilities are those of Python's ps3c.load(folder).embed_images for an opaque image, bit for bit; the
+ * vector is too, before it is scaled. *features: the new features, NULL on an error. ERROR_VALUE: an image without pixels, or looks and tokens together; ERROR_CHECKPOINT: as ps3c_checkpoint_check;
  * ERROR_MEMORY; ERROR_INTERRUPTED. */
 ps3c_status ps3c_model_encode(ps3c_context *context, const ps3c_model *model, const ps3c_image *image,
                               const ps3c_encode_request *request, ps3c_features **features);
