@@ -1,6 +1,7 @@
 /* Opens a checkpoint folder: finds its files, reads its configuration, and holds each weight against it. */
 #include "config.h"
 
+#include "../run/tensor.h"
 #include "fit.h"
 #include "safetensors.h"
 
@@ -318,12 +319,10 @@ static ps3c_status check_kind(ps3c_context *context, const ps3c_json *root, bool
     return check_not_quantised(context, NULL, root);
 }
 
-/* Reads config.json's content, when the weight files are open. */
-static ps3c_status read_config(ps3c_context *context, const ps3c_json *root, ps3c_checkpoint *checkpoint)
+/* Reads config.json's content, when the weight files are open. whole: as check_kind found. */
+static ps3c_status read_config(ps3c_context *context, const ps3c_json *root, bool whole, ps3c_checkpoint *checkpoint)
 {
     ps3c_checkpoint_info *info = &checkpoint->info;
-    bool whole;
-    PS3C_TRY(check_kind(context, root, &whole));
     tower eyes = {.part = whole ? "config.json: vision_config." : "config.json: ",
                   .info = vision_info,
                   .field_of = ps3c_vision_field_of},
@@ -372,7 +371,7 @@ static ps3c_status read_folder(ps3c_context *context, const char *folder, ps3c_c
     if (status == PS3C_OK)
         status = list_tensors(context, checkpoint);
     if (status == PS3C_OK)
-        status = read_config(context, config.values, checkpoint);
+        status = read_config(context, config.values, whole, checkpoint);
     ps3c_json_free(&config);
     return status == PS3C_OK ? read_preprocessor(context, folder, &checkpoint->info.preprocessing) : status;
 }

@@ -3,7 +3,6 @@
 #define PS3C_CHECKPOINT_CONFIG_H
 
 #include "../ps3c_model.h"
-#include "../run/tensor.h"
 #include "json.h"
 
 /* Reads the vision configuration from an object of config.json; NULL: only defaults. prefix: as in fields.h. The result
